@@ -1,0 +1,266 @@
+"""Constant data behind one protocol, so that weights no pass touches are never copied.
+
+Every kind knows ``dtype``, ``shape`` and ``nbytes`` without touching its data; ``numpy()`` gives an
+array that callers must not write to (where it can be, it is a view and marked read-only); ``chunks()``
+streams the file bytes for writers and hashes in bounded memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dtypes import DType, from_numpy, pack, unpack
+from .errors import ExternalDataError
+from .types import TensorType
+
+CHUNK_BYTES = 4 << 20
+Array = np.ndarray[Any, Any]
+
+
+class Constant(ABC):
+    """A tensor whose contents are known. Subclasses implement :meth:`numpy`; most also :meth:`chunks`."""
+
+    __slots__ = ("_digest", "dtype", "shape")
+
+    def __init__(self, dtype: DType, shape: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self._digest: str | None = None
+
+    @abstractmethod
+    def numpy(self) -> Array:
+        """The elements, shape ``self.shape``, read-only by convention. Strings are objects of type ``bytes``."""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in a file; for strings the sum of their lengths."""
+        if self.dtype is DType.STRING:
+            return sum(len(s) for s in self.numpy().reshape(-1))
+        return self.dtype.nbytes(self.count)
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self.dtype, self.shape)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The file bytes (row-major, little-endian, packed) in pieces of at most about ``CHUNK_BYTES``."""
+        array = np.ascontiguousarray(self.numpy())
+        if self.dtype.is_packed:
+            yield pack(array, self.dtype)
+            return
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, CHUNK_BYTES):
+            yield flat[start : start + CHUNK_BYTES].data
+
+    def digest(self) -> str:
+        """Hash of dtype, shape and contents (hex, 32 characters); equal tensors hash equal whatever holds them."""
+        if self._digest is None:
+            state = hashlib.blake2b(f"{self.dtype.text}{list(self.shape)}".encode(), digest_size=16)
+            if self.dtype is DType.STRING:
+                for item in self.numpy().reshape(-1):
+                    state.update(len(item).to_bytes(8, "little") + item)
+            else:
+                for chunk in self.chunks():
+                    state.update(chunk)
+            self._digest = state.hexdigest()
+        return self._digest
+
+    def sample(self) -> bytes:
+        """The first bytes, cheap to get: unequal samples prove unequal tensors, equal ones prove nothing."""
+        if self.dtype is DType.STRING or self.dtype.is_packed or not self.count:
+            return b""
+        return np.ascontiguousarray(self.numpy().reshape(-1)[:16]).tobytes()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.type})"
+
+
+class ArrayConstant(Constant):
+    """Elements in memory."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Array | np.generic, dtype: DType | None = None) -> None:
+        array = np.asarray(array)
+        dtype = dtype or from_numpy(array.dtype)
+        if dtype is DType.STRING:
+            array = _bytes_array(array)
+        super().__init__(dtype, tuple(int(d) for d in array.shape))
+        self._array = array.view()
+        self._array.flags.writeable = False
+
+    def numpy(self) -> Array:
+        return self._array
+
+
+def _bytes_array(array: Array) -> Array:
+    """Strings as objects of type ``bytes``: ONNX strings are bytes that are usually, not always, UTF-8."""
+    out = np.empty(array.shape, object)
+    flat, source = out.reshape(-1), array.reshape(-1)
+    for i in range(flat.size):
+        item = source[i]
+        flat[i] = item if isinstance(item, bytes) else str(item).encode()
+    return out
+
+
+class BytesConstant(Constant):
+    """File bytes in memory (a view into the parsed file), unpacked when asked for."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> None:
+        """Raises ``ValueError`` when the number of bytes does not fit dtype and shape."""
+        super().__init__(dtype, shape)
+        expected = dtype.nbytes(self.count)
+        if len(raw) != expected:
+            raise ValueError(f"{len(raw)} bytes of data found, {self.type} takes {expected}")
+        self._raw = raw
+
+    def numpy(self) -> Array:
+        array = unpack(self._raw, self.dtype, self.count).reshape(self.shape)
+        array.flags.writeable = False
+        return array
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        view = memoryview(self._raw)
+        for start in range(0, len(view), CHUNK_BYTES):
+            yield view[start : start + CHUNK_BYTES]
+
+
+class FileConstant(Constant):
+    """Bytes ``[offset, offset + nbytes)`` of a file, mapped when asked for and read in chunks when streamed.
+
+    The reader checks the path and the bounds once (see ``external_data.py``); the file must not change
+    while the model lives.
+    """
+
+    __slots__ = ("offset", "path")
+
+    def __init__(self, path: Path, offset: int, dtype: DType, shape: tuple[int, ...]) -> None:
+        super().__init__(dtype, shape)
+        self.path = path
+        self.offset = offset
+
+    def numpy(self) -> Array:
+        size = self.dtype.nbytes(self.count)
+        if size == 0:
+            return np.empty(self.shape, self.dtype.numpy)
+        try:
+            raw = np.memmap(self.path, np.uint8, "r", self.offset, (size,))
+        except (OSError, ValueError) as error:
+            raise ExternalDataError(
+                f"cannot map {size} bytes at {self.offset} of {self.path.name}: {error}",
+                where="read",
+                help="the file of weights changed or vanished after the model was read",
+            ) from error
+        if self.dtype.is_packed:
+            return unpack(raw.tobytes(), self.dtype, self.count).reshape(self.shape)
+        # frombuffer and not view: the file offset need not be aligned for the element type.
+        return np.frombuffer(raw, self.dtype.numpy).reshape(self.shape)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        left = self.dtype.nbytes(self.count)
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            while left:
+                chunk = file.read(min(left, CHUNK_BYTES))
+                if not chunk:
+                    raise ExternalDataError(f"{self.path.name} ends {left} bytes early", where="read")
+                left -= len(chunk)
+                yield chunk
+
+    def sample(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(min(64, self.dtype.nbytes(self.count)))
+
+
+class SplatConstant(Constant):
+    """One element everywhere; ``numpy()`` is a broadcast view that takes no memory."""
+
+    __slots__ = ("_item",)
+
+    def __init__(self, value: Any, dtype: DType, shape: tuple[int, ...]) -> None:
+        super().__init__(dtype, shape)
+        self._item = np.asarray(value).astype(dtype.numpy)
+
+    @property
+    def value(self) -> Any:
+        """The element as a numpy scalar."""
+        return self._item[()]
+
+    def numpy(self) -> Array:
+        return np.broadcast_to(self._item, self.shape)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        per_chunk = max(1, CHUNK_BYTES // max(1, self.dtype.numpy.itemsize)) & ~7 or 8
+        left = self.count
+        while left:
+            size = min(left, per_chunk)
+            yield pack(np.broadcast_to(self._item, (size,)), self.dtype)
+            left -= size
+
+    def sample(self) -> bytes:
+        return b"" if self.dtype.is_packed else np.broadcast_to(self._item, (min(16, self.count),)).tobytes()
+
+
+class SeededConstant(Constant):
+    """Random elements that a seed determines: weights of any size that cost nothing until used.
+
+    ``kind`` is ``normal`` (mean 0, standard deviation ``scale``) or ``uniform`` (in ``[-scale, scale)``;
+    unsigned integers and booleans over their lower half ``[0, scale)``). Each draw uses numpy's PCG64,
+    whose stream numpy keeps stable; float types are drawn in float32 and rounded.
+    """
+
+    __slots__ = ("kind", "scale", "seed")
+
+    def __init__(self, seed: int, dtype: DType, shape: tuple[int, ...], kind: str = "normal", scale: float = 1.0):
+        super().__init__(dtype, shape)
+        if kind not in ("normal", "uniform"):
+            raise ValueError(f"unknown kind {kind!r}, expected 'normal' or 'uniform'")
+        self.seed, self.kind, self.scale = seed, kind, scale
+
+    def numpy(self) -> Array:
+        draw = np.random.Generator(np.random.PCG64(self.seed))
+        if self.kind == "normal":
+            array = draw.standard_normal(self.shape, np.float32) * np.float32(self.scale)
+        else:
+            low = 0.0 if self.dtype.kind in ("uint", "bool") else -1.0
+            array = (draw.random(self.shape, np.float32) * np.float32(1 - low) + np.float32(low)) * np.float32(self.scale)
+        return array.astype(self.dtype.numpy)
+
+
+class LazyConstant(Constant):
+    """Elements that a function computes when asked for, each time anew (nothing is kept)."""
+
+    __slots__ = ("_compute",)
+
+    def __init__(self, compute: Callable[[], Array], dtype: DType, shape: tuple[int, ...]) -> None:
+        super().__init__(dtype, shape)
+        self._compute = compute
+
+    def numpy(self) -> Array:
+        array = self._compute()
+        if array.shape != self.shape or array.dtype != self.dtype.numpy:
+            raise ValueError(f"lazy constant gave {array.dtype}{list(array.shape)}, declared {self.type}")
+        return array
+
+
+def same_data(a: Constant, b: Constant) -> bool:
+    """Whether both hold the same bits (NaN payloads and signed zeros distinguished). Reads as little as it can."""
+    if a is b:
+        return True
+    if a.dtype is not b.dtype or a.shape != b.shape or a.sample() != b.sample():
+        return False
+    return a.digest() == b.digest()

@@ -1,0 +1,5 @@
+"""Shape and type inference, one node at a time. See ``rules.py`` for how to add an operator."""
+
+from .engine import infer_graph, infer_model, infer_node
+
+__all__ = ["infer_graph", "infer_model", "infer_node"]
