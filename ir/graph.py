@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from .errors import PassError
+from .schema import ABSENT, schema
 from .types import TensorType, Type
 
 if TYPE_CHECKING:
@@ -239,8 +240,13 @@ class Node:
         return self.inputs[i] if i < len(self.inputs) else None
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """The attribute as written, else ``default``; schema defaults are in ``ops.attr_value``."""
-        return self.attrs.get(name, default)
+        """The attribute as written, else the schema's default, else ``default``."""
+        found = self.attrs.get(name, ABSENT)
+        if found is not ABSENT:
+            return found
+        known = schema(self.domain, self.op, self.version)
+        spec = known.attrs.get(name) if known is not None else None
+        return default if spec is None or spec.default is ABSENT else spec.default
 
     # -- changing
 
