@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 from .dtypes import DType, from_numpy, pack, unpack
-from .errors import ExternalDataError
+from .errors import ExternalDataError, ReadError
 from .types import TensorType
 
 CHUNK_BYTES = 4 << 20
+DENSE_BYTES = 4 << 30
+"""The largest sparse tensor that is made dense."""
+FileStamp: TypeAlias = tuple[int, int, int, int]
 Array = np.ndarray[Any, Any]
 
 
@@ -145,45 +149,91 @@ class FileConstant(Constant):
     while the model lives.
     """
 
-    __slots__ = ("offset", "path")
+    __slots__ = ("_held", "offset", "path", "stamp")
 
-    def __init__(self, path: Path, offset: int, dtype: DType, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, offset: int, dtype: DType, shape: tuple[int, ...], stamp: FileStamp | None = None
+    ) -> None:
         super().__init__(dtype, shape)
         self.path = path
         self.offset = offset
+        self.stamp = stamp
+        """What the file was when it was checked; another file at the same path is refused."""
+        self._held: bytes | None = None
+
+    def hold(self) -> None:
+        """Reads the bytes into memory, because the file is about to go."""
+        self._held = b"".join(self.chunks())
+
+    def moved(self, path: Path, offset: int, stamp: FileStamp) -> None:
+        """The same bytes now lie elsewhere (a writer replaced the file by one that holds them too)."""
+        self.path, self.offset, self.stamp = path, offset, stamp
+
+    def _open(self) -> BinaryIO:
+        """The file, if it still is the one that was checked."""
+        try:
+            file = open(self.path, "rb", opener=_open_plain)
+        except OSError as error:
+            raise self._changed(str(error)) from error
+        if self.stamp is not None and file_stamp(file.fileno()) != self.stamp:
+            file.close()
+            raise self._changed("it is not the file that was there when the model was read")
+        return file
+
+    def _changed(self, reason: str) -> ExternalDataError:
+        return ExternalDataError(
+            f"cannot read {self.dtype.nbytes(self.count)} bytes at {self.offset} of {self.path.name}: {reason}",
+            where="read",
+            help="the file of weights changed or vanished after the model was read; read the model again",
+        )
 
     def numpy(self) -> Array:
         size = self.dtype.nbytes(self.count)
         if size == 0:
             return np.empty(self.shape, self.dtype.numpy)
-        try:
-            raw = np.memmap(self.path, np.uint8, "r", self.offset, (size,))
-        except (OSError, ValueError) as error:
-            raise ExternalDataError(
-                f"cannot map {size} bytes at {self.offset} of {self.path.name}: {error}",
-                where="read",
-                help="the file of weights changed or vanished after the model was read",
-            ) from error
+        if self._held is not None:
+            return unpack(self._held, self.dtype, self.count).reshape(self.shape)
+        with self._open() as file:
+            try:
+                raw = np.memmap(file, np.uint8, "r", self.offset, (size,))
+            except (OSError, ValueError) as error:
+                raise self._changed(str(error)) from error
         if self.dtype.is_packed:
             return unpack(raw.tobytes(), self.dtype, self.count).reshape(self.shape)
         # frombuffer and not view: the file offset need not be aligned for the element type.
         return np.frombuffer(raw, self.dtype.numpy).reshape(self.shape)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
+        if self._held is not None:
+            yield self._held
+            return
         left = self.dtype.nbytes(self.count)
-        with open(self.path, "rb") as file:
+        with self._open() as file:
             file.seek(self.offset)
             while left:
                 chunk = file.read(min(left, CHUNK_BYTES))
                 if not chunk:
-                    raise ExternalDataError(f"{self.path.name} ends {left} bytes early", where="read")
+                    raise self._changed(f"it ends {left} bytes early")
                 left -= len(chunk)
                 yield chunk
 
     def sample(self) -> bytes:
-        with open(self.path, "rb") as file:
+        if self.dtype.is_packed or self._held is not None:
+            return super().sample()
+        with self._open() as file:
             file.seek(self.offset)
-            return file.read(min(64, self.dtype.nbytes(self.count)))
+            return file.read(self.dtype.nbytes(min(16, self.count)))
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Opens without following a link and without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def file_stamp(descriptor: int) -> FileStamp:
+    """What identifies an open file and its contents: device, inode, size, time of the last change (ns)."""
+    found = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class SplatConstant(Constant):
@@ -239,6 +289,36 @@ class SeededConstant(Constant):
             low = 0.0 if self.dtype.kind in ("uint", "bool") else -1.0
             array = (draw.random(self.shape, np.float32) * np.float32(1 - low) + np.float32(low)) * np.float32(self.scale)
         return array.astype(self.dtype.numpy)
+
+
+class SparseConstant(Constant):
+    """A dense tensor stored sparsely: ``values`` at ``indices`` (int64), zero elsewhere.
+
+    ``indices`` is ``[n]`` (row-major positions) or ``[n, rank]`` (coordinates). The reader checks them.
+    """
+
+    __slots__ = ("indices", "values")
+
+    def __init__(self, values: Constant, indices: Constant, shape: tuple[int, ...]) -> None:
+        super().__init__(values.dtype, shape)
+        self.values = values
+        self.indices = indices
+
+    def _positions(self) -> Array:
+        at = self.indices.numpy()
+        return at if at.ndim == 1 else np.ravel_multi_index(tuple(at.T), self.shape)
+
+    def numpy(self) -> Array:
+        """The dense tensor. Raises ``ReadError`` where it takes more than ``DENSE_BYTES``."""
+        if self.nbytes > DENSE_BYTES:
+            raise ReadError(
+                f"sparse tensor {self.type} takes {self.nbytes} bytes when dense, the limit is {DENSE_BYTES}",
+                where="read",
+                help="the model asks for a tensor that no machine of the usual size holds",
+            )
+        dense = np.zeros(self.count, self.dtype.numpy)
+        dense[self._positions()] = self.values.numpy()
+        return dense.reshape(self.shape)
 
 
 class LazyConstant(Constant):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .constants import Array, ArrayConstant, BytesConstant, Constant
+from .constants import Array, ArrayConstant, BytesConstant, Constant, SparseConstant
 from .dims import Dim, SymDim, symbol
 from .dtypes import BY_CODE, DType
 from .errors import ModelError, ReadError
@@ -218,25 +218,6 @@ def _typed_data(proto: TensorProto, dtype: DType) -> bytes:
 
 def _damaged(message: str) -> ReadError:
     return ReadError(message, where="read", help="the model file is damaged or was written by a faulty exporter")
-
-
-class SparseConstant(Constant):
-    """A sparse tensor (attribute of ``Constant``), kept as written: ``values`` at ``indices``, zero elsewhere."""
-
-    __slots__ = ("indices", "values")
-
-    def __init__(self, values: Constant, indices: Constant, shape: tuple[int, ...]) -> None:
-        """``indices`` is ``[n]`` (row-major positions) or ``[n, rank]`` (coordinates)."""
-        super().__init__(values.dtype, shape)
-        self.values = values
-        self.indices = indices
-
-    def numpy(self) -> Array:
-        dense = np.zeros(self.shape, self.dtype.numpy)
-        at = self.indices.numpy()
-        flat = at if at.ndim == 1 else np.ravel_multi_index(tuple(at.T), self.shape)
-        dense.reshape(-1)[flat] = self.values.numpy()
-        return dense
 
 
 def sparse_to_proto(constant: SparseConstant, name: str = "") -> SparseTensorProto:
