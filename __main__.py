@@ -1,0 +1,5 @@
+"""``python -m planish``."""
+
+from .cli import main
+
+main()
