@@ -1,0 +1,213 @@
+"""What a pass is, what it may ask for, and what it promises about numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..ir.errors import PipelineError
+from ..ir.graph import Graph, Model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .rewrite.rewriter import Rewriter
+    from .rewrite.rule import Rule
+    from .target import Target
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class Numbers(Enum):
+    """The numeric contract of a pass: how far results may move."""
+
+    EXACT = "exact"
+    """Every output bit stays (zeros may change sign only where the pass says so)."""
+    REASSOCIATES = "reassociates"
+    """Equal in real arithmetic; rounding may differ as if sums and products were reordered."""
+    APPROXIMATES = "approximates"
+    """Differs by a stated bound, drawn from the error budget."""
+
+
+@dataclass
+class Fuel:
+    """A limit on rewrites: after ``limit`` applications everything declines. ``spent`` counts them."""
+
+    limit: int | None = None
+    spent: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return self.limit is not None and self.spent >= self.limit
+
+
+@dataclass
+class Application:
+    """One rewrite that happened."""
+
+    number: int
+    rule: str
+    """``pass-name`` or ``pass-name/RuleClass``."""
+    at: str
+    """Name of the node at which it matched."""
+    origin: tuple[str, ...]
+    """Names of the original model's nodes concerned."""
+
+
+@dataclass
+class Context:
+    """What a pass may need from outside. Everything is optional; a pass says what it needs and degrades or declines."""
+
+    target: Target | None = None
+    samples: list[Arrays] = field(default_factory=list[Any])
+    """Real inputs of the model, by input name."""
+    executor: Callable[[Model, Arrays], list[np.ndarray[Any, Any]]] | None = None
+    """Runs a model on one sample: a backend's, given by the driver, since passes import none."""
+    seed: int = 0
+    fuel: Fuel = field(default_factory=Fuel)
+    max_constant_bytes: int = 1 << 20
+    """Constant folding never creates a tensor above this unless it replaces as many bytes of constants."""
+    sink: Callable[[str], None] | None = None
+    """Receives diagnostics, one line each."""
+    progress: Callable[[str, int, int], None] | None = None
+    """Called with a label, work done and work in all."""
+    disabled: frozenset[str] = frozenset()
+    """Rules (``Rule`` or ``pass/Rule``) that must not fire."""
+    trace: bool = False
+    """Keep reasons of declined matches: slower, for ``explain`` and golden tests."""
+    log: list[Application] | None = None
+    """Where set, every application is appended."""
+    statistics: dict[str, RuleStatistics] = field(default_factory=dict[str, "RuleStatistics"])
+    """Tries, hits and reasons per rule."""
+
+    def note(self, message: str) -> None:
+        if self.sink is not None:
+            self.sink(message)
+
+
+@dataclass
+class RuleStatistics:
+    """What happened to one rule."""
+
+    tries: int = 0
+    hits: int = 0
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
+    """Why it declined, with counts (only under ``trace``)."""
+    best: tuple[int, str, str] | None = None
+    """Nearest miss: pattern nodes matched, the root's text, the reason (only under ``trace``)."""
+
+
+@dataclass
+class Pass:
+    """A transformation of a model. Options are dataclass fields; state between runs is forbidden.
+
+    Subclasses implement :meth:`run`. The name is set by the registry from the file name.
+    """
+
+    name: ClassVar[str] = ""
+    family: ClassVar[str] = ""
+    numbers: ClassVar[Numbers] = Numbers.EXACT
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        """Transforms ``model`` in place. All edits go through ``r``, which owns types, names and provenance."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """Pipeline text: the name, with the options that differ from their defaults."""
+        parts: list[str] = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            default = f.default_factory() if callable(f.default_factory) else f.default  # type: ignore[misc]
+            if value != default:
+                parts.append(f"{f.name.replace('_', '-')}={option_text(value)}")
+        return pass_name(type(self)) + (f"{{{','.join(parts)}}}" if parts else "")
+
+
+class GraphPass(Pass):
+    """A pass that looks at one graph at a time: the main graph, every body, every function."""
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        for graph in list(model.all_graphs()):
+            self.run_graph(graph, r)
+
+    def run_graph(self, graph: Graph, r: Rewriter) -> None:
+        """Transforms one graph; bodies get calls of their own."""
+        raise NotImplementedError
+
+
+class RewritePass(Pass):
+    """A pass made of rules, applied until none fires anywhere (bodies and functions included)."""
+
+    def rules(self) -> Iterable[Rule]:
+        """The rules, in order of preference at one node."""
+        raise NotImplementedError
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        from .rewrite.greedy import apply_rules
+
+        apply_rules(model, list(bound_rules([self])), r)
+
+
+def bound_rules(passes: Iterable[RewritePass]) -> Iterator[Rule]:
+    """The rules of several passes, each labelled with its pass."""
+    for p in passes:
+        for rule in p.rules():
+            rule.owner = pass_name(type(p))
+            yield rule
+
+
+def pass_name(cls: type[Pass]) -> str:
+    """``fold-conv-batchnorm`` for class ``FoldConvBatchnorm``, unless the class or the registry says otherwise."""
+    return cls.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+
+def option_text(value: Any) -> str:
+    """An option as pipeline text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return "[" + ",".join(option_text(v) for v in value) + "]"  # pyright: ignore[reportUnknownVariableType]
+    text = str(value)
+    return text if re.fullmatch(r"[\w.+-]+", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse_option(cls: type[Pass], name: str, value: Any) -> tuple[str, Any]:
+    """Field name and converted value of an option. ``value`` is text, or a list of texts.
+
+    Raises ``PipelineError`` for an unknown option or a value of the wrong type.
+    """
+    wanted = name.replace("-", "_")
+    known = {f.name: f for f in fields(cls)}
+    if wanted not in known:
+        options = ", ".join(n.replace("_", "-") for n in known) or "none"
+        raise PipelineError(f"pass {pass_name(cls)} has no option {name!r}", where="pipeline", help=f"its options: {options}")
+    kind = str(known[wanted].type).replace("builtins.", "")
+    try:
+        return wanted, _convert(kind, value)
+    except ValueError as error:
+        raise PipelineError(
+            f"option {name} of {pass_name(cls)}: {value!r} is not a valid {kind}", where="pipeline"
+        ) from error
+
+
+def _convert(kind: str, value: Any) -> Any:
+    kind = kind.removesuffix(" | None")
+    if kind.startswith("tuple["):
+        inner = kind[len("tuple[") : -1].split(",")[0].strip()
+        return tuple(_convert(inner, v) for v in (value if isinstance(value, list) else [value]))  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(value, str):
+        raise ValueError(value)
+    if kind == "bool":
+        if value not in ("true", "false"):
+            raise ValueError(value)
+        return value == "true"
+    if kind == "int":
+        return int(value)
+    if kind == "float":
+        return float(value)
+    if kind == "str":
+        return value
+    raise ValueError(f"option type {kind} is not supported")

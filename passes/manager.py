@@ -1,0 +1,152 @@
+"""Runs pipelines: passes in order, with instruments around each, and a report of what each one did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..ir.errors import PassError, PlanishError
+from ..ir.graph import Model
+from .core import Application, Context, Pass, bound_rules, pass_name
+from .pipeline import REPEAT_LIMIT, Repeat, Step, Together, parse_pipeline, pipeline_text
+from .registry import find
+from .rewrite.greedy import apply_rules
+from .rewrite.rewriter import Rewriter
+
+
+@dataclass
+class PassRecord:
+    """What one pass (or group of passes) did."""
+
+    name: str
+    """Its pipeline text."""
+    seconds: float
+    """CPU time."""
+    changes: int
+    nodes_before: int
+    nodes_after: int
+    hits: dict[str, int] = field(default_factory=dict[str, int])
+    """Applications per rule."""
+
+
+@dataclass
+class RunRecord:
+    """What a pipeline did."""
+
+    pipeline: str
+    passes: list[PassRecord] = field(default_factory=list[PassRecord])
+    applications: list[Application] = field(default_factory=list[Application])
+    """Filled where the context keeps a log."""
+
+    @property
+    def changes(self) -> int:
+        return sum(p.changes for p in self.passes)
+
+    @property
+    def seconds(self) -> float:
+        return sum(p.seconds for p in self.passes)
+
+
+class Instrument:
+    """Sees every pass before and after it runs. Errors it raises stop the pipeline."""
+
+    def before(self, model: Model, step: Step, ctx: Context) -> None:
+        """Called with the model as the pass will get it."""
+
+    def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:
+        """Called with the model as the pass left it."""
+
+    def failed(self, step: Step, done: Sequence[Step], error: PlanishError, ctx: Context) -> None:
+        """Called when a pass or an instrument failed; ``done`` are the steps that went well before."""
+
+
+class Pipeline:
+    """An executable pipeline: ``Pipeline("clean,fold-constants").run(model)``; ``str`` gives the text back."""
+
+    def __init__(self, text: str | Sequence[Step] = "default") -> None:
+        """Raises ``PipelineError`` for malformed text or an unknown pass or option."""
+        self.steps: list[Step] = parse_pipeline(text, find) if isinstance(text, str) else list(text)
+
+    def __str__(self) -> str:
+        return pipeline_text(self.steps)
+
+    def run(self, model: Model, ctx: Context | None = None, instruments: Sequence[Instrument] = ()) -> RunRecord:
+        """Transforms ``model`` in place.
+
+        Raises whatever a pass or an instrument raises; a pass's unexpected exception becomes a
+        ``PassError`` that names it. After an error the model is in an unspecified state.
+        """
+        ctx = ctx or Context()
+        record = RunRecord(str(self))
+        if ctx.log is not None:
+            record.applications = ctx.log
+        runner = _Runner(model, ctx, instruments, record)
+        for step in self.steps:
+            runner.step(step)
+        return record
+
+
+class _Runner:
+    def __init__(self, model: Model, ctx: Context, instruments: Sequence[Instrument], record: RunRecord) -> None:
+        self.model, self.ctx, self.instruments, self.record = model, ctx, instruments, record
+        self.done: list[Step] = []
+
+    def step(self, step: Step) -> int:
+        """Runs one step; returns the number of changes it made."""
+        if isinstance(step, Repeat):
+            total = 0
+            for _ in range(REPEAT_LIMIT):
+                changed = sum(self.step(inner) for inner in step.steps)
+                total += changed
+                if not changed or self.ctx.fuel.empty:
+                    break
+            return total
+        if self.ctx.progress is not None:
+            self.ctx.progress(str(step), len(self.done), 0)
+        try:
+            for instrument in self.instruments:
+                instrument.before(self.model, step, self.ctx)
+            record = self._run(step)
+            self.record.passes.append(record)
+            for instrument in self.instruments:
+                instrument.after(self.model, step, record, self.ctx)
+        except PlanishError as error:
+            error.where = error.where or str(step)
+            for instrument in self.instruments:
+                instrument.failed(step, self.done, error, self.ctx)
+            raise
+        self.done.append(step)
+        return record.changes
+
+    def _run(self, step: Pass | Together) -> PassRecord:
+        before = {label: s.hits for label, s in self.ctx.statistics.items()}
+        nodes = count_nodes(self.model)
+        r = Rewriter(self.ctx, str(step))
+        start = time.process_time()
+        try:
+            if isinstance(step, Together):
+                apply_rules(self.model, list(bound_rules(step.passes)), r)
+            else:
+                r.owner = pass_name(type(step))
+                step.run(self.model, r)
+        except PlanishError:
+            raise
+        except Exception as error:
+            raise PassError(
+                f"{type(error).__name__}: {error}",
+                where=str(step),
+                help="the pass is at fault; leave it out of the pipeline and report it",
+            ) from error
+        seconds = time.process_time() - start
+        hits = {
+            label: s.hits - before.get(label, 0) for label, s in self.ctx.statistics.items() if s.hits > before.get(label, 0)
+        }
+        return PassRecord(str(step), seconds, r.changes, nodes, count_nodes(self.model), hits)
+
+
+def count_nodes(model: Model) -> int:
+    """Nodes of the model, those in bodies and functions included."""
+    return sum(graph.count for graph in model.all_graphs())
+
+

@@ -1,0 +1,191 @@
+"""The greedy engine: rules filed by root operator, a worklist, and passes over the model until nothing fires.
+
+Cost: a node whose operator no rule is filed under costs one dictionary lookup, whatever the number of
+rules. After a rewrite only its surroundings are tried again; when the worklist is empty one more sweep
+catches what changed further away, until a sweep changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ...ir.errors import PassError, PlanishError
+from ...ir.graph import RETURN, Model, Node, Value
+from ..core import RuleStatistics
+from .matcher import Matcher
+from .rewriter import Rewriter, origin_of
+from .rule import MODIFIED, NodeRule, NoMatch, RuleBase
+
+MAX_SWEEPS = 64
+GROWTH_LIMIT = 32
+"""Rewrites per node of the original model, plus 1,000, after which rules are taken to chase each other."""
+
+
+def apply_rules(model: Model, rules: Sequence[RuleBase], r: Rewriter) -> None:
+    """Applies ``rules`` everywhere (bodies and functions included) until none fires or the fuel is spent.
+
+    Raises ``PassError`` when the rules do not come to an end, or when one of them fails; the message names it.
+    """
+    _Engine(model, rules, r).run()
+
+
+class _Engine:
+    def __init__(self, model: Model, rules: Sequence[RuleBase], r: Rewriter) -> None:
+        self.model, self.r, self.ctx = model, r, r.ctx
+        self.index: dict[str, list[tuple[RuleBase, RuleStatistics]]] = {}
+        self.everywhere: list[tuple[RuleBase, RuleStatistics]] = []
+        for rule in rules:
+            if type(rule).__name__ in self.ctx.disabled or rule.label in self.ctx.disabled:
+                continue
+            entry = (rule, self.ctx.statistics.setdefault(rule.label, RuleStatistics()))
+            ops = rule.root_ops()
+            if "*" in ops:
+                self.everywhere.append(entry)
+            for op in ops:
+                self.index.setdefault(op, []).append(entry)
+        if self.everywhere:
+            for entries in self.index.values():
+                entries.extend(e for e in self.everywhere if e not in entries)
+        self.applied = 0
+        self.limit = 0
+        self.recent: deque[str] = deque(maxlen=8)
+
+    def run(self) -> None:
+        self.limit = 1000 + GROWTH_LIMIT * sum(1 for _ in self.model.all_nodes())
+        for _ in range(MAX_SWEEPS):
+            before = self.r.changes
+            self._sweep()
+            if self.r.changes == before or self.ctx.fuel.empty:
+                return
+        raise self._endless()
+
+    def _sweep(self) -> None:
+        get, everywhere = self.index.get, self.everywhere
+        for node in self.model.all_nodes():
+            entries = get(node.op, everywhere)
+            if entries and self._try(node, entries):
+                self._drain()
+            if self.ctx.fuel.empty:
+                return
+
+    def _drain(self) -> None:
+        """Works off the surroundings of the last rewrite, nearest first."""
+        work: deque[Node] = deque()
+        queued: set[Node] = set()
+        r = self.r
+        while True:
+            for node in (*r.created, *r.touched):
+                if node not in queued:
+                    queued.add(node)
+                    work.append(node)
+            r.created.clear()
+            r.touched.clear()
+            if not work or self.ctx.fuel.empty:
+                return
+            node = work.popleft()
+            queued.discard(node)
+            if node.erased or node.graph is None or node.op == RETURN:
+                continue
+            entries = self.index.get(node.op, self.everywhere)
+            if entries:
+                self._try(node, entries)
+
+    def _try(self, node: Node, entries: list[tuple[RuleBase, RuleStatistics]]) -> bool:
+        for rule, stats in entries:
+            if isinstance(rule, NodeRule):
+                if not rule.accepts(node):
+                    continue
+                stats.tries += 1
+                done = self._guarded(rule, stats, node, self._apply_node_rule)
+            else:
+                stats.tries += 1
+                done = self._guarded(rule, stats, node, self._apply_pattern_rule)
+            if done:
+                self._count(rule, stats, node)
+                return True
+        return False
+
+    def _count(self, rule: RuleBase, stats: RuleStatistics, node: Node) -> None:
+        stats.hits += 1
+        self.applied += 1
+        self.recent.append(rule.label)
+        if self.applied > self.limit:
+            raise self._endless()
+
+    def _apply_pattern_rule(self, rule: Any, stats: RuleStatistics, node: Node) -> bool:
+        matcher = Matcher(rule.compiled, node, self.ctx.trace)
+        match = matcher.match()
+        if match is None:
+            if self.ctx.trace and matcher.deepest:
+                _note_miss(stats, matcher.deepest, node, matcher.reason)
+            return False
+        try:
+            rule.guard(match)
+            self.r.begin(node, origin_of(reversed(match.nodes)))
+            self.r.owner = rule.label
+            replacement = rule.rewrite(self.r, match)
+        except NoMatch as declined:
+            self.r.rollback()
+            if self.ctx.trace:
+                _note_miss(stats, len(match.nodes), node, declined.reason)
+            return False
+        self._finish(rule, node, replacement)
+        return True
+
+    def _apply_node_rule(self, rule: Any, stats: RuleStatistics, node: Node) -> bool:
+        self.r.begin(node)
+        self.r.owner = rule.label
+        try:
+            replacement = rule.apply(self.r, node)
+        except NoMatch as declined:
+            self.r.rollback()
+            if self.ctx.trace:
+                _note_miss(stats, 1, node, declined.reason)
+            return False
+        self._finish(rule, node, replacement)
+        return True
+
+    def _finish(self, rule: RuleBase, node: Node, replacement: Any) -> None:
+        self.r.applied(rule.label, node)
+        if replacement is MODIFIED:
+            self.r.touched.append(node)
+            self.r.touched.extend(u for out in node.outputs for u in out.users if u.op != RETURN)
+            self.r.changes += 1
+            return
+        if replacement is None:
+            raise PassError(f"{rule.label} returned None, expected a value", help="the rule's author is at fault")
+        values = [replacement] if isinstance(replacement, Value) else list(replacement)
+        self.r.replace(node, values)
+
+    def _guarded(self, rule: RuleBase, stats: RuleStatistics, node: Node, apply: Any) -> bool:
+        """Runs one rule and turns whatever goes wrong inside it into an error that names it."""
+        try:
+            return apply(rule, stats, node)
+        except PlanishError as error:
+            error.where = error.where or rule.label
+            raise
+        except Exception as error:
+            file = inspect.getsourcefile(type(rule)) or "?"
+            raise PassError(
+                f"{type(error).__name__}: {error}",
+                where=rule.label,
+                at=repr(node) if not node.erased else None,
+                origin=node.name,
+                help=f"the rule is at fault ({file.rsplit('/', 1)[-1]}); skip it with --disable {type(rule).__name__}",
+            ) from error
+
+    def _endless(self) -> PassError:
+        return PassError(
+            f"rewriting does not come to an end after {self.applied} applications; the last ones: {', '.join(self.recent)}",
+            where=self.r.owner,
+            help="two rules undo each other; the pass author is at fault; skip one with --disable",
+        )
+
+
+def _note_miss(stats: RuleStatistics, depth: int, node: Node, reason: str) -> None:
+    stats.reasons[reason] = stats.reasons.get(reason, 0) + 1
+    if stats.best is None or depth > stats.best[0]:
+        stats.best = (depth, repr(node), reason)

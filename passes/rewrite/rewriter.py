@@ -1,0 +1,308 @@
+"""The only object that changes a graph: it owns names, uses, provenance, types and the count of changes.
+
+A rule gets it as ``r``: ``r.Conv(x, w, strides=(2, 2))`` emits a node in front of the match, infers its
+type and checks it against the schema of the model's opset; ``r.const(array)`` adds a constant. Passes in
+plain code use the same object: ``r.at(node)`` says where to emit, ``r.replace(node, values)``,
+``r.erase(node)``, ``r.set_input``, ``r.set_attr`` change the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ...ir.constants import ArrayConstant, Constant
+from ...ir.dtypes import DType
+from ...ir.errors import PassError, PlanishError
+from ...ir.graph import RETURN, Graph, Node, Value
+from ...ir.infer import infer_node
+from ...ir.ops import is_removable
+from ...ir.types import TensorType, Type
+from ...ir.verify import check_node
+from ..core import Application, Context
+
+
+class Rewriter:
+    """Edits one model on behalf of one pass."""
+
+    def __init__(self, ctx: Context, owner: str = "") -> None:
+        self.ctx = ctx
+        self.owner = owner
+        """Label of the pass or rule at work, for provenance and error messages."""
+        self.changes = 0
+        """Edits so far; a pass that leaves it alone left the model alone."""
+        self.created: list[Node] = []
+        """Nodes emitted since :meth:`begin`."""
+        self.touched: list[Node] = []
+        """Nodes whose surroundings changed: the greedy engine's next work."""
+        self._ref: Node | None = None
+        self._constants: list[Value] = []
+        self._origin: tuple[str, ...] = ()
+
+    # -- where and on whose behalf
+
+    def begin(self, ref: Node, origin: tuple[str, ...] = ()) -> None:
+        """Emits from now on in front of ``ref``; ``origin`` names the original nodes that are being replaced."""
+        self._ref = ref
+        self._origin = origin or origin_of([ref])
+        self.created.clear()
+        self._constants.clear()
+
+    def at(self, ref: Node) -> Rewriter:
+        """:meth:`begin` as an expression."""
+        self.begin(ref)
+        return self
+
+    def rollback(self) -> None:
+        """Takes back everything emitted since :meth:`begin` (nothing uses it yet)."""
+        for node in reversed(self.created):
+            node.erase()
+        for value in self._constants:
+            if not value.uses and value.graph is not None:
+                value.graph.remove_constant(value)
+        self.created.clear()
+        self._constants.clear()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph into which nodes are emitted."""
+        if self._ref is None or self._ref.graph is None:
+            raise PassError(f"[{self.owner}] nothing is being rewritten", help="call r.begin(node) first")
+        return self._ref.graph
+
+    def opset(self, domain: str = "") -> int:
+        """The version of ``domain`` that the model imports; 0 where it imports none."""
+        return self.graph.opsets.get(domain, 0)
+
+    # -- emitting
+
+    def op(
+        self,
+        op: str,
+        *inputs: Value | Constant | np.ndarray[Any, Any] | np.generic | float | None,
+        _outputs: int = 1,
+        **attrs: Any,
+    ) -> Any:
+        """Emits ``op`` (``domain::name``) and returns its result, or the list of results where several are asked for.
+
+        Arrays become constants; Python numbers become scalars of the first tensor operand's element type.
+        Attributes that are ``None`` are left out. Raises ``PassError`` when the operator does not exist in
+        the model's opset or does not take these operands and attributes.
+        """
+        domain, _, name = op.rpartition("::")
+        ref = self._ref
+        if ref is None or ref.graph is None:
+            raise PassError(f"[{self.owner}] nothing is being rewritten", help="call r.begin(node) first")
+        graph = ref.graph
+        if domain and domain not in graph.opsets:
+            graph.opsets[domain] = 1
+        like = next((v.dtype for v in inputs if isinstance(v, Value) and v.dtype is not None), None)
+        operands = [v if v is None or isinstance(v, Value) else self._constant_of(v, like) for v in inputs]
+        stem = self._origin[-1] if self._origin else ""
+        hint = f"{stem}/{name}" if stem else name.lower()
+        node = Node(
+            name,
+            operands,
+            {k: v for k, v in attrs.items() if v is not None},
+            domain=domain,
+            outputs=[hint if i == 0 else f"{hint}:{i}" for i in range(_outputs)],
+            name=hint,
+        )
+        node.origin = self._origin
+        graph.insert_before(ref, node)
+        self.created.append(node)
+        try:
+            infer_node(node)
+            problem = check_node(node)
+        except PlanishError as error:
+            problem = error.message
+        if problem:
+            raise PassError(
+                f"emitted an invalid {op}: {problem}",
+                where=self.owner,
+                at=repr(node),
+                help=f"the pass is at fault: opset {graph.opsets.get(domain)} of {domain or 'ai.onnx'!r} is imported",
+            )
+        return node.output if _outputs == 1 else node.outputs
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if not op[:1].isupper():
+            raise AttributeError(op)
+        return lambda *inputs, **attrs: self.op(op, *inputs, **attrs)
+
+    def const(
+        self, data: Constant | np.ndarray[Any, Any] | np.generic | float | list[Any], dtype: DType | None = None, name: str = ""
+    ) -> Value:
+        """A constant, owned by the outermost graph so that every body sees it."""
+        if not isinstance(data, Constant):
+            array = np.asarray(data)
+            data = ArrayConstant(array if dtype is None else array.astype(dtype.numpy))
+        stem = self._origin[-1] if self._origin else "const"
+        value = self.graph.root.add_constant(data, name or f"{stem}/const")
+        self._constants.append(value)
+        return value
+
+    def _constant_of(self, v: Constant | np.ndarray[Any, Any] | np.generic | float, like: DType | None) -> Value:
+        if isinstance(v, (bool, int, float)) and like is not None:
+            return self.const(v, like)
+        return self.const(v)
+
+    # -- changing
+
+    def replace(self, node: Node, new: Value | Iterable[Value | None]) -> None:
+        """Replaces ``node``'s outputs by ``new`` (one for each used output), then erases it and what it alone needed.
+
+        Raises ``PassError`` when a replacement's type contradicts the replaced value's.
+        """
+        values = [new] if isinstance(new, Value) else list(new)
+        for i, out in enumerate(node.outputs):
+            value = values[i] if i < len(values) else None
+            if value is None:
+                if out.uses:
+                    raise PassError(f"no replacement for used result %{out.name}", where=self.owner, at=repr(node))
+                continue
+            self.replace_value(out, value)
+        self.changes += 1
+        self.erase(node)
+
+    def replace_value(self, old: Value, new: Value) -> None:
+        """Makes every user of ``old`` take ``new``. Name and proven type of ``old`` pass to a fresh ``new``."""
+        if old is new:
+            return
+        merged = _merged(old.type, new.type)
+        if isinstance(merged, str):
+            raise PassError(
+                f"replacement changes the type of %{old.name} from {old.type} to {new.type}: {merged}",
+                where=self.owner,
+                at=repr(old.producer or old),
+                help="the pass is at fault; skip it with --disable and report it",
+            )
+        new.type = merged
+        if new.known is None:
+            new.known = old.known
+        self.touched.extend(user for user, _ in old.uses if user.op != RETURN)
+        old.replace_uses(new)
+        if new.producer is not None and new.producer in self.created:
+            new.name, new.producer.name = old.name, (old.producer.name if old.producer else old.name)
+        self.changes += 1
+
+    def erase(self, node: Node) -> None:
+        """Erases ``node``, then every producer and constant that nothing uses any more."""
+        stack = [node]
+        while stack:
+            dead = stack.pop()
+            if dead.erased:
+                continue
+            operands = [v for v in dead.inputs if v is not None]
+            captured = [v for n in _inner_nodes(dead) for v in n.inputs if v is not None] if dead.attrs else []
+            dead.erase()
+            self.changes += 1
+            for value in operands + captured:
+                producer = value.producer
+                if value.data is not None:
+                    if not value.uses and value.graph is not None:
+                        value.graph.constants.pop(value, None)
+                elif producer is not None and not producer.erased and producer.graph is not None:
+                    if is_dead(producer):
+                        stack.append(producer)
+                    else:
+                        self.touched.append(producer)
+                        self.touched.extend(u for u, _ in list(value.uses)[:4] if u.op != RETURN)
+
+    def set_input(self, node: Node, i: int, value: Value | None) -> None:
+        """Replaces an operand; what it alone needed is erased."""
+        old = node.inputs[i]
+        if old is value:
+            return
+        node.set_input(i, value)
+        self._after_edit(node, [old])
+
+    def set_inputs(self, node: Node, values: Iterable[Value | None]) -> None:
+        """Replaces all operands."""
+        old = list(node.inputs)
+        node.set_inputs(values)
+        self._after_edit(node, old)
+
+    def set_attr(self, node: Node, name: str, value: Any) -> None:
+        """Sets an attribute, or removes it with ``None``."""
+        if value is None:
+            node.attrs.pop(name, None)
+        else:
+            node.set_attr(name, value)
+        self._after_edit(node, [])
+
+    def _after_edit(self, node: Node, old: list[Value | None]) -> None:
+        self.changes += 1
+        self.touched.append(node)
+        for value in old:
+            if value is None or value.uses:
+                continue
+            if value.data is not None and value.graph is not None:
+                value.graph.constants.pop(value, None)
+            elif value.producer is not None and is_dead(value.producer):
+                self.erase(value.producer)
+
+    # -- accounting
+
+    def allow(self, node: Node) -> bool:
+        """For passes in plain code: whether one more change may be made at ``node``; counts it."""
+        if self.ctx.fuel.empty:
+            return False
+        self.applied(self.owner, node)
+        return True
+
+    def applied(self, label: str, node: Node) -> None:
+        """Counts one application of a rule."""
+        fuel = self.ctx.fuel
+        fuel.spent += 1
+        if self.ctx.log is not None:
+            self.ctx.log.append(Application(fuel.spent, label, node.name, origin_of([node])))
+
+
+def origin_of(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """Names of the original nodes that ``nodes`` come from, at most eight."""
+    found: dict[str, None] = {}
+    for node in nodes:
+        for name in node.origin or ((node.name,) if node.name else ()):
+            found[name] = None
+    return tuple(found)[:8]
+
+
+def is_dead(node: Node) -> bool:
+    """Whether nothing uses any result and the node may go."""
+    for out in node.outputs:
+        if out.uses:
+            return False
+    return node.op != RETURN and is_removable(node)
+
+
+def _inner_nodes(node: Node) -> Iterable[Node]:
+    for body in node.subgraphs:
+        yield body.ret
+        for inner in body.all_nodes():
+            yield inner
+            for deeper in inner.subgraphs if inner.attrs else ():
+                yield deeper.ret
+
+
+def _merged(old: Type | None, new: Type | None) -> Type | None | str:
+    """The common refinement of two sound types of one value, or what contradicts."""
+    if old is None or new is None or old == new:
+        return new if old is None else old
+    if not (isinstance(old, TensorType) and isinstance(new, TensorType)):
+        return new if type(old) is type(new) else "different kinds of type"
+    if old.dtype is not new.dtype and old.dtype is not None and new.dtype is not None:
+        return "different element types"
+    dtype = new.dtype or old.dtype
+    if old.shape is None or new.shape is None:
+        return TensorType(dtype, old.shape if new.shape is None else new.shape, new.layout, new.quant)
+    if len(old.shape) != len(new.shape):
+        return f"rank {len(old.shape)} became {len(new.shape)}"
+    shape: list[Any] = []
+    for i, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)):
+        if isinstance(a, int) and isinstance(b, int) and a != b:
+            return f"dimension {i} was {a} and became {b}"
+        shape.append(b if a is None or isinstance(b, int) else a)
+    return TensorType(dtype, tuple(shape), new.layout, new.quant)

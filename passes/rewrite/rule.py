@@ -1,0 +1,120 @@
+"""Rules: what a contributor writes.
+
+A pattern rule names operators and leaves and returns the replacement:
+
+    class MulByOne(Rule):
+        def pattern(self, op, x): return op.Mul(x, 1.0)
+        def guard(self, m):
+            if m.x.shape is None: raise NoMatch("rank of %x is unknown")
+        def rewrite(self, r, m): return m.x
+
+A node rule looks at one node of the operators in ``roots`` by hand; it must decide (raise ``NoMatch``)
+before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
+
+from ...ir.graph import Node, Value
+from .pattern import Pattern, compile_pattern
+
+if TYPE_CHECKING:
+    from .rewriter import Rewriter
+
+
+class NoMatch(Exception):
+    """Raised by a guard or a node rule: the rule does not apply here, and why (lower case, with numbers)."""
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0]) if self.args else "declined"
+
+
+class _Modified:
+    def __repr__(self) -> str:
+        return "MODIFIED"
+
+
+MODIFIED = _Modified()
+"""Returned by a rule that changed its node in place and keeps its outputs."""
+
+Replacement: TypeAlias = Union[Value, Iterable["Value | None"], _Modified]
+
+
+class Match:
+    """A successful match: leaves and bound nodes by name (``m.x``, ``m.conv``), ``m.root``, ``m.nodes``."""
+
+    def __init__(self, root: Node, bindings: dict[str, Any], nodes: list[Node]) -> None:
+        self.root = root
+        self.bindings = bindings
+        self.nodes = nodes
+        """Matched nodes, the root first."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.bindings[name]
+        except KeyError:
+            raise AttributeError(f"the pattern binds no {name!r}; it binds {', '.join(self.bindings)}") from None
+
+
+class RuleBase:
+    """What the engine needs of any rule."""
+
+    owner: str = ""
+    """Name of the pass it belongs to (set by the engine)."""
+    summary: ClassVar[str] = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.owner}/{type(self).__name__}"
+
+    def root_ops(self) -> frozenset[str]:
+        """Operator names at which it is tried."""
+        raise NotImplementedError
+
+
+class Rule(RuleBase):
+    """A rule with a pattern."""
+
+    _pattern: Pattern | None = None
+
+    def pattern(self, *args: Any) -> Any:
+        """``pattern(self, op, <leaves>)``: builds the pattern with the tracer ``op``."""
+        raise NotImplementedError
+
+    def guard(self, m: Match) -> None:
+        """Raises :class:`NoMatch` where the rule must not apply."""
+
+    def rewrite(self, r: Rewriter, m: Match) -> Replacement:
+        """Emits the replacement through ``r`` and returns the value(s) that replace the root's outputs."""
+        raise NotImplementedError
+
+    @property
+    def compiled(self) -> Pattern:
+        if self._pattern is None:
+            self._pattern = compile_pattern(self.pattern)
+        return self._pattern
+
+    def root_ops(self) -> frozenset[str]:
+        return self.compiled.root.names
+
+
+class NodeRule(RuleBase):
+    """A rule in plain code for what the pattern language cannot say."""
+
+    roots: ClassVar[tuple[str, ...]] = ()
+    """Operator names (``Reshape``, ``com.microsoft::Gelu``); ``*`` for all."""
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        """Returns the replacement of ``node``'s outputs or ``MODIFIED``; raises :class:`NoMatch` before any change."""
+        raise NotImplementedError
+
+    def root_ops(self) -> frozenset[str]:
+        return frozenset(name.rpartition("::")[2] for name in self.roots)
+
+    def accepts(self, node: Node) -> bool:
+        """Whether the node's domain is one of those named in ``roots``."""
+        name = f"{node.domain}::{node.op}" if node.domain else node.op
+        return name in self.roots or "*" in self.roots

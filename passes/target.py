@@ -1,0 +1,81 @@
+"""Targets as data: what a pass or a backend may ask of the machine that will run the model."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+from ..ir.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine with a runtime on it. Sizes in bytes."""
+
+    name: str
+    arch: str
+    """``x86_64``, ``aarch64``, ``cuda``, or ``any``: only what every machine has."""
+    description: str = ""
+    vector_bits: int = 128
+    features: frozenset[str] = field(default_factory=frozenset[str])
+    """Instruction sets beyond the base: ``avx2``, ``fma``, ``avx512``, ``vnni``, ``dotprod``, ``i8mm``, ``fp16``."""
+    cores: int = 1
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    memory_bytes: int | None = None
+    """Limit on what the model may use; ``None`` where it does not matter."""
+    runtime: str = "ort"
+    """Backend that runs it."""
+    contrib: bool = True
+    """Whether the runtime takes ``com.microsoft`` operators; ``generic`` output stays within the ONNX standard."""
+
+
+_X86 = "x86-64 processors at"
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target("generic", "any", "any machine; standard ONNX only", contrib=False),
+        Target("x86-64-v2", "x86_64", f"{_X86} level v2 (SSE4.2)", 128, frozenset({"sse42"})),
+        Target("x86-64-v3", "x86_64", f"{_X86} level v3 (AVX2, FMA)", 256, frozenset({"sse42", "avx2", "fma"})),
+        Target(
+            "x86-64-v4",
+            "x86_64",
+            f"{_X86} level v4 (AVX-512)",
+            512,
+            frozenset({"sse42", "avx2", "fma", "avx512"}),
+            l2_bytes=1 << 20,
+        ),
+        Target(
+            "x86-64-v4-vnni",
+            "x86_64",
+            f"{_X86} level v4 with VNNI",
+            512,
+            frozenset({"sse42", "avx2", "fma", "avx512", "vnni"}),
+            l2_bytes=1 << 20,
+        ),
+        Target("aarch64", "aarch64", "64-bit ARM (NEON), as Cortex-A72", 128, frozenset({"neon"})),
+        Target(
+            "aarch64-dotprod", "aarch64", "64-bit ARM with int8 dot products, as Cortex-A76", 128, frozenset({"neon", "dotprod", "fp16"})
+        ),
+        Target(
+            "aarch64-i8mm",
+            "aarch64",
+            "64-bit ARM with int8 matrix products, as Neoverse V1",
+            128,
+            frozenset({"neon", "dotprod", "fp16", "i8mm", "bf16"}),
+            l2_bytes=1 << 20,
+        ),
+        Target("cuda", "cuda", "NVIDIA GPUs through ONNX Runtime's CUDA provider", 1024, frozenset({"fp16", "bf16"})),
+    )
+}
+
+
+def get_target(name: str) -> Target:
+    """The target of that name. Raises ``UsageError`` with the nearest names."""
+    found = TARGETS.get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, TARGETS, 3, 0.3)
+        raise UsageError(
+            f"there is no target {name!r}", where="target", help=f"targets: {', '.join(near or TARGETS)}; `planish targets` describes them"
+        )
+    return found
