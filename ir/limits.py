@@ -1,0 +1,19 @@
+"""What a model may ask of the machine that reads it. Everything beyond is refused with a ``ReadError``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for reading an untrusted model. The defaults pass every model that ONNX Runtime could run."""
+
+    file_bytes: int = (2 << 30) - 1
+    """Size of the model file without external data; protobuf itself ends here."""
+    nodes: int = 4_000_000
+    """Nodes and node outputs in all graphs together, and after all function calls are expanded."""
+    depth: int = 64
+    """Bodies within bodies, and functions that call functions."""
+    allow_hard_links: bool = False
+    """Whether a file of weights may have several names (some package managers install by hard links)."""

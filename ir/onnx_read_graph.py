@@ -1,0 +1,334 @@
+"""ONNX graph and function messages to :class:`Graph`: names become uses, ``Constant`` nodes constants.
+
+What ``extra`` holds, on values, ports and nodes alike: ``doc`` (str), ``metadata`` (dict), ``denotation``
+(str), ``dim_denotations`` (tuple), ``declared`` (the file's type of an output whose operator planish cannot
+infer), ``quantization`` (dict of ONNX's ``quantization_annotation``), ``devices`` (serialized messages).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from .constants import ArrayConstant, Constant
+from .errors import ReadError
+from .graph import RETURN, Attr, AttrRef, Function, Graph, Node, Port, Value
+from .onnx_order import sorted_nodes
+from .onnx_proto import attr_from_proto, sparse_from_proto, tensor_from_proto, type_from_proto
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto
+
+    from .external_data import ExternalFiles
+    from .limits import Limits
+
+STANDARD_DOMAINS = frozenset(("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"))
+MODEL_HELP = "the model is at fault: it is damaged, hostile, or from a faulty exporter"
+
+
+class OutOfOrder(Exception):
+    """Private to the reader: a name was used before anything defined it, so the nodes need sorting."""
+
+
+class GraphReader:
+    """Reads the graphs of one model. ``sort`` puts nodes in order first, for files that have them otherwise."""
+
+    def __init__(self, external: ExternalFiles, limits: Limits, ir_version: int, *, sort: bool) -> None:
+        self.external = external
+        self.limits = limits
+        self.sort = sort
+        self.overridable = ir_version >= 4
+        """Whether an input with an initializer is a default: before IR version 4 all initializers had to be inputs."""
+        self.model_opsets: dict[str, int] = {}
+        self.opsets: dict[str, int] = {}
+        self.scopes: list[dict[str, Value]] = []
+        self.captured: list[set[str]] = []
+        self.size = 0
+
+    # -- roots
+
+    def read_main(self, proto: GraphProto, opsets: dict[str, int]) -> Graph:
+        """The main graph."""
+        self.model_opsets = self.opsets = opsets
+        return self._read(proto)
+
+    def read_function(self, proto: FunctionProto, opsets: dict[str, int]) -> Function:
+        """A model-local function. Its graph's inputs and outputs are the formal parameters."""
+        self.opsets = opsets
+        graph = Graph(proto.name, opsets)
+        scope: dict[str, Value] = {}
+        self.scopes, self.captured = [scope], [set()]
+        for name in proto.input:
+            self._define(graph.add_input(name), name, scope, f"input of function {proto.name!r}")
+        self._read_nodes(graph, proto.node, scope)
+        ports = [Port(name) for name in proto.output]
+        self._set_outputs(graph, ports, scope)
+        function = Function(_domain(proto.domain), proto.name, graph, proto.overload)
+        function.attributes = tuple(proto.attribute)
+        load = self.external.load
+        function.defaults = {a.name: attr_from_proto(a, self._read_body, load) for a in proto.attribute_proto}
+        function.extra = _extra(proto)
+        self.scopes, self.captured = [], []
+        return function
+
+    # -- graphs
+
+    def _read_body(self, proto: GraphProto) -> Graph:
+        if len(self.scopes) > self.limits.depth:
+            _fail(f"bodies are nested over {self.limits.depth} deep, in graph {proto.name!r}")
+        return self._read(proto)
+
+    def _read(self, proto: GraphProto) -> Graph:
+        graph = Graph(proto.name, self.opsets)
+        scope: dict[str, Value] = {}
+        self.scopes.append(scope)
+        self.captured.append(set())
+        self._read_inputs(graph, proto, scope)
+        nodes: Sequence[NodeProto] = proto.node
+        if self.sort:
+            nodes = sorted_nodes(list(nodes), self.limits.depth)
+        foreign = self._read_nodes(graph, nodes, scope)
+        self._set_outputs(graph, [self._port(info, graph) for info in proto.output], scope)
+        if foreign and len(proto.value_info):
+            _keep_declared(proto.value_info, scope, foreign)
+        for note in proto.quantization_annotation:
+            if note.tensor_name in scope:
+                parameters = {p.key: p.value for p in note.quant_parameter_tensor_names}
+                _note(scope[note.tensor_name], "quantization", parameters)
+        graph.extra = _extra(proto)
+        self.scopes.pop()
+        self.captured.pop()
+        return graph
+
+    def _read_inputs(self, graph: Graph, proto: GraphProto, scope: dict[str, Value]) -> None:
+        tensors: dict[str, TensorProto | SparseTensorProto] = {}
+        for tensor in proto.initializer:
+            self._add_initializer(tensors, tensor.name, tensor, graph)
+        for sparse in proto.sparse_initializer:
+            self._add_initializer(tensors, sparse.values.name, sparse, graph)
+        for info in proto.input:
+            name = info.name
+            if not self.overridable and name in tensors:
+                continue
+            value = graph.add_input(name, self._type(info))
+            value.extra = _info_extra(info)
+            self._define(value, name, scope, f"input of graph {graph.name!r}")
+            tensor = tensors.pop(name, None)
+            if tensor is not None:
+                graph.defaults[value] = self._constant(tensor)
+        for name, tensor in tensors.items():
+            value = graph.add_constant(self._constant(tensor), name)
+            self._define(value, name, scope, f"initializer of graph {graph.name!r}")
+            value.extra = _extra(getattr(tensor, "values", tensor))
+
+    def _add_initializer(self, tensors: dict[str, Any], name: str, tensor: Any, graph: Graph) -> None:
+        if name in tensors:
+            _fail(f"two initializers of graph {graph.name!r} are named {name!r}")
+        tensors[name] = tensor
+
+    def _constant(self, tensor: Any) -> Constant:
+        if hasattr(tensor, "indices"):
+            return sparse_from_proto(tensor, self.external.load)
+        return tensor_from_proto(tensor, self.external.load)
+
+    def _type(self, info: ValueInfoProto) -> Any:
+        kind = info.type.WhichOneof("value")
+        if kind == "opaque_type":
+            _fail(f"{info.name!r} has an opaque type, which planish cannot represent", "no pass could treat it")
+        return None if kind is None else type_from_proto(info.type)
+
+    def _port(self, info: ValueInfoProto, graph: Graph) -> Port:
+        if not info.name:
+            _fail(f"an output of graph {graph.name!r} has no name")
+        return Port(info.name, self._type(info), _info_extra(info))
+
+    def _set_outputs(self, graph: Graph, ports: list[Port], scope: dict[str, Value]) -> None:
+        values: list[Value | None] = []
+        for port in ports:
+            found = scope.get(port.name)
+            values.append(self._outer(port.name, f"output of graph {graph.name!r}") if found is None else found)
+        graph.ret.set_inputs(values)
+        graph.ports = ports
+
+    # -- names
+
+    def _define(self, value: Value, name: str, scope: dict[str, Value], what: str) -> None:
+        if not name:
+            _fail(f"an {what} has no name")
+        if name in scope:
+            _fail(f"{what} {name!r} is defined twice")
+        if name in self.captured[-1]:
+            _fail(f"name {name!r} means an outer value and, further down in the same body, the {what}")
+        scope[name] = value
+
+    def _outer(self, name: str, what: str) -> Value:
+        """The value of an enclosing graph by that name."""
+        for level in range(len(self.scopes) - 2, -1, -1):
+            found = self.scopes[level].get(name)
+            if found is not None:
+                for inner in self.captured[level + 1 :]:
+                    inner.add(name)
+                return found
+        if not self.sort:
+            raise OutOfOrder
+        _fail(f"{what} takes {name!r}, which nothing defines")
+
+    def _need_domain(self, domain: str, op: str) -> None:
+        """A domain without import: planish takes what ONNX Runtime takes, the version of its contrib operators."""
+        found = self.model_opsets.get(domain)
+        if found is None and domain in STANDARD_DOMAINS:
+            _fail(f"operator {op!r} is of domain {domain or 'ai.onnx'!r}, of which the model imports no version")
+        self.opsets[domain] = found or 1
+
+    # -- nodes
+
+    def _read_nodes(self, graph: Graph, protos: Sequence[NodeProto], scope: dict[str, Value]) -> set[str]:
+        """Appends the nodes; returns the names of outputs of operators outside the standard."""
+        foreign: set[str] = set()
+        opsets, captured, ret, load = self.opsets, self.captured[-1], graph.ret, self.external.load
+        get = scope.get
+        for proto in protos:
+            op, domain = proto.op_type, proto.domain
+            if domain == "ai.onnx":
+                domain = ""
+            if domain not in opsets:
+                self._need_domain(domain, op)
+            outputs = proto.output
+            attrs: dict[str, Attr] = {}
+            for attribute in proto.attribute:
+                name = attribute.name
+                if name in attrs:
+                    _fail(f"{_named(proto)} has two attributes {name!r}")
+                attrs[name] = self._attr(attribute, proto, load)
+            if op == "Constant" and domain == "":
+                data = _constant_of(proto, attrs)
+                if data is not None:
+                    self._define(graph.add_constant(data, outputs[0]), outputs[0], scope, "constant")
+                    continue
+            inputs: list[Value | None] = []
+            for name in proto.input:
+                value = None
+                if name:
+                    value = get(name)
+                    if value is None:
+                        value = self._outer(name, _named(proto))
+                inputs.append(value)
+            node = Node(op, inputs, attrs, domain=domain, outputs=outputs, name=proto.name, overload=proto.overload)
+            graph.insert_before(ret, node)
+            for value in node.outputs:
+                name = value.name
+                if name:
+                    if name in scope or name in captured:
+                        self._define(value, name, scope, f"output of {_named(proto)},")
+                    scope[name] = value
+            if proto.doc_string or proto.metadata_props or proto.device_configurations:
+                node.extra = _extra(proto)
+            if domain and domain not in STANDARD_DOMAINS:
+                foreign.update(outputs)
+            if not op or op == RETURN:
+                _fail(f"{_named(proto)} has operator type {op!r}")
+            self._count(1 + len(node.outputs))
+        return foreign
+
+    def _attr(self, attribute: Any, proto: NodeProto, load: Any) -> Attr:
+        try:
+            return attr_from_proto(attribute, self._read_body, load)
+        except ReadError as error:
+            if error.origin is None:
+                error.origin = f"{_named(proto)}, attribute {attribute.name!r}"
+            raise
+
+    def _count(self, more: int) -> None:
+        self.size += more
+        if self.size > self.limits.nodes:
+            raise ReadError(
+                f"the model has over {self.limits.nodes} nodes and outputs",
+                where="read",
+                help="it is damaged or hostile; a model that large needs read_model(..., limits=Limits(nodes=...))",
+            )
+
+
+# -- Constant nodes
+
+
+def _constant_of(proto: NodeProto, attrs: dict[str, Attr]) -> Constant | None:
+    """The data of a ``Constant`` node; ``None`` where a caller's attribute determines it."""
+    if len(attrs) != 1 or len(proto.output) != 1 or len(proto.input):
+        _fail(
+            f"{_named(proto)} has attributes {sorted(attrs)}, {len(proto.input)} inputs and "
+            f"{len(proto.output)} outputs, expected one attribute, no input and one output"
+        )
+    ((name, attr),) = attrs.items()
+    if isinstance(attr, AttrRef):
+        return None
+    if name in ("value", "sparse_value") and isinstance(attr, Constant):
+        return attr
+    try:
+        if name in ("value_float", "value_floats"):
+            return ArrayConstant(np.array(attr, np.float32))
+        if name in ("value_int", "value_ints"):
+            return ArrayConstant(np.array(attr, np.int64))
+        if name == "value_string":
+            return ArrayConstant(np.array(attr, object))
+        if name == "value_strings" and isinstance(attr, tuple):
+            strings = np.empty(len(attr), object)
+            strings[:] = attr
+            return ArrayConstant(strings)
+    except (TypeError, ValueError):
+        pass
+    _fail(f"{_named(proto)} has attribute {name!r} of kind {type(attr).__name__}, which is no value of a constant")
+
+
+# -- what planish does not interpret
+
+
+def _extra(proto: Any) -> dict[str, Any] | None:
+    """Doc string, metadata and device configurations of a message, where it has any."""
+    extra: dict[str, Any] = {}
+    if proto.doc_string:
+        extra["doc"] = proto.doc_string
+    if proto.metadata_props:
+        extra["metadata"] = {p.key: p.value for p in proto.metadata_props}
+    devices = getattr(proto, "device_configurations", None)
+    if devices:
+        extra["devices"] = [d.SerializeToString(deterministic=True) for d in devices]
+    return extra or None
+
+
+def _info_extra(info: ValueInfoProto) -> dict[str, Any] | None:
+    extra = _extra(info) or {}
+    if info.type.denotation:
+        extra["denotation"] = info.type.denotation
+    if info.type.HasField("tensor_type"):
+        dims = tuple(d.denotation for d in info.type.tensor_type.shape.dim)
+        if any(dims):
+            extra["dim_denotations"] = dims
+    return extra or None
+
+
+def _keep_declared(infos: Sequence[ValueInfoProto], scope: dict[str, Value], foreign: set[str]) -> None:
+    """Runtimes rely on the file's word for outputs of operators that have no inference."""
+    for info in infos:
+        if info.name in foreign and info.type.WhichOneof("value") not in (None, "opaque_type"):
+            _note(scope[info.name], "declared", type_from_proto(info.type))
+
+
+def _note(value: Value, key: str, what: Any) -> None:
+    if value.extra is None:
+        value.extra = {}
+    value.extra[key] = what
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _named(proto: NodeProto) -> str:
+    return f"node {proto.op_type} {proto.name or ', '.join(proto.output)!r}"
+
+
+def _fail(message: str, help: str = MODEL_HELP) -> NoReturn:
+    raise ReadError(message, where="read", help=help)
