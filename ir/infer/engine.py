@@ -1,0 +1,217 @@
+"""Inference: what is known about each value, from operands to results.
+
+For a node in turn: the body of the model-local function it calls, its own rule (``rules.py`` and the files
+of families), the rule for its bodies (``control.py``), ONNX's C++ rule. What is stored is true in every
+run; what the file declares about intermediates and outputs is never used, the interface's input types
+are facts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from ..dims import Dim
+from ..dtypes import DType
+from ..errors import ModelError
+from ..graph import Graph, Model, Node, Value
+from ..types import TensorType, Type
+from . import families  # noqa: F401  (registers the rules)
+from .calls import Calls
+from .onnx_rules import infer_with_onnx
+from .rules import CONTENTS, CONTROLS, MAX_ELEMENTS, ROWS, WHOLE, Elements, Types, mismatch
+
+MAX_DEPTH = 48
+"""Bodies nested deeper, and function calls beyond it, keep unknown types."""
+VISITS_PER_NODE = 16
+"""Incremental inference gives up ordering its work after this many visits a node and starts over."""
+
+
+def infer_node(node: Node) -> bool:
+    """Sets type and known elements of the node's outputs from its operands; ``True`` where something changed.
+
+    Bodies inside the node are inferred too. Raises ``ModelError`` where operands contradict the operator;
+    the outputs' types are unknown then.
+    """
+    return Inference(strict=True).node(node)
+
+
+def infer_graph(graph: Graph, *, strict: bool = False) -> list[ModelError]:
+    """Infers all nodes of a graph in order, bodies inside included.
+
+    Not ``strict``: a contradiction leaves the node's outputs unknown and is returned; else it is raised.
+    """
+    inference = Inference(strict=strict)
+    inference.body(graph)
+    return list(inference.errors.values())
+
+
+def infer_model(model: Model, *, strict: bool = False) -> list[ModelError]:
+    """Infers the main graph and then, for what holds whatever the caller passes, the functions' bodies."""
+    inference = Inference(strict=strict)
+    inference.body(model.graph)
+    for function in model.functions.values():
+        inference.body(function.graph)
+    return list(inference.errors.values())
+
+
+def update_from(nodes: Iterable[Node]) -> list[Node]:
+    """Infers the given nodes again, and users of what changes for as long as something changes.
+
+    Give them in topological order where possible. Returns the nodes whose results changed, each once, in
+    order of first change. Raises ``ModelError`` like :func:`infer_node`.
+    """
+    inference = Inference(strict=True)
+    changed: dict[Node, None] = {}
+    visits: dict[Node, int] = {}
+    queue = deque(dict.fromkeys(nodes))
+    waiting = set(queue)
+    while queue:
+        node = queue.popleft()
+        waiting.discard(node)
+        if node.erased or node.graph is None:
+            continue
+        visits[node] = visits.get(node, 0) + 1
+        if visits[node] > VISITS_PER_NODE:
+            # The work order is hopeless for this graph; one pass in order settles everything.
+            inference.body(node.graph.root)
+            return list(changed)
+        if not inference.node(node):
+            continue
+        changed[node] = None
+        for out in node.outputs:
+            for user, _ in out.uses:
+                # What a body returns is a result of the node that runs it.
+                target = user if not user.is_return else user.graph.parent if user.graph is not None else None
+                if target is not None and target not in waiting:
+                    waiting.add(target)
+                    queue.append(target)
+    return list(changed)
+
+
+class Inference:
+    """One run of inference: whether errors raise, how deep it is, and what calls gave before."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+        self.depth = 0
+        self.errors: dict[Node, ModelError] = {}
+        """Contradictions by node, the last one found where a body is inferred several times."""
+        self._calls: Calls | None = None
+
+    def body(self, graph: Graph) -> None:
+        """Infers the nodes of a graph, whose inputs have their types."""
+        if self.depth >= MAX_DEPTH:
+            _forget(graph)
+            return
+        self.depth += 1
+        try:
+            for node in graph:
+                self.node(node)
+        finally:
+            self.depth -= 1
+
+    def node(self, node: Node) -> bool:
+        """Infers one node; ``True`` where a result's type or elements changed."""
+        try:
+            types, known = self._results(node)
+            changed = False
+            # A rule may give fewer types than there are outputs, or more than are asked for.
+            for i, out in enumerate(node.outputs):
+                new = types[i] if types is not None and i < len(types) else None
+                old = out.type
+                if new is not old and new != old and _set_type(out, new):
+                    changed = True
+            if known is not None or any(map(_may_have_elements, node.outputs)):
+                changed = _set_elements(node, known) or changed
+        except ModelError as error:
+            return self._failed(node, error)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            # Rules take operators as their schemas describe them; a node that is not so ends up here.
+            text = f"malformed node: {type(error).__name__}: {error}; expected operands and attributes as in the schema"
+            return self._failed(node, mismatch(node, text), error)
+        if self.errors:
+            self.errors.pop(node, None)
+        return changed
+
+    def _results(self, node: Node) -> tuple[Types, list[Elements] | None]:
+        """Types of the outputs, and their elements where no contents rule is to be asked."""
+        graph = node.graph
+        key = (node.domain, node.op)
+        if graph is not None and graph.model is not None and graph.model.functions:
+            function = graph.model.functions.get((node.domain, node.op, node.overload))
+            if function is not None:
+                if self._calls is None:
+                    self._calls = Calls()
+                return self._calls.infer(node, function, self)
+        rule = ROWS.get(key)
+        if rule is not None:
+            types = rule(node)
+            return (types if types is not None else infer_with_onnx(node)), None
+        control = CONTROLS.get(key)
+        if control is not None:
+            return control(node, self), None
+        if node.attrs:
+            for inner in node.subgraphs:
+                self.body(inner)
+        return infer_with_onnx(node), None
+
+    def _failed(self, node: Node, error: ModelError, cause: Exception | None = None) -> bool:
+        changed = False
+        for out in node.outputs:
+            changed = changed or out.type is not None or out.known is not None
+            out.type = out.known = None
+        if self.strict:
+            raise error from cause
+        self.errors[node] = error
+        return changed
+
+
+def _set_type(out: Value, new: Type | None) -> bool:
+    """Stores a type; what a pass annotated (layout, quantization) stays where element type and rank do."""
+    old = out.type
+    annotated = type(old) is TensorType and (old.layout is not None or old.quant is not None)
+    if annotated and isinstance(new, TensorType) and new.dtype is old.dtype and new.rank == old.rank:
+        new = TensorType(new.dtype, new.shape, old.layout, old.quant, new.sparse)
+        if new == old:
+            return False
+    out.type = new
+    return True
+
+
+def _may_have_elements(out: Value) -> bool:
+    t = out.type
+    if type(t) is TensorType and t.dtype in WHOLE and t.shape is not None and len(t.shape) <= 1:
+        return True
+    return out.known is not None
+
+
+def _set_elements(node: Node, per_output: list[Elements] | None) -> bool:
+    if per_output is None:
+        rule = CONTENTS.get((node.domain, node.op))
+        found = rule(node) if rule is not None else None
+        per_output = found if isinstance(found, list) else [found]
+    changed = False
+    for i, out in enumerate(node.outputs):
+        known = _fitting(per_output[i], out) if i < len(per_output) else None
+        if known != out.known:
+            out.known = known
+            changed = True
+    return changed
+
+
+def _fitting(known: tuple[Dim, ...] | None, out: Value) -> Elements:
+    """The elements where they fit the type and say anything."""
+    if known is None or out.shape is None or len(known) > MAX_ELEMENTS or out.dtype not in WHOLE:
+        return None
+    if len(out.shape) > 1 or (out.shape != () and out.shape[0] != len(known)) or (out.shape == () and len(known) != 1):
+        return None
+    if out.dtype is DType.I32 and any(type(d) is int and not -(1 << 31) <= d < 1 << 31 for d in known):
+        return None  # it would wrap around
+    return known if any(d is not None for d in known) or not known else None
+
+
+def _forget(graph: Graph) -> None:
+    for node in graph.all_nodes():
+        for out in node.outputs:
+            out.type = out.known = None
