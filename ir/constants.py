@@ -67,6 +67,10 @@ class Constant(ABC):
         for start in range(0, flat.size, CHUNK_BYTES):
             yield flat[start : start + CHUNK_BYTES].data
 
+    def tobytes(self) -> bytes:
+        """All file bytes at once."""
+        return b"".join(self.chunks())
+
     def digest(self) -> str:
         """Hash of dtype, shape and contents (hex, 32 characters); equal tensors hash equal whatever holds them."""
         if self._digest is None:
@@ -136,6 +140,9 @@ class BytesConstant(Constant):
         array.flags.writeable = False
         return array
 
+    def tobytes(self) -> bytes:
+        return bytes(self._raw)
+
     def chunks(self) -> Iterator[bytes | memoryview]:
         view = memoryview(self._raw)
         for start in range(0, len(view), CHUNK_BYTES):
@@ -172,7 +179,7 @@ class FileConstant(Constant):
     def _open(self) -> BinaryIO:
         """The file, if it still is the one that was checked."""
         try:
-            file = open(self.path, "rb", opener=_open_plain)
+            file = open(self.path, "rb", opener=_open_plain)  # noqa: SIM115 (the caller closes it)
         except OSError as error:
             raise self._changed(str(error)) from error
         if self.stamp is not None and file_stamp(file.fileno()) != self.stamp:
@@ -287,7 +294,8 @@ class SeededConstant(Constant):
             array = draw.standard_normal(self.shape, np.float32) * np.float32(self.scale)
         else:
             low = 0.0 if self.dtype.kind in ("uint", "bool") else -1.0
-            array = (draw.random(self.shape, np.float32) * np.float32(1 - low) + np.float32(low)) * np.float32(self.scale)
+            array = draw.random(self.shape, np.float32) * np.float32(1 - low) + np.float32(low)
+            array = array * np.float32(self.scale)
         return array.astype(self.dtype.numpy)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .constants import Array, ArrayConstant, BytesConstant, Constant, SparseConstant
+from .constants import DENSE_BYTES, Array, ArrayConstant, BytesConstant, Constant, SparseConstant
 from .dims import Dim, SymDim, symbol
 from .dtypes import BY_CODE, DType
 from .errors import ModelError, ReadError
@@ -151,14 +151,19 @@ def _tensor_type(tensor: Any, read_dim: Callable[[str], Dim], *, sparse: bool) -
 def tensor_to_proto(constant: Constant, name: str = "") -> TensorProto:
     """The message with all data inside: ``raw_data``, or ``string_data`` for strings."""
     proto = _onnx().TensorProto()
+    fill_tensor(proto, constant, name)
+    return proto
+
+
+def fill_tensor(proto: TensorProto, constant: Constant, name: str = "") -> None:
+    """Fills in an empty message: data goes in once, which counts for large tensors."""
     proto.name = name
     proto.data_type = constant.dtype.code
     proto.dims.extend(constant.shape)
     if constant.dtype is DType.STRING:
         proto.string_data.extend(constant.numpy().reshape(-1).tolist())
     else:
-        proto.raw_data = b"".join(constant.chunks())
-    return proto
+        proto.raw_data = constant.tobytes()
 
 
 def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = None) -> Constant:
@@ -234,11 +239,16 @@ def sparse_from_proto(proto: SparseTensorProto, load_external: LoadExternal | No
     values = tensor_from_proto(proto.values, load_external)
     indices = tensor_from_proto(proto.indices, load_external)
     shape = tuple(proto.dims)
+    what = f"sparse tensor {proto.values.name!r}"
+    if values.dtype is DType.STRING or indices.dtype is not DType.I64:
+        raise _damaged(f"{what} has {values.dtype.text} at indices of {indices.dtype.text}, expected numbers at i64")
+    if any(d < 0 for d in shape) or values.dtype.nbytes(math.prod(shape)) > DENSE_BYTES:
+        raise _damaged(f"{what} has shape {list(shape)}: negative, or over {DENSE_BYTES} bytes when dense")
     at = indices.numpy()
     bound = math.prod(shape) if at.ndim == 1 else np.array(shape)
     fits = (at.ndim == 1 or (at.ndim == 2 and at.shape[1] == len(shape))) and at.shape[0] == values.count
-    if any(d < 0 for d in shape) or not fits or bool(((at < 0) | (at >= bound)).any()):
-        raise _damaged(f"sparse tensor {proto.values.name!r} has indices outside its shape {list(shape)}")
+    if not fits or bool(((at < 0) | (at >= bound)).any()):
+        raise _damaged(f"{what} has indices outside its shape {list(shape)}, or not one for each value")
     return SparseConstant(values, indices, shape)
 
 
@@ -320,7 +330,7 @@ def attr_kind(attr: Attr) -> int:
     if isinstance(attr, (AttrRef, EmptyAttr)):
         return attr.kind
     if isinstance(attr, tuple):
-        kinds = {attr_kind(a) for a in attr}
+        kinds = {_KIND_OF.get(type(a)) or attr_kind(a) for a in attr}
         if kinds == {INT, FLOAT}:
             kinds = {FLOAT}
         if len(kinds) != 1:
@@ -345,14 +355,20 @@ _LIST_OF = {FLOAT: FLOATS, INT: INTS, STRING: STRINGS, TENSOR: TENSORS, GRAPH: G
 def attr_to_proto(name: str, attr: Attr, write_graph: WriteGraph | None = None) -> AttributeProto:
     """The message for an attribute; bodies need ``write_graph``."""
     proto = _onnx().AttributeProto()
+    fill_attr(proto, name, attr, write_graph)
+    return proto
+
+
+def fill_attr(proto: AttributeProto, name: str, attr: Attr, write_graph: WriteGraph | None = None) -> None:
+    """Fills in an empty message in place."""
     proto.name = name
-    kind = attr_kind(attr)
+    kind = _KIND_OF.get(type(attr)) or attr_kind(attr)
     proto.type = kind
     if isinstance(attr, AttrRef):
         proto.ref_attr_name = attr.name
-        return proto
+        return
     if isinstance(attr, EmptyAttr):
-        return proto
+        return
     value: Any = attr
     if kind == INT:
         proto.i = int(value)
@@ -368,7 +384,9 @@ def attr_to_proto(name: str, attr: Attr, write_graph: WriteGraph | None = None) 
         proto.strings.extend([_bytes(v) for v in value])
     else:
         _fill_messages(proto, kind, value if isinstance(attr, tuple) else (value,), write_graph)
-    return proto
+
+
+_KIND_OF: dict[type, int] = {int: INT, float: FLOAT, str: STRING}
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -385,7 +403,10 @@ def _fill_messages(proto: Any, kind: int, items: tuple[Any, ...], write_graph: W
             return sparse_to_proto(item)
         return tensor_to_proto(item) if isinstance(item, Constant) else type_to_proto(item)
 
-    single = {TENSOR: "t", GRAPH: "g", SPARSE: "sparse_tensor", TYPE: "tp"}.get(kind)
+    single = {GRAPH: "g", SPARSE: "sparse_tensor", TYPE: "tp"}.get(kind)
+    if kind == TENSOR:
+        fill_tensor(proto.t, items[0])
+        return
     if single is not None:
         getattr(proto, single).CopyFrom(message(items[0]))
         return
