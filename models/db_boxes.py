@@ -31,9 +31,9 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
 
     Horizontal runs are found for the whole image at once and joined with the row above by union-find.
     """
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    ends = np.nonzero(edges == -1)[1]
+    edges: np.ndarray = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = (np.asarray(axis, dtype=int) for axis in np.nonzero(edges == 1))
+    ends = np.asarray(np.nonzero(edges == -1)[1], dtype=int)
     parent = list(range(len(rows)))
 
     def root(i: int) -> int:
@@ -41,7 +41,7 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
             parent[i] = i = parent[parent[i]]
         return i
 
-    first_of_row = np.searchsorted(rows, np.arange(mask.shape[0] + 1))
+    first_of_row: list[int] = [0, *np.cumsum(np.bincount(rows, minlength=mask.shape[0])).tolist()]
     for row in range(1, mask.shape[0]):
         above, above_end = first_of_row[row - 1], first_of_row[row]
         for i in range(first_of_row[row], first_of_row[row + 1]):

@@ -31,8 +31,8 @@ def ctc_greedy_decode(scores: np.ndarray, alphabet: Sequence[str]) -> str:
     al., "Connectionist Temporal Classification", ICML 2006, section 3.2.
     """
     best = np.asarray(scores).argmax(axis=-1)
-    changed = np.concatenate([[True], best[1:] != best[:-1]])
-    return "".join(alphabet[c] for c in best[changed & (best != 0)])
+    kept = best[np.concatenate([[True], best[1:] != best[:-1]]) & (best != 0)]
+    return "".join(alphabet[int(c)] for c in kept)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -63,11 +63,11 @@ def rank_agreement(found: np.ndarray, reference: np.ndarray) -> float:
     query has the same answer. The embeddings may differ in D.
     """
     upper = np.triu_indices(len(found), k=1)
-    cosines = []
+    cosines: list[np.ndarray] = []
     for embedding in (found, reference):
         unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
         cosines.append((unit @ unit.T)[upper])
-    return max(0.0, spearman(*cosines))
+    return max(0.0, spearman(cosines[0], cosines[1]))
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

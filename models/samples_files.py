@@ -26,13 +26,13 @@ from .samples_source import SOURCES, WORDS
 
 Maker = Callable[[np.random.Generator], bytes]
 
-_STDLIB = (
+_STDLIB_NAMES = (
     "argparse ast bisect calendar cmd codecs configparser contextlib copy csv dataclasses datetime difflib dis "
     "enum fnmatch fractions functools getopt glob gzip hashlib heapq inspect ipaddress keyword locale mimetypes "
     "ntpath opcode operator optparse pathlib pdb pickle platform posixpath pprint queue random sched secrets "
     "selectors shelve shlex shutil socket ssl statistics string subprocess tarfile tempfile textwrap threading "
     "timeit token trace traceback types typing uuid warnings wave weakref zipapp"
-).split()
+)
 """Modules that every CPython 3.11 to 3.14 has."""
 
 
@@ -68,7 +68,9 @@ def _records(rng: np.random.Generator) -> list[dict[str, object]]:
 
 def _python(rng: np.random.Generator) -> bytes:
     folder = Path(sysconfig.get_path("stdlib"))
-    sources = [path for name in _STDLIB for path in (folder / f"{name}.py", folder / name / "__init__.py")]
+    sources = [
+        path for name in _STDLIB_NAMES.split() for path in (folder / f"{name}.py", folder / name / "__init__.py")
+    ]
     sources = [path for path in sources if path.is_file() and path.stat().st_size > 2000]
     return sources[int(rng.integers(len(sources)))].read_bytes()
 

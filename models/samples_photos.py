@@ -18,7 +18,7 @@ def render_scene(size: int, rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[0:size, 0:size] / size
     horizon = rng.uniform(0.35, 0.6)
     zenith, haze = rng.uniform([60, 90, 150], [130, 150, 240]), rng.uniform(190, 250, 3)
-    image = zenith + (haze - zenith) * np.clip(y / horizon, 0, 1)[:, :, None]
+    image: np.ndarray = zenith + (haze - zenith) * np.clip(y / horizon, 0, 1)[:, :, None]
     clouds = np.clip(fractal_noise(size, rng) - rng.uniform(-0.2, 0.5), 0, 1)[:, :, None]
     image += (250 - image) * clouds
     for depth in np.linspace(0.2, 1.0, int(rng.integers(2, 5))):
@@ -74,18 +74,19 @@ def portrait(rng: np.random.Generator) -> Portrait:
     from PIL import Image
 
     path = package_file("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", install="pip install matplotlib")
-    picture = np.asarray(Image.open(path).convert("RGB"))
-    height, width = picture.shape[:2]
+    picture: np.ndarray = np.asarray(Image.open(path).convert("RGB"))
+    height: int = picture.shape[0]
+    width: int = picture.shape[1]
     x0, y0, x1, y1 = _FACE
     left, top = int(rng.uniform(0, x0 - 40)), int(rng.uniform(0, y0 - 40))
     right, bottom = int(rng.uniform(x1 + 40, width)), int(rng.uniform(y1 + 60, height))
-    crop = picture[top:bottom, left:right]
+    crop: np.ndarray = picture[top:bottom, left:right]
     face = np.array([x0 - left, y0 - top, x1 - left, y1 - top])
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
         face[[0, 2]] = crop.shape[1] - face[[2, 0]]
     scale = rng.uniform(0.5, 1.2)
-    new_width, new_height = (round(side * scale) for side in (crop.shape[1], crop.shape[0]))
-    relit = 255 * (resize_bilinear(crop, new_width, new_height) / 255) ** rng.uniform(0.7, 1.5)
+    resized = resize_bilinear(crop, round((right - left) * scale), round((bottom - top) * scale))
+    relit = 255 * (resized / 255) ** rng.uniform(0.7, 1.5)
     noisy = relit + rng.normal(0, rng.uniform(0, 8), relit.shape)
     return Portrait(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), face * scale)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-WORDS = (
+_WORDS = (
     "amber anchor autumn basin beacon branch bridge canyon cedar circle copper coral cotton crystal delta ember "
     "fabric falcon forest garden glacier granite harbor harvest hazel island ivory jasmine juniper kettle lantern "
     "lemon magnet maple marble meadow mirror molten mortar needle nickel oasis orchid oyster paper pebble pepper "
     "pillow planet plaster prairie quarry quartz radar raven ribbon river saddle salmon sapphire scarlet shadow "
     "silver spruce summit sunset tunnel turbine valley velvet violet walnut willow winter yellow zephyr"
-).split()
+)
+WORDS = tuple(_WORDS.split())
+"""What the slots are filled with."""
 
 _HTML = """<!DOCTYPE html>
 <html lang="en">

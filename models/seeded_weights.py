@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .ort_runner import ort_runner
 from .zoo_model import Sample, random_for
 
 if TYPE_CHECKING:
@@ -128,14 +129,10 @@ def _probe(model: onnx.ModelProto, layers: Sequence[onnx.NodeProto]) -> bytes:
 
 def _statistics(probe: bytes, samples: Sequence[Sample], count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Mean and variance per channel of each output of ``probe`` over ``samples`` (float32 [C] each)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe, options, providers=["CPUExecutionProvider"])
-    runs = [session.run(None, sample) for sample in samples]
-    means, variances = [], []
+    runner = ort_runner(probe)
+    runs = [runner(sample) for sample in samples]
+    means: list[np.ndarray] = []
+    variances: list[np.ndarray] = []
     for layer in range(count):
         values = np.stack([run[layer][0] for run in runs], axis=1).astype(np.float64)
         means.append(values.mean(axis=(1, 2, 3)).astype(np.float32))

@@ -58,7 +58,8 @@ class WordPiece:
         """Longest match first; a word that has no split becomes [UNK]."""
         if len(word) > _LONGEST_WORD:
             return [self._unknown]
-        pieces, start = [], 0
+        pieces: list[int] = []
+        start = 0
         while start < len(word):
             prefix = "##" if start else ""
             ends = range(len(word), start, -1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -67,21 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "list":
-            _list()
+            lines = list(_listing())
         else:
-            print(*export(options.name, options.folder, options.count, options.seed), sep="\n")
+            lines = [str(path) for path in export(options.name, options.folder, options.count, options.seed)]
     except PlanishError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
 
 
-def _list() -> None:
+def _listing() -> Iterator[str]:
+    """A line for each entry."""
     width = max(map(len, ZOO))
     for name, entry in ZOO.items():
         kind = f"{entry.family:6}  {'trained' if entry.trained else 'untrained':9}"
         note = "" if entry.installed else f"  [{entry.install_command}]"
-        print(f"{name:{width}}  {kind}  {entry.description}{note}")
+        yield f"{name:{width}}  {kind}  {entry.description}{note}"
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ _NOTE_OUTPUT = 1
 def _music(count: int, seed: int) -> list[tuple[list[Note], np.ndarray]]:
     """Windows of two seconds with one to three voices, float32 [1, 43844, 1]."""
     rng = random_for("basic_pitch", seed)
-    result = []
+    result: list[tuple[list[Note], np.ndarray]] = []
     for i in range(count):
-        notes = []
+        notes: list[Note] = []
         for voice in range(1 + i % 3):
             start = float(rng.uniform(0.05, 0.3))
             while start < 1.6:

@@ -46,7 +46,7 @@ def features(content: bytes) -> np.ndarray:
 def _files(count: int, seed: int) -> list[tuple[str, bytes]]:
     """``count`` files with their labels; the first ``len(LABELS)`` are all of different types."""
     rng = random_for("magika", seed)
-    order = rng.permutation(len(LABELS))
+    order = [int(i) for i in rng.permutation(len(LABELS))]
     labels = [LABELS[order[i % len(LABELS)]] for i in range(count)]
     return [(label, make_file(label, rng)) for label in labels]
 

@@ -75,8 +75,8 @@ def det_input(image: np.ndarray) -> np.ndarray:
 def _lines(count: int, seed: int) -> list[tuple[str, np.ndarray]]:
     """``count`` rendered lines with their text, in an order that depends on ``seed``."""
     rng = random_for("ocr-lines", seed)
-    order = rng.permutation(len(LINES))
-    texts = [LINES[order[i % len(LINES)]] for i in range(count)]
+    order = [int(i) for i in rng.permutation(len(LINES))]
+    texts: list[str] = [LINES[order[i % len(LINES)]] for i in range(count)]
     return [(text, render_line(text, rng)) for text in texts]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .ort_runner import ort_runner
 from .packages import package_file
 from .samples_audio import render_nonspeech, render_voice
 from .zoo_model import Runner, Sample, ZooModel, random_for
@@ -27,7 +28,7 @@ def _vad_path(file: str) -> Path:
 def _clips(count: int, seed: int) -> list[tuple[bool, np.ndarray]]:
     """Clips of about one second, every other one speech, cut into chunks with context: float32 [L, 576]."""
     rng = random_for("silero_vad", seed)
-    result = []
+    result: list[tuple[bool, np.ndarray]] = []
     for i in range(count):
         speech = i % 2 == 0
         sound = render_voice(_CLIP_S, _RATE_HZ, rng) if speech else render_nonspeech(i // 2, _CLIP_S, _RATE_HZ, rng)
@@ -40,7 +41,8 @@ def _clips(count: int, seed: int) -> list[tuple[bool, np.ndarray]]:
 def _stream(runner: Runner, chunks: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Probability of speech per chunk, [L], and the state before each chunk, [2, 1, 128] each."""
     state = np.zeros((2, 1, _STATE), dtype=np.float32)
-    probabilities, states = [], []
+    probabilities: list[float] = []
+    states: list[np.ndarray] = []
     for chunk in chunks:
         states.append(state)
         probability, state = runner({"input": chunk[None], "state": state, "sr": _RATE})
@@ -50,18 +52,13 @@ def _stream(runner: Runner, chunks: np.ndarray) -> tuple[np.ndarray, list[np.nda
 
 @cache
 def _own_runner() -> Runner:
-    """The original model on one thread, to find the states that belong to sample inputs."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(SILERO_VAD.path()), options, providers=["CPUExecutionProvider"])
-    return lambda sample: session.run(None, sample)
+    """The original model, to find the states that belong to sample inputs."""
+    return ort_runner(SILERO_VAD.path())
 
 
 def _vad_samples(count: int, seed: int, uniform: bool) -> list[Sample]:
     """A chunk from the middle of each clip, with the state that the model has there."""
-    samples = []
+    samples: list[Sample] = []
     for i, (_, chunks) in enumerate(_clips(count, seed)):
         place = _WARM_UP_CHUNKS + i % (len(chunks) - _WARM_UP_CHUNKS)
         _, states = _stream(_own_runner(), chunks[: place + 1])

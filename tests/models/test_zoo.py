@@ -13,7 +13,7 @@ import pytest
 
 from planish.ir.errors import UsageError
 from planish.models import packages, zoo
-from planish.models.zoo import Runner
+from planish.models.ort_runner import ort_runner
 
 QUALITY = {
     "ppocr_det": (4, 0.9),
@@ -31,16 +31,6 @@ ENTRIES = [
     pytest.param(name, marks=pytest.mark.skipif(not entry.installed, reason=entry.install_command))
     for name, entry in zoo.ZOO.items()
 ]
-
-
-def ort_runner(path: Path) -> Runner:
-    """The original model in onnxruntime, on one thread."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda sample: session.run(None, sample)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
