@@ -1,0 +1,1 @@
+"""ONNX Runtime: x86 and ARM processors, and NVIDIA GPUs through its CUDA provider."""

@@ -1,0 +1,238 @@
+"""Sessions of ONNX Runtime: settings as data, and every failure as a ``BackendError``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ...ir.errors import BackendError, PlanishError
+from ...ir.graph import Model
+
+if TYPE_CHECKING:
+    from ...passes.target import Target
+    from ..core import Outputs, Sample
+
+LEVELS = {"disable": 0, "basic": 1, "extended": 2, "layout": 3, "all": 99}
+"""Names of ``GraphOptimizationLevel`` in ONNX Runtime 1.31."""
+ORDERS = ("default", "priority")
+"""``priority`` runs nodes exactly in file order when the runtime rewrites nothing; ``default`` walks back from the
+outputs. (The runtime's third, memory-efficient, is refused by builds without training.)"""
+MAX_INLINE_BYTES = 1 << 30
+"""Models with more constant bytes go to the runtime through a temporary file: one message holds at most 2 GB."""
+_FATAL = 4
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How a session runs. Serializable; the manifest of an artifact carries it."""
+
+    optimization_level: str = "all"
+    """One of ``LEVELS``."""
+    threads: int = 0
+    """Threads within one operator; 0 lets the runtime take all cores, 1 runs on the caller's thread."""
+    execution_order: str = "default"
+    """One of ``ORDERS``."""
+    memory_pattern: bool = True
+    """Plan memory from the first run's shapes."""
+    memory_arena: bool = True
+    """Keep freed memory for later runs."""
+    deterministic: bool = False
+    """Ask kernels for reproducible results where they have a choice."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """Names of the runtime's graph transformers to leave out."""
+    config: tuple[tuple[str, str], ...] = ()
+    """Session configuration entries, as ``("session.disable_prepacking", "1")``. The runtime ignores unknown keys."""
+    provider: str = "CPUExecutionProvider"
+
+    def __post_init__(self) -> None:
+        if self.optimization_level not in LEVELS:
+            _refuse_setting("optimization level", self.optimization_level, list(LEVELS))
+        if self.execution_order not in ORDERS:
+            _refuse_setting("execution order", self.execution_order, ORDERS)
+        if self.threads < 0:
+            _refuse_setting("number of threads", str(self.threads), ["0 (all cores)", "1", "2", "..."])
+
+    def with_level(self, level: str) -> SessionSettings:
+        """The same settings at another optimization level."""
+        return replace(self, optimization_level=level)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that ``from_dict`` takes back."""
+        plain = asdict(self)
+        plain["disabled_optimizers"] = list(self.disabled_optimizers)
+        plain["config"] = dict(sorted(self.config))
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> SessionSettings:
+        """Raises ``BackendError`` for keys that this version does not know."""
+        unknown = sorted(set(plain) - {f.name for f in fields(cls)})
+        if unknown:
+            raise BackendError(
+                f"unknown session settings {', '.join(unknown)}", where="ort", help="written by a newer planish?"
+            )
+        known = dict(plain)
+        known["disabled_optimizers"] = tuple(known.get("disabled_optimizers", ()))
+        known["config"] = tuple(sorted(known.get("config", {}).items()))
+        return cls(**known)
+
+    def options(self) -> Any:
+        """The runtime's own form (``onnxruntime.SessionOptions``)."""
+        ort = _runtime()
+        options = ort.SessionOptions()
+        # Failures arrive as exceptions; at lower severities the runtime prints them a second time.
+        options.log_severity_level = _FATAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel(LEVELS[self.optimization_level])
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = self.memory_pattern
+        options.enable_cpu_mem_arena = self.memory_arena
+        options.use_deterministic_compute = self.deterministic
+        if self.execution_order == "priority":
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        for key, value in self.config:
+            options.add_session_config_entry(key, value)
+        return options
+
+
+EXACT = SessionSettings("disable", threads=1, deterministic=True)
+"""Runs a model as it is written, for checking numbers."""
+
+
+def settings_for(target: Target) -> SessionSettings:
+    """The settings that planish chooses for a target."""
+    return SessionSettings(
+        threads=target.cores if target.cores > 1 else 0,
+        provider="CUDAExecutionProvider" if target.arch == "cuda" else "CPUExecutionProvider",
+    )
+
+
+def _refuse_setting(what: str, found: str, expected: Sequence[str]) -> NoReturn:
+    raise BackendError(f"{what} {found!r} does not exist", where="ort", help=f"one of: {', '.join(expected)}")
+
+
+class Session:
+    """A loaded model. Keep it for several runs: loading costs far more than running a small model."""
+
+    def __init__(self, model: Model | bytes | str | Path, settings: SessionSettings = EXACT) -> None:
+        """``model`` is a graph of ours, the bytes of a file, or a path. Raises ``BackendError`` when it is refused."""
+        self.settings = settings
+        with ExitStack() as stack:
+            source = stack.enter_context(_runtime_source(model))
+            self._session = _load(source, settings)
+        self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
+        """Names of the inputs that must be given (those with a default are not among them)."""
+        self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
+        self._known = {*self.inputs, *(i.name for i in self._session.get_overridable_initializers())}
+
+    def run(self, inputs: Sample) -> Outputs:
+        """All outputs for one sample. Raises ``BackendError`` that names missing or unknown inputs, or what failed."""
+        missing = [name for name in self.inputs if name not in inputs]
+        unknown = [name for name in inputs if name not in self._known]
+        if missing or unknown:
+            parts = [f"input {', '.join(missing)} is missing"] if missing else []
+            parts += [f"there is no input {', '.join(unknown)}"] if unknown else []
+            raise BackendError(
+                " and ".join(parts), where="ort", help=f"the model's inputs: {', '.join(self.inputs) or 'none'}"
+            )
+        try:
+            return list(self._session.run(None, dict(inputs)))
+        except Exception as error:
+            raise backend_error("run", error) from error
+
+
+def _runtime() -> Any:
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _load(source: str | bytes, settings: SessionSettings) -> Any:
+    ort = _runtime()
+    available: list[str] = ort.get_available_providers()
+    if settings.provider not in available:
+        raise BackendError(
+            f"{settings.provider} is not available here",
+            where="ort",
+            help=f"this onnxruntime has {', '.join(available)}; CUDA needs onnxruntime-gpu and NVIDIA's libraries",
+        )
+    providers = list(dict.fromkeys([settings.provider, "CPUExecutionProvider"]))
+    try:
+        return ort.InferenceSession(
+            source,
+            settings.options(),
+            providers=providers,
+            disabled_optimizers=set(settings.disabled_optimizers) or None,
+        )
+    except Exception as error:
+        raise backend_error("load", error) from error
+
+
+def _runtime_source(model: Model | bytes | str | Path) -> AbstractContextManager[str | bytes]:
+    """What the runtime takes, alive while it loads."""
+    if isinstance(model, bytes):
+        return nullcontext(model)
+    if isinstance(model, (str, Path)):
+        return nullcontext(str(model))
+    size = sum(value.data.nbytes for graph in model.all_graphs() for value in graph.constants if value.data is not None)
+    if size > MAX_INLINE_BYTES:
+        return _temporary_file(model)
+    from ...ir.onnx_writer import model_to_bytes
+
+    return nullcontext(model_to_bytes(model))
+
+
+class _temporary_file(AbstractContextManager[str]):
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __enter__(self) -> str:
+        from ...ir.onnx_writer import write_model
+
+        self.folder = TemporaryDirectory(prefix="planish-")
+        path = Path(self.folder.name) / "model.onnx"
+        try:
+            write_model(self.model, path)
+        except BaseException:
+            self.folder.cleanup()
+            raise
+        return str(path)
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+
+_ORT_HEAD = re.compile(r"^\[ONNXRuntimeError\] : (\d+) : (\w+) : ")
+_NODE = re.compile(r"Node(?:\:| )\s*\(?'?([^()']*?)'?\)? (?:Op|OpType)|Name:'([^']*)'")
+
+
+def backend_error(action: str, error: Exception) -> PlanishError:
+    """The runtime's exception as ours: its first lines, the node where it names one, and what that may mean."""
+    if isinstance(error, PlanishError):
+        return error
+    text = str(error).strip()
+    head = _ORT_HEAD.match(text)
+    code = head.group(2) if head else type(error).__name__
+    text = _ORT_HEAD.sub("", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    message = " ".join(lines[:3])[:600] or type(error).__name__
+    node = _NODE.search(text)
+    origin = next((g for g in node.groups() if g), None) if node else None
+    return BackendError(
+        f"cannot {action} the model: {message}", where="ort", origin=origin, help=_help(action, code, message)
+    )
+
+
+def _help(action: str, code: str, message: str) -> str:
+    if code == "NOT_IMPLEMENTED" or "No Op registered" in message or "is not a registered function/op" in message:
+        return "this onnxruntime has no kernel for the operator: a custom operator, or one that this processor lacks"
+    if code in ("INVALID_PROTOBUF", "NO_SUCHFILE"):
+        return "the file is missing or damaged"
+    if action == "load":
+        return "onnxruntime does not accept the model; `planish inspect` checks it"
+    return "the inputs do not fit the model, or the model is at fault"
