@@ -1,6 +1,6 @@
 """Plain data as text: doc strings, metadata, and the ``extra`` dictionaries of graphs, nodes and values.
 
-``null true false 3 1.5 "text" b"bytes" [1, 2] (1, 2) {"key" = value}``. Anything else (an object that a
+``null true false 3 1.5 "text" b"bytes" [1, 2] (1, 2) {"key" = value} type<f32[N]>``. Anything else (an object that a
 reader kept) has no text: the entry of the dictionary that holds it is left out.
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..types import MapType, OptionalType, SequenceType, TensorType
 from .lexer import MAX_DEPTH, Lexer
 from .literals import double_text, quote, quote_bytes, unquote_bytes
+from .type_parser import parse_type
+from .type_printer import render_type
 
 
 class _NoText(Exception):
@@ -31,6 +34,8 @@ def data_text(data: Any, depth: int = 0) -> str:
         return quote(data)
     if isinstance(data, bytes):
         return quote_bytes(data)
+    if isinstance(data, (TensorType, SequenceType, OptionalType, MapType)):
+        return f"type<{render_type(data)}>"
     if depth < MAX_DEPTH // 2:
         if isinstance(data, dict):
             return dict_text(data, depth + 1)  # pyright: ignore[reportUnknownArgumentType]
@@ -67,6 +72,11 @@ def parse_data(lx: Lexer) -> Any:
         return tuple(_items(lx, "(", ")"))
     if lx.kind == "ident" and lx.token in _WORDS:
         return _WORDS[lx.advance()]
+    if lx.take_word("type"):
+        lx.expect("<")
+        t = parse_type(lx)
+        lx.expect(">")
+        return t
     return _number(lx)
 
 

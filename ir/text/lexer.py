@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from ..errors import TextError
+from ..types import TensorType
 from .literals import unquote
 
 MAX_DEPTH = 64
@@ -41,13 +42,15 @@ _NAMES = {"ident": "the word", "at": "the name", "string": "the string", "hash":
 class Lexer:
     """Walks over ``text``; ``kind`` and ``token`` are what comes next."""
 
-    __slots__ = ("depth", "end", "kind", "note", "prev_end", "start", "text", "token")
+    __slots__ = ("depth", "end", "kind", "note", "prev_end", "start", "text", "token", "types")
 
     def __init__(self, text: str, start: int = 0) -> None:
         self.text = text
         self.end = start
         self.depth = 0
         self.token = ""
+        self.types: dict[str, TensorType] = {}
+        """Types seen, by their text: lines repeat a few of them."""
         self.advance()
 
     def advance(self) -> str:
@@ -75,6 +78,11 @@ class Lexer:
         if kind == "number" and len(self.token) > MAX_NUMBER:
             raise self.error(f"a number of at most {MAX_NUMBER} characters", f"one of {len(self.token)}")
         return left
+
+    def seek(self, at: int) -> None:
+        """Goes to the token that starts at or behind ``at``."""
+        self.end = at
+        self.advance()
 
     def at_punct(self, mark: str) -> bool:
         return self.token == mark and self.kind == "punct"

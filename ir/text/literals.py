@@ -166,8 +166,8 @@ def _float_elements(flat: Array, dtype: DType) -> list[str]:
 
 def _shortest(x: float, element: Any, bits: Any, dtype: DType) -> str:
     if dtype in (DType.F32, DType.F16):
-        text = str(element)  # numpy prints its own types in shortest round-trip form
-        if float_array([text], dtype).view(_bits_type(dtype))[0] == bits:
+        text = str(element)  # numpy prints its own types in shortest round-trip form; reading goes through a double
+        if struct.pack("<f" if dtype is DType.F32 else "<e", float(text)) == element.tobytes():
             return text
     elif dtype is not DType.F64 and np.isfinite(x):
         for digits in range(1, 10):

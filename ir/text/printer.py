@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..constants import Constant
-from ..dims import dim_text
 from ..errors import UsageError
 from ..graph import AttrRef, EmptyAttr, Function, Graph, Model, Node, Value
 from ..ops import is_default
@@ -28,7 +27,8 @@ from ..types import MapType, OptionalType, SequenceType, TensorType, Type
 from .constant_text import constant_attr_text, constant_text, resource_bytes
 from .data_text import data_text, dict_text
 from .lexer import MAX_DEPTH
-from .literals import bare, double_text, escape_unprintable, float_text, quote, quote_bytes, word
+from .literals import bare, float_text, quote, quote_bytes, word
+from .type_printer import render_type
 
 KIND_NAMES = [
     *("undefined", "float", "int", "string", "tensor", "graph"),
@@ -82,41 +82,6 @@ def _resource_section(resources: dict[str, Constant]) -> str:
 
     lines = [f'  #{d}: "{base64.b64encode(resource_bytes(c)).decode()}"' for d, c in sorted(resources.items())]
     return "resources {\n" + "\n".join(lines) + "\n}"
-
-
-def render_type(t: Type | None) -> str:
-    """The text of a type, on one line whatever its symbols are called."""
-    if isinstance(t, TensorType):
-        return _tensor_text(t)
-    if isinstance(t, SequenceType):
-        return f"seq<{render_type(t.element)}>"
-    if isinstance(t, OptionalType):
-        return f"optional<{render_type(t.element)}>"
-    if isinstance(t, MapType):
-        return f"map<{t.key.text}, {render_type(t.element)}>"
-    return "?"
-
-
-def _tensor_text(t: TensorType) -> str:
-    shape = "*" if t.shape is None else ",".join([str(d) if type(d) is int else dim_text(d) for d in t.shape])
-    if not shape.isprintable():
-        shape = escape_unprintable(shape)  # inside the single quotes of symbols
-    text = f"{'?' if t.dtype is None else t.dtype.text}[{shape}]"
-    if t.layout is not None:
-        text += f"@{bare(t.layout.name)}"
-    if t.quant is not None:
-        q = t.quant
-        parts = [q.storage.text]
-        if q.scale:
-            parts.append("scale=" + ",".join(map(double_text, q.scale)))
-        if q.zero_point:
-            parts.append("zero=" + ",".join(map(str, q.zero_point)))
-        if q.axis is not None:
-            parts.append(f"axis={q.axis}")
-        if q.block:
-            parts.append(f"block={q.block}")
-        text += f"<{' '.join(parts)}>"
-    return f"sparse<{text}>" if t.sparse else text
 
 
 class _Names(dict[Value, str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..dims import Dim, add, call, mul, symbol
@@ -10,6 +11,8 @@ from ..types import Layout, MapType, OptionalType, Quant, SequenceType, TensorTy
 from .lexer import Lexer
 
 _FUNCTIONS = ("floordiv", "mod", "min", "max")
+_PLAIN = re.compile(r"[a-z][a-z0-9]*\[[\w,*+?() -]*\](?!\s*[@<])")
+"""A tensor type without quoted symbols and annotations."""
 MAX_EXTENT = (1 << 63) - 1
 """Largest extent of one axis: what ONNX can store."""
 MAX_TERMS = 256
@@ -18,6 +21,20 @@ MAX_TERMS = 256
 
 def parse_type(lx: Lexer) -> Type | None:
     """A type; ``None`` for ``?``."""
+    plain = _PLAIN.match(lx.text, lx.start)
+    if plain is None:
+        return _parse_type(lx)
+    seen = lx.types.get(plain[0])
+    if seen is not None:
+        lx.seek(plain.end())
+        return seen
+    made = parse_tensor_type(lx)
+    if lx.prev_end == plain.end():
+        lx.types[plain[0]] = made
+    return made
+
+
+def _parse_type(lx: Lexer) -> Type | None:
     if lx.kind == "ident" and lx.token in _CONTAINERS:
         lx.enter()
         kind = lx.advance()
