@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import PlanishError, UsageError
-from . import zoo_basic_pitch, zoo_light, zoo_magika, zoo_nudenet, zoo_ocr, zoo_silero
+from . import zoo_basic_pitch, zoo_light, zoo_magika, zoo_minilm, zoo_nudenet, zoo_ocr, zoo_silero
 from .packages import write_atomically
 from .zoo_model import Metric, Runner, Sample, ZooModel
 
 __all__ = ["ZOO", "Metric", "Runner", "Sample", "ZooModel", "available", "export", "get"]
 
-_SOURCES = (zoo_ocr, zoo_magika, zoo_nudenet, zoo_silero, zoo_basic_pitch, zoo_light)
+_SOURCES = (zoo_ocr, zoo_magika, zoo_minilm, zoo_nudenet, zoo_silero, zoo_basic_pitch, zoo_light)
 
 ZOO: dict[str, ZooModel] = {entry.name: entry for source in _SOURCES for entry in source.ENTRIES}
 """All entries by name, installed or not."""

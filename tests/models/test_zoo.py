@@ -20,6 +20,7 @@ QUALITY = {
     "ppocr_rec": (16, 0.9),
     "ppocr_cls": (16, 0.95),
     "magika": (37, 0.9),
+    "minilm": (44, 0.75),
     "nudenet": (12, 0.9),
     "silero_vad": (12, 0.85),
     "silero_vad_sequence": (12, 0.85),
