@@ -363,7 +363,7 @@ def fill_attr(proto: AttributeProto, name: str, attr: Attr, write_graph: WriteGr
     """Fills in an empty message in place."""
     proto.name = name
     kind = _KIND_OF.get(type(attr)) or attr_kind(attr)
-    proto.type = kind
+    proto.type = kind  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(attr, AttrRef):
         proto.ref_attr_name = attr.name
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def _key(node: Node, function: Function) -> Any:
 
 
 @contextmanager
-def _restored(body: Graph, inner: list[Node]) -> Iterator[None]:
+def _restored(body: Graph, inner: list[Node]) -> Generator[None]:
     """Puts back what the body's values were known to be: it holds for other callers too."""
     values = [v for graph in body.all_graphs() for v in graph.inputs]
     values += [v for node in inner for v in node.outputs]
@@ -80,7 +80,7 @@ def _restored(body: Graph, inner: list[Node]) -> Iterator[None]:
 
 
 @contextmanager
-def _bound(node: Node, function: Function, inner: list[Node]) -> Iterator[None]:
+def _bound(node: Node, function: Function, inner: list[Node]) -> Generator[None]:
     """Gives the formal inputs the operands' facts, and references to attributes their values."""
     for i, formal in enumerate(function.graph.inputs):
         actual = node.input(i)

@@ -18,7 +18,9 @@ from .rules import (
     contents,
     elements,
     given,
+    int_attr,
     ints,
+    ints_attr,
     is_nonnegative,
     shape_of,
 )
@@ -29,10 +31,9 @@ def constant_elements(node: Node) -> Elements:
     value = node.attrs.get("value")
     if isinstance(value, Constant) and value.dtype in WHOLE and len(value.shape) <= 1 and value.count <= MAX_ELEMENTS:
         return tuple(map(int, value.numpy().reshape(-1).tolist()))
-    number, numbers = node.attrs.get("value_int"), node.attrs.get("value_ints")
-    if isinstance(number, int):
-        return (number,)
-    return tuple(numbers) if isinstance(numbers, tuple) else None  # type: ignore[arg-type]
+    if "value_int" in node.attrs:
+        return (int_attr(node, "value_int", 0),)
+    return ints_attr(node, "value_ints")
 
 
 @contents("Shape")
@@ -43,8 +44,7 @@ def shape(node: Node) -> Elements:
 
 def _shape_range(node: Node, rank: int) -> tuple[int, int]:
     """First and last axis of Shape, clamped as the operator does (attributes since version 15)."""
-    start, end = node.attrs.get("start", 0), node.attrs.get("end", rank)
-    assert isinstance(start, int) and isinstance(end, int)
+    start, end = int_attr(node, "start", 0), int_attr(node, "end", rank)
     start, end = (max(0, min(rank, x + rank if x < 0 else x)) for x in (start, end))
     return start, max(start, end)
 

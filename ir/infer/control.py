@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from ..dims import Dim
 from ..dtypes import DType
 from ..graph import Graph, Node, Value
 from ..types import SequenceType, TensorType, Type
 from .joining import join, join_elements
-from .rules import Elements, Engine, Types, axis_of, contents, control, elements, elements_of, fail, ints, plain
+from .rules import (
+    Elements,
+    Engine,
+    Types,
+    axis_of,
+    contents,
+    control,
+    elements,
+    elements_of,
+    fail,
+    int_attr,
+    ints,
+    ints_attr,
+    plain,
+)
 
 MAX_EXACT_DEPTH = 4
 """Loops nested deeper start from unknown shapes: a search for fixpoints in each would be exponential."""
@@ -130,13 +145,13 @@ def _is_true(value: Value) -> bool:
     return found is not None and len(found) == 1 and found[0] == 1
 
 
-def _stacked(value: Value, extent: object, axis: int, node: Node) -> Type | None:
+def _stacked(value: Value, extent: Dim, axis: int, node: Node) -> Type | None:
     """The type of all iterations' results along a new axis."""
     t = value.tensor
     if t is None or t.shape is None:
         return None if t is None else TensorType(t.dtype)
     at = axis_of(node, axis, len(t.shape) + 1)
-    return TensorType(t.dtype, (*t.shape[:at], extent, *t.shape[at:]))  # type: ignore[arg-type]
+    return TensorType(t.dtype, (*t.shape[:at], extent, *t.shape[at:]))
 
 
 @control("Scan")
@@ -148,26 +163,25 @@ def scan(node: Node, engine: Engine) -> Types:
             _set(value, TensorType(value.dtype))
         engine.body(body)
         return []
-    sequences = node.attrs["num_scan_inputs"]
-    assert isinstance(sequences, int)
+    sequences = int_attr(node, "num_scan_inputs", 1)
     states = len(node.inputs) - sequences
     if len(body.inputs) != len(node.inputs) or states < 0 or len(body.outputs) < states:
         fail(node, f"{len(node.inputs)} operands and {sequences} sequences, expected as many body inputs")
-    axes = node.attrs.get("scan_input_axes") or (0,) * sequences
-    extent = None
-    for value, outer, axis in zip(body.inputs[states:], node.inputs[states:], axes, strict=True):  # type: ignore[arg-type]
+    axes = ints_attr(node, "scan_input_axes") or (0,) * sequences
+    extent: Dim = None
+    for value, outer, axis in zip(body.inputs[states:], node.inputs[states:], axes, strict=True):
         t = outer.tensor if outer is not None else None
         if t is None or t.shape is None:
             _set(value, None if t is None else TensorType(t.dtype))
             continue
-        at = axis_of(node, axis, len(t.shape))  # type: ignore[arg-type]
+        at = axis_of(node, axis, len(t.shape))
         extent = t.shape[at] if extent is None or type(t.shape[at]) is int else extent
         _set(value, TensorType(t.dtype, t.shape[:at] + t.shape[at + 1 :]))
     start = [v.type if v is not None else None for v in node.inputs[:states]]
     state = _carried(engine, body, body.inputs[:states], start, body.outputs[:states])
     stacked = body.outputs[states:]
-    out_axes = node.attrs.get("scan_output_axes") or (0,) * len(stacked)
-    return [*state, *(_stacked(v, extent, a, node) for v, a in zip(stacked, out_axes, strict=True))]  # type: ignore[arg-type]
+    out_axes = ints_attr(node, "scan_output_axes") or (0,) * len(stacked)
+    return [*state, *(_stacked(v, extent, a, node) for v, a in zip(stacked, out_axes, strict=True))]
 
 
 @control("SequenceMap")

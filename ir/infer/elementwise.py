@@ -23,7 +23,7 @@ def like_first(node: Node) -> Types:
     return [plain(value.type) if value is not None else None] * len(node.outputs)
 
 
-@row("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "RMSNormalization")
+@row("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")
 def like_first_along_axis(node: Node) -> Types:
     found = tensor(node, 0)
     axis = node.attrs.get("axis")
@@ -101,7 +101,8 @@ def where(node: Node) -> Types:
     return [TensorType(common_dtype(node, 1, 2), broadcast(node, shape_of(node, 0), shape))]
 
 
-_OLD_NAMES = {d.numpy_name.upper(): d for d in DType} | {"FLOAT": DType.F32, "DOUBLE": DType.F64, "STRING": DType.STRING}
+_ALIASES = {"FLOAT": DType.F32, "DOUBLE": DType.F64, "STRING": DType.STRING}
+_OLD_NAMES = {**{d.numpy_name.upper(): d for d in DType}, **_ALIASES}
 """Element types by name, as version 1 of Cast spells them."""
 
 

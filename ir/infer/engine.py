@@ -16,10 +16,10 @@ from ..dtypes import DType
 from ..errors import ModelError
 from ..graph import Graph, Model, Node, Value
 from ..types import TensorType, Type
-from . import families  # noqa: F401  (registers the rules)
 from .calls import Calls
+from .families import CONTENTS, CONTROLS, ROWS
 from .onnx_rules import infer_with_onnx
-from .rules import CONTENTS, CONTROLS, MAX_ELEMENTS, ROWS, WHOLE, Elements, Types, mismatch
+from .rules import MAX_ELEMENTS, WHOLE, Elements, Types, mismatch
 
 MAX_DEPTH = 48
 """Bodies nested deeper, and function calls beyond it, keep unknown types."""
@@ -170,11 +170,12 @@ class Inference:
 def _set_type(out: Value, new: Type | None) -> bool:
     """Stores a type; what a pass annotated (layout, quantization) stays where element type and rank do."""
     old = out.type
-    annotated = type(old) is TensorType and (old.layout is not None or old.quant is not None)
-    if annotated and isinstance(new, TensorType) and new.dtype is old.dtype and new.rank == old.rank:
-        new = TensorType(new.dtype, new.shape, old.layout, old.quant, new.sparse)
-        if new == old:
-            return False
+    if isinstance(old, TensorType) and isinstance(new, TensorType):
+        annotated = old.layout is not None or old.quant is not None
+        if annotated and new.dtype is old.dtype and new.rank == old.rank:
+            new = TensorType(new.dtype, new.shape, old.layout, old.quant, new.sparse)
+            if new == old:
+                return False
     out.type = new
     return True
 
@@ -204,7 +205,7 @@ def _fitting(known: tuple[Dim, ...] | None, out: Value) -> Elements:
     """The elements where they fit the type and say anything."""
     if known is None or out.shape is None or len(known) > MAX_ELEMENTS or out.dtype not in WHOLE:
         return None
-    if len(out.shape) > 1 or (out.shape != () and out.shape[0] != len(known)) or (out.shape == () and len(known) != 1):
+    if len(out.shape) > 1 or len(known) != (out.shape[0] if out.shape else 1):
         return None
     if out.dtype is DType.I32 and any(type(d) is int and not -(1 << 31) <= d < 1 << 31 for d in known):
         return None  # it would wrap around

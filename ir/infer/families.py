@@ -1,7 +1,16 @@
-"""Imports the files of rules, which register themselves."""
+"""The tables of rules, complete: importing the families fills them."""
 
 from __future__ import annotations
 
-from . import contents, control, elementwise
+from . import contents as contents
+from . import control as control
+from . import convolution as convolution
+from . import elementwise as elementwise
+from . import indexing as indexing
+from . import linear as linear
+from . import movement as movement
+from . import normalization as normalization
+from . import reduction as reduction
+from .rules import CONTENTS, CONTROLS, ROWS
 
-__all__ = ["contents", "control", "elementwise"]
+__all__ = ["CONTENTS", "CONTROLS", "ROWS"]

@@ -14,7 +14,7 @@ for the special values 0 and -1 (see ``movement.reshape``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NoReturn, Protocol, TypeAlias
 
@@ -25,7 +25,7 @@ from ..errors import ModelError
 from ..graph import Graph, Node, Value
 from ..types import TensorType, Type
 
-Types: TypeAlias = "list[Type | None] | None"
+Types: TypeAlias = "Sequence[Type | None] | None"
 Row: TypeAlias = Callable[[Node], Types]
 Elements: TypeAlias = "tuple[Dim, ...] | None"
 Contents: TypeAlias = "Callable[[Node], Elements | list[Elements]]"
@@ -208,6 +208,27 @@ def constant(node: Node, i: int) -> Constant | None:
     return value.data if value is not None else None
 
 
+def int_attr(node: Node, name: str, default: int) -> int:
+    """An integer attribute, else ``default``."""
+    found = node.attrs.get(name, default)
+    if not isinstance(found, int):
+        fail(node, f"attribute {name} is {found!r}, expected an integer")
+    return found
+
+
+def ints_attr(node: Node, name: str) -> tuple[int, ...] | None:
+    """An attribute that lists integers; ``None`` where it is absent or empty."""
+    found = node.attrs.get(name)
+    if not found:
+        return None
+    if not isinstance(found, tuple):
+        fail(node, f"attribute {name} is {found!r}, expected a list of integers")
+    whole = tuple([x for x in found if isinstance(x, int)])
+    if len(whole) != len(found):
+        fail(node, f"attribute {name} is {found!r}, expected a list of integers")
+    return whole
+
+
 def attr_or_operand(node: Node, name: str, i: int) -> Elements:
     """A list of integers that older versions give as an attribute and newer ones as operand ``i``.
 
@@ -216,7 +237,7 @@ def attr_or_operand(node: Node, name: str, i: int) -> Elements:
     """
     attr = node.attrs.get(name)
     if attr is not None:
-        return attr if isinstance(attr, tuple) else (attr,)  # type: ignore[return-value]
+        return ints_attr(node, name) or () if isinstance(attr, tuple) else (int_attr(node, name, 0),)
     return elements(node, i)
 
 
