@@ -79,7 +79,8 @@ def schema(domain: str, op: str, version: int) -> Schema | None:
         try:
             return _from_onnx(onnx.defs.get_schema(op, version, domain))
         except onnx.defs.SchemaError:
-            return None
+            # ONNX Runtime keeps some operators of its own in the standard domain: SimplifiedLayerNormalization.
+            return _contrib().get((domain, op))
     return _contrib().get((domain, op))
 
 
@@ -140,7 +141,9 @@ def _contrib() -> dict[tuple[str, str], Schema]:
     table: dict[tuple[str, str], Schema] = {}
     for row in json.loads(path.read_text()):
         attrs = {
-            a["name"]: AttrSpec(a["name"], a["kind"], a["required"], attr_default(a["default"]) if "default" in a else ABSENT)
+            a["name"]: AttrSpec(
+                a["name"], a["kind"], a["required"], attr_default(a["default"]) if "default" in a else ABSENT
+            )
             for a in row["attrs"]
         }
         table[row["domain"], row["name"]] = Schema(
