@@ -42,7 +42,9 @@ class Builder:
             data = ArrayConstant(np.asarray(data))
         return self.graph.add_constant(data, name or self._fresh("const"))
 
-    def weight(self, name: str, shape: tuple[int, ...], seed: int, scale: float = 1.0, dtype: DType = DType.F32) -> Value:
+    def weight(
+        self, name: str, shape: tuple[int, ...], seed: int, scale: float = 1.0, dtype: DType = DType.F32
+    ) -> Value:
         """A seeded constant that takes no memory until it is used (see ``SeededConstant``)."""
         return self.graph.add_constant(SeededConstant(seed, dtype, shape, scale=scale), name)
 

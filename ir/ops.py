@@ -32,7 +32,22 @@ def is_default(node: Node, name: str, attr: Attr) -> bool:
 # -- properties
 
 COMMUTATIVE = frozenset(
-    ("", op) for op in ("Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum", "Mean")
+    ("", op)
+    for op in (
+        "Add",
+        "Mul",
+        "And",
+        "Or",
+        "Xor",
+        "Equal",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Max",
+        "Min",
+        "Sum",
+        "Mean",
+    )
 )
 """The result does not depend on the order of the operands (exactly, in floating point too: two operands only)."""
 
@@ -109,7 +124,7 @@ def is_pure(node: Node) -> bool:
 
 
 def is_removable(node: Node) -> bool:
-    """Whether the node may go when nothing uses its outputs: everything that is known, since ONNX has no side effects."""
+    """Whether the node may go when nothing uses its outputs: what is known has no side effects."""
     return is_known(node)
 
 

@@ -7,7 +7,7 @@ rank, a ``None`` dimension an unknown extent, ``dtype is None`` an unknown eleme
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from .dims import Dim, Shape, dim_text, is_static, product, substitute
 from .dtypes import DType
@@ -125,7 +125,7 @@ class MapType:
         return f"map<{self.key.text}, {type_text(self.element)}>"
 
 
-Type: TypeAlias = Union[TensorType, SequenceType, OptionalType, MapType]
+Type: TypeAlias = TensorType | SequenceType | OptionalType | MapType
 
 
 def type_text(t: Type | None) -> str:

@@ -70,6 +70,8 @@ class Context:
     fuel: Fuel = field(default_factory=Fuel)
     max_constant_bytes: int = 1 << 20
     """Constant folding never creates a tensor above this unless it replaces as many bytes of constants."""
+    grown_bytes: int = 0
+    """Bytes by which constant folding has made the model larger so far."""
     sink: Callable[[str], None] | None = None
     """Receives diagnostics, one line each."""
     progress: Callable[[str, int, int], None] | None = None
@@ -183,7 +185,9 @@ def parse_option(cls: type[Pass], name: str, value: Any) -> tuple[str, Any]:
     known = {f.name: f for f in fields(cls)}
     if wanted not in known:
         options = ", ".join(n.replace("_", "-") for n in known) or "none"
-        raise PipelineError(f"pass {pass_name(cls)} has no option {name!r}", where="pipeline", help=f"its options: {options}")
+        raise PipelineError(
+            f"pass {pass_name(cls)} has no option {name!r}", where="pipeline", help=f"its options: {options}"
+        )
     kind = str(known[wanted].type).replace("builtins.", "")
     try:
         return wanted, _convert(kind, value)

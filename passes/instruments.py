@@ -25,7 +25,11 @@ class VerifyEach(Instrument):
             verify(model)
         except VerifyError as error:
             raise PassError(
-                f"the graph is broken after this pass: {error.message}", where=str(step), at=error.at, origin=error.origin, help="the pass is at fault"
+                f"the graph is broken after this pass: {error.message}",
+                where=str(step),
+                at=error.at,
+                origin=error.origin,
+                help="the pass is at fault",
             ) from error
 
 
@@ -67,7 +71,9 @@ class NumericsEach(Instrument):
         difference = self.compare(self.reference, self._run(model, ctx))
         if difference is not None:
             raise NotEquivalentError(
-                f"outputs differ after this pass: {difference}", where=str(step), help="the pass is at fault; leave it out and report it"
+                f"outputs differ after this pass: {difference}",
+                where=str(step),
+                help="the pass is at fault; leave it out and report it",
             )
 
 
@@ -85,7 +91,9 @@ class Reproducer(Instrument):
     def failed(self, step: Step, done: Sequence[Step], error: PlanishError, ctx: Context) -> None:
         try:
             model = self.source()
-            fresh = Context(target=ctx.target, seed=ctx.seed, max_constant_bytes=ctx.max_constant_bytes, disabled=ctx.disabled)
+            fresh = Context(
+                target=ctx.target, seed=ctx.seed, max_constant_bytes=ctx.max_constant_bytes, disabled=ctx.disabled
+            )
             Pipeline(list(done)).run(model, fresh)
             text = reproducer_text(model, pipeline_text([step]), ctx, error)
             name = f"repro-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.ir"

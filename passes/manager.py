@@ -140,7 +140,9 @@ class _Runner:
             ) from error
         seconds = time.process_time() - start
         hits = {
-            label: s.hits - before.get(label, 0) for label, s in self.ctx.statistics.items() if s.hits > before.get(label, 0)
+            label: s.hits - before.get(label, 0)
+            for label, s in self.ctx.statistics.items()
+            if s.hits > before.get(label, 0)
         }
         return PassRecord(str(step), seconds, r.changes, nodes, count_nodes(self.model), hits)
 
@@ -148,5 +150,3 @@ class _Runner:
 def count_nodes(model: Model) -> int:
     """Nodes of the model, those in bodies and functions included."""
     return sum(graph.count for graph in model.all_graphs())
-
-

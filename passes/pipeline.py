@@ -1,11 +1,11 @@
 """Pipelines as text that parses and prints back.
 
-    pipeline := item ("," item)*
-    item     := name [ "{" option=value,... "}" ]        a pass, or the name of a pipeline, which expands
-              | "(" pipeline ")"                         rewrite passes run together: one worklist, all rules
-              | "(" pipeline ")*"                        repeated until nothing changes, at most REPEAT_LIMIT times
+pipeline := item ("," item)*
+item     := name [ "{" option=value,... "}" ]        a pass, or the name of a pipeline, which expands
+          | "(" pipeline ")"                         rewrite passes run together: one worklist, all rules
+          | "(" pipeline ")*"                        repeated until nothing changes, at most REPEAT_LIMIT times
 
-    clean,fuse-activation{erf=true},(fold-constants,remove-identity)
+clean,fuse-activation{erf=true},(fold-constants,remove-identity)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from ..ir.errors import PipelineError
 from .core import Pass, RewritePass, parse_option, pass_name
@@ -43,7 +43,7 @@ class Repeat:
         return "(" + ",".join(map(str, self.steps)) + ")*"
 
 
-Step: TypeAlias = Union[Pass, Together, Repeat]
+Step: TypeAlias = Pass | Together | Repeat
 Lookup: TypeAlias = Callable[[str], "type[Pass] | str"]
 """Name to pass class, or to the text of a named pipeline; raises ``PipelineError`` for an unknown name."""
 
@@ -80,7 +80,9 @@ class _Parser:
             found = _TOKEN.match(text, position)
             if found is None:
                 raise self._error(f"unexpected {text[position:].strip()[:1]!r}", position)
-            self.tokens.append((found.group().strip(), found.start() + len(found.group()) - len(found.group().lstrip())))
+            self.tokens.append(
+                (found.group().strip(), found.start() + len(found.group()) - len(found.group().lstrip()))
+            )
             position = found.end()
         self.i = 0
 
@@ -88,7 +90,10 @@ class _Parser:
         if position is None:
             position = self.tokens[self.i][1] if self.i < len(self.tokens) else len(self.text)
         return PipelineError(
-            f"{what} at column {position + 1}", where="pipeline", at=self.text, help="for example: clean,(fold-constants,remove-identity)"
+            f"{what} at column {position + 1}",
+            where="pipeline",
+            at=self.text,
+            help="for example: clean,(fold-constants,remove-identity)",
         )
 
     def _peek(self) -> str | None:

@@ -48,7 +48,11 @@ class Entry:
                 help=f"{self.owner} is at fault; reinstall or uninstall it",
             ) from error
         if not (inspect.isclass(found) and issubclass(found, Pass)):
-            raise PipelineError(f"{self.module}:{self.attribute} is not a Pass class", where="registry", help=f"{self.owner} is at fault")
+            raise PipelineError(
+                f"{self.module}:{self.attribute} is not a Pass class",
+                where="registry",
+                help=f"{self.owner} is at fault",
+            )
         found.name = self.name
         found.family = self.family
         return found
@@ -56,7 +60,9 @@ class Entry:
 
 def _only_pass(module: Any) -> type[Pass]:
     found = [
-        c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Pass) and c.__module__ == module.__name__ and c.__name__[0] != "_"
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, Pass) and c.__module__ == module.__name__ and c.__name__[0] != "_"
     ]
     if len(found) != 1:
         raise TypeError(f"{module.__name__} holds {len(found)} public pass classes, expected 1")
@@ -94,7 +100,8 @@ def _add(found: dict[str, Entry], entry: Entry) -> None:
     before = found.get(entry.name)
     if before is not None:
         raise PipelineError(
-            f"two passes are named {entry.name}: one of {before.owner} ({before.module}), one of {entry.owner} ({entry.module})",
+            f"two passes are named {entry.name}: one of {before.owner} ({before.module}), "
+            f"one of {entry.owner} ({entry.module})",
             where="registry",
             help="uninstall one of the two packages, or have one rename its pass",
         )

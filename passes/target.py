@@ -55,7 +55,11 @@ TARGETS: dict[str, Target] = {
         ),
         Target("aarch64", "aarch64", "64-bit ARM (NEON), as Cortex-A72", 128, frozenset({"neon"})),
         Target(
-            "aarch64-dotprod", "aarch64", "64-bit ARM with int8 dot products, as Cortex-A76", 128, frozenset({"neon", "dotprod", "fp16"})
+            "aarch64-dotprod",
+            "aarch64",
+            "64-bit ARM with int8 dot products, as Cortex-A76",
+            128,
+            frozenset({"neon", "dotprod", "fp16"}),
         ),
         Target(
             "aarch64-i8mm",
@@ -76,6 +80,8 @@ def get_target(name: str) -> Target:
     if found is None:
         near = difflib.get_close_matches(name, TARGETS, 3, 0.3)
         raise UsageError(
-            f"there is no target {name!r}", where="target", help=f"targets: {', '.join(near or TARGETS)}; `planish targets` describes them"
+            f"there is no target {name!r}",
+            where="target",
+            help=f"targets: {', '.join(near or TARGETS)}; `planish targets` describes them",
         )
     return found

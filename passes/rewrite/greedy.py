@@ -179,7 +179,7 @@ class _Engine:
 
     def _endless(self) -> PassError:
         return PassError(
-            f"rewriting does not come to an end after {self.applied} applications; the last ones: {', '.join(self.recent)}",
+            f"rewriting does not end: {self.applied} applications so far; the last ones: {', '.join(self.recent)}",
             where=self.r.owner,
             help="two rules undo each other; the pass author is at fault; skip one with --disable",
         )

@@ -16,7 +16,7 @@ Goals = tuple[PatternValue | None, Value | None, Node, Any] | None
 
 
 class Matcher:
-    """One attempt to match ``pattern`` at ``root``. With ``trace``, ``deepest`` and ``reason`` tell the nearest miss."""
+    """One attempt to match ``pattern`` at ``root``. ``deepest`` and ``reason`` tell the nearest miss (traced only)."""
 
     __slots__ = ("bound", "deepest", "leaves", "nodes", "pattern", "reason", "root", "trace")
 
@@ -112,11 +112,15 @@ class Matcher:
             return self._private()
         want, value, user, rest = goals
         if want is None:
-            return self._solve(rest) if value is None else self._miss(f"{user.op} has an operand the pattern wants absent")
+            return (
+                self._solve(rest) if value is None else self._miss(f"{user.op} has an operand the pattern wants absent")
+            )
         if isinstance(want, Result):
             node = value.producer if value is not None else None
             if node is None or node.graph is not self.root.graph:
-                return self._miss(f"{_name(value)} is not computed by {want.node} in this graph") if self.trace else False
+                return (
+                    self._miss(f"{_name(value)} is not computed by {want.node} in this graph") if self.trace else False
+                )
             if value is None or value.index != want.index:
                 return self._miss(f"{_name(value)} is another result of {node.op}")
             return self._node(want.node, node, rest)
@@ -127,7 +131,9 @@ class Matcher:
 
     def _leaf(self, want: Leaf, value: Value | None, rest: Goals) -> bool:
         if want.name in self.leaves:
-            return self._solve(rest) if self.leaves[want.name] is value else self._miss(f"{want.name} would be two values")
+            return (
+                self._solve(rest) if self.leaves[want.name] is value else self._miss(f"{want.name} would be two values")
+            )
         if value is None and not want.optional:
             return self._miss(f"operand {want.name} is absent")
         if want.const and value is not None and value.data is None:
@@ -142,7 +148,9 @@ class Matcher:
         found = scalar_value(value, user)
         if found is None:
             return self._miss(f"{_name(value)} is not a scalar constant") if self.trace else False
-        if want.value is not None and not close(found, want.value, want.ulps, value.dtype if value is not None else None):
+        if want.value is not None and not close(
+            found, want.value, want.ulps, value.dtype if value is not None else None
+        ):
             return self._miss(f"{_name(value)} is {found!r}, the pattern wants {want.value!r}")
         if want.name:
             if want.name in self.leaves and self.leaves[want.name] != found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from ...ir.errors import PassError
 from ...ir.graph import Value
@@ -39,7 +39,9 @@ class PatternValue:
     """A value in a pattern. It has no truth value: a pattern cannot branch."""
 
     def __bool__(self) -> bool:
-        raise PassError("a pattern value has no truth value", help="move the condition into guard(); the rule's author is at fault")
+        raise PassError(
+            "a pattern value has no truth value", help="move the condition into guard(); the rule's author is at fault"
+        )
 
 
 class Leaf(PatternValue):
@@ -101,7 +103,7 @@ class Result(PatternValue):
 
 
 class Tracer:
-    """The ``op`` that ``Rule.pattern`` gets: ``op.Add(x, y)``, ``op("Relu|Sigmoid", x)``, ``op("com.microsoft::Gelu", x)``."""
+    """The ``op`` that ``Rule.pattern`` gets: ``op.Add(x, y)``, ``op("Relu|Sigmoid", x)``."""
 
     def __call__(
         self,
@@ -156,9 +158,9 @@ def compile_pattern(function: Callable[..., Any]) -> Pattern:
     hints = typing.get_type_hints(function)
     names = list(inspect.signature(function).parameters)[1:]
     leaves = [_leaf(name, hints.get(name, Value)) for name in names]
-    result = function(Tracer(), *leaves)
+    result: Any = function(Tracer(), *leaves)
     if isinstance(result, tuple):
-        result = result[0]
+        result = cast("tuple[Any, ...]", result)[0]
     if not isinstance(result, Result):
         raise PassError(f"{function.__qualname__} returned {type(result).__name__}, expected the result of an operator")
     return Pattern(result.node)

@@ -133,7 +133,10 @@ class Rewriter:
         return lambda *inputs, **attrs: self.op(op, *inputs, **attrs)
 
     def const(
-        self, data: Constant | np.ndarray[Any, Any] | np.generic | float | list[Any], dtype: DType | None = None, name: str = ""
+        self,
+        data: Constant | np.ndarray[Any, Any] | np.generic | float | list[Any],
+        dtype: DType | None = None,
+        name: str = "",
     ) -> Value:
         """A constant, owned by the outermost graph so that every body sees it."""
         if not isinstance(data, Constant):
@@ -287,7 +290,7 @@ def _inner_nodes(node: Node) -> Iterable[Node]:
                 yield deeper.ret
 
 
-def _merged(old: Type | None, new: Type | None) -> Type | None | str:
+def _merged(old: Type | None, new: Type | None) -> Type | str | None:
     """The common refinement of two sound types of one value, or what contradicts."""
     if old is None or new is None or old == new:
         return new if old is None else old

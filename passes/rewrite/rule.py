@@ -15,7 +15,7 @@ before it changes anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ...ir.graph import Node, Value
 from .pattern import Pattern, compile_pattern
@@ -40,7 +40,7 @@ class _Modified:
 MODIFIED = _Modified()
 """Returned by a rule that changed its node in place and keeps its outputs."""
 
-Replacement: TypeAlias = Union[Value, Iterable["Value | None"], _Modified]
+Replacement: TypeAlias = Value | Iterable["Value | None"] | _Modified
 
 
 class Match:
