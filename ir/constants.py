@@ -314,7 +314,7 @@ class SparseConstant(Constant):
 
     def _positions(self) -> Array:
         at = self.indices.numpy()
-        return at if at.ndim == 1 else np.ravel_multi_index(tuple(at.T), self.shape)
+        return at if at.ndim == 1 else np.asarray(np.ravel_multi_index(tuple(at.T), self.shape))
 
     def numpy(self) -> Array:
         """The dense tensor. Raises ``ReadError`` where it takes more than ``DENSE_BYTES``."""

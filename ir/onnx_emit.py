@@ -290,15 +290,16 @@ class Emitter:
 
     def _tensor(self, data: Constant, name: str, extra: dict[str, Any] | None, graph: GraphProto) -> None:
         self._need_dtype(data.dtype.text)
-        if isinstance(data, SparseConstant):
-            graph.sparse_initializer.append(sparse_to_proto(data, name))
-            self.need(6)
-            return
         proto = graph.initializer.add()
         if self.put_tensor is not None and self.put_tensor(data, proto):
             proto.name = name
             proto.data_type = data.dtype.code
             proto.dims.extend(data.shape)
+        elif isinstance(data, SparseConstant):
+            del graph.initializer[-1]
+            graph.sparse_initializer.append(sparse_to_proto(data, name))
+            self.need(6)
+            return
         else:
             fill_tensor(proto, data, name)
         if extra is not None:

@@ -52,9 +52,9 @@ def read_model(
         where = Path(folder) if folder is not None else path.parent if path is not None else None
         external = ExternalFiles(where, path, allow_hard_links=limits.allow_hard_links)
         try:
-            model = _read(proto, external, limits, sort=False)
+            model = read_proto(proto, external, limits, sort=False)
         except OutOfOrder:
-            model = _read(proto, external, limits, sort=True)
+            model = read_proto(proto, external, limits, sort=True)
     except UnicodeDecodeError as error:
         raise _not_a_model(path, f"a name in it is not UTF-8 ({error.reason} at byte {error.start})") from None
     except ReadError as error:
@@ -142,7 +142,8 @@ def _not_a_model(path: Path | None, why: str) -> ReadError:
 # -- messages
 
 
-def _read(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: bool) -> Model:
+def read_proto(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: bool) -> Model:
+    """The model in a message, without inference. Raises ``OutOfOrder`` when ``sort`` is needed."""
     from onnx import IR_VERSION
 
     if not proto.HasField("graph"):

@@ -37,7 +37,8 @@ def model_to_proto(model: Model, *, value_info: bool = False) -> ModelProto:
     ``value_info`` adds the inferred types of intermediates. Raises ``UsageError`` when the weights take over
     2 GiB, and ``VerifyError`` when the graph cannot be expressed.
     """
-    return _to_proto(model, None, value_info)
+    _check_size(model)
+    return build_proto(model, None, value_info=value_info)
 
 
 def model_to_bytes(model: Model, *, value_info: bool = False) -> bytes:
@@ -69,7 +70,9 @@ def write_model(
             weights.plan(model)
             if weights.offsets:
                 weights.write(files.create(data_path))
-        raw = _serialize(_to_proto(model, weights.put if weights is not None else None, value_info))
+        if weights is None:
+            _check_size(model)
+        raw = _serialize(build_proto(model, weights.put if weights is not None else None, value_info=value_info))
         try:
             file = files.create(path)
             file.write(raw)
@@ -84,11 +87,10 @@ def write_model(
 # -- messages
 
 
-def _to_proto(model: Model, put: PutTensor | None, value_info: bool) -> ModelProto:
+def build_proto(model: Model, put: PutTensor | None, *, value_info: bool = False) -> ModelProto:
+    """The message; ``put`` may place the data of initializers elsewhere."""
     from onnx import ModelProto
 
-    if put is None:
-        _check_size(model)
     proto = ModelProto()
     emitter = Emitter(put, value_info=value_info)
     emitter.main(model.graph, proto.graph)
@@ -224,7 +226,7 @@ class _Weights:
         found = self.offsets.get(id(constant))
         if found is None:
             return False
-        proto.data_location = 1
+        proto.data_location = proto.EXTERNAL
         for key, value in (("location", self.location), ("offset", found[0]), ("length", found[1])):
             entry = proto.external_data.add()
             entry.key, entry.value = key, str(value)
