@@ -122,6 +122,19 @@ def symbol(name: str) -> SymDim:
     return SymDim((((name,), 1),))
 
 
+def anonymous(name: str) -> SymDim:
+    """A dimension without a name of its own: some fixed extent that the interface leaves open.
+
+    Its symbol starts with ``?``, and files get an unset dimension for it, as they had.
+    """
+    return symbol("?" + name)
+
+
+def is_anonymous(d: Dim) -> bool:
+    """Whether ``d`` mentions a symbol that :func:`anonymous` made."""
+    return isinstance(d, SymDim) and any(s.startswith("?") for s in d.symbols())
+
+
 def _terms(d: SymDim | int) -> Iterable[tuple[Monomial, int]]:
     return d.terms if isinstance(d, SymDim) else (((), d),)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .constants import DENSE_BYTES, Array, ArrayConstant, BytesConstant, Constant, SparseConstant
-from .dims import Dim, SymDim, symbol
+from .dims import Dim, SymDim, is_anonymous, symbol
 from .dtypes import BY_CODE, DType
 from .errors import ModelError, ReadError
 from .graph import Attr, AttrRef, EmptyAttr, Graph
@@ -58,9 +58,9 @@ def _onnx() -> Any:
 # -- types
 
 
-def dim_to_text(d: SymDim) -> str:
-    """The ``dim_param`` for a symbolic dimension: the plain name of a symbol, else the expression."""
-    return d.name or str(d)
+def dim_to_text(d: SymDim) -> str | None:
+    """The ``dim_param`` for a symbolic dimension: a symbol's plain name, else the expression; none if anonymous."""
+    return None if is_anonymous(d) else d.name or str(d)
 
 
 def type_to_proto(t: Type | None, spell: Callable[[Dim], int | str | None] | None = None) -> TypeProto:

@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from .dims import anonymous
 from .errors import ReadError
 from .external_data import ExternalFiles
 from .graph import Function, Graph, Model
@@ -64,8 +65,18 @@ def read_model(
     if infer:
         from .infer import infer_model
 
+        _name_open_dims(model)
         infer_model(model)
     return model
+
+
+def _name_open_dims(model: Model) -> None:
+    """Gives every extent that the inputs leave open a symbol, so that shape arithmetic can follow it."""
+    for value in model.graph.inputs:
+        t = value.tensor
+        if t is not None and t.shape is not None and None in t.shape:
+            dims = tuple(anonymous(f"{value.name}.{i}") if d is None else d for i, d in enumerate(t.shape))
+            value.type = t.with_shape(dims)
 
 
 # -- bytes
