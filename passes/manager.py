@@ -130,6 +130,7 @@ class _Runner:
             else:
                 r.owner = pass_name(type(step))
                 step.run(self.model, r)
+                r.settle()
         except PlanishError:
             raise
         except Exception as error:

@@ -65,11 +65,11 @@ class _Engine:
     def _sweep(self) -> None:
         get, everywhere = self.index.get, self.everywhere
         for node in self.model.all_nodes():
+            if self.ctx.fuel.empty:
+                return
             entries = get(node.op, everywhere)
             if entries and self._try(node, entries):
                 self._drain()
-            if self.ctx.fuel.empty:
-                return
 
     def _drain(self) -> None:
         """Works off the surroundings of the last rewrite, nearest first."""
@@ -77,6 +77,10 @@ class _Engine:
         queued: set[Node] = set()
         r = self.r
         while True:
+            if r.retyped:
+                for node in r.settle():
+                    r.touched.append(node)
+                    r.touched.extend(user for out in node.outputs for user, _ in out.uses)
             for node in (*r.created, *r.touched):
                 if node not in queued:
                     queued.add(node)

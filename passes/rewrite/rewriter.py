@@ -8,6 +8,7 @@ plain code use the same object: ``r.at(node)`` says where to emit, ``r.replace(n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,13 +16,16 @@ import numpy as np
 
 from ...ir.constants import ArrayConstant, Constant
 from ...ir.dtypes import DType
-from ...ir.errors import PassError, PlanishError
+from ...ir.errors import ModelError, PassError, PlanishError
 from ...ir.graph import RETURN, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import is_removable
 from ...ir.types import TensorType, Type
 from ...ir.verify import check_node
 from ..core import Application, Context
+
+SETTLE_VISITS = 100_000
+"""Bound on the work of making types more precise after one edit; types stay sound, only less precise, beyond it."""
 
 
 class Rewriter:
@@ -37,16 +41,18 @@ class Rewriter:
         """Nodes emitted since :meth:`begin`."""
         self.touched: list[Node] = []
         """Nodes whose surroundings changed: the greedy engine's next work."""
+        self.retyped: dict[Node, None] = {}
+        """Nodes whose operands or attributes changed, so that their results' types may be known better."""
         self._ref: Node | None = None
         self._constants: list[Value] = []
-        self._origin: tuple[str, ...] = ()
+        self._given_origin: tuple[str, ...] = ()
 
     # -- where and on whose behalf
 
     def begin(self, ref: Node, origin: tuple[str, ...] = ()) -> None:
         """Emits from now on in front of ``ref``; ``origin`` names the original nodes that are being replaced."""
         self._ref = ref
-        self._origin = origin or origin_of([ref])
+        self._given_origin = origin
         self.created.clear()
         self._constants.clear()
 
@@ -64,6 +70,10 @@ class Rewriter:
                 value.graph.remove_constant(value)
         self.created.clear()
         self._constants.clear()
+
+    @property
+    def _origin(self) -> tuple[str, ...]:
+        return self._given_origin or (origin_of([self._ref]) if self._ref is not None else ())
 
     @property
     def graph(self) -> Graph:
@@ -185,6 +195,8 @@ class Rewriter:
         new.type = merged
         if new.known is None:
             new.known = old.known
+        if merged != old.type or new.known != old.known or new.data is not None:
+            self.retyped.update((user, None) for user, _ in old.uses)
         self.touched.extend(user for user, _ in old.uses if user.op != RETURN)
         old.replace_uses(new)
         if new.producer is not None and new.producer in self.created:
@@ -239,6 +251,7 @@ class Rewriter:
     def _after_edit(self, node: Node, old: list[Value | None]) -> None:
         self.changes += 1
         self.touched.append(node)
+        self.retyped[node] = None
         for value in old:
             if value is None or value.uses:
                 continue
@@ -246,6 +259,32 @@ class Rewriter:
                 value.graph.constants.pop(value, None)
             elif value.producer is not None and is_dead(value.producer):
                 self.erase(value.producer)
+
+    def settle(self) -> list[Node]:
+        """Infers types anew where edits may have made them more precise; returns the nodes whose results changed.
+
+        Types only become more precise: what was proven before the edit holds for the value after it too.
+        The engine and the manager call this.
+        """
+        changed: dict[Node, None] = {}
+        work, self.retyped = deque(self.retyped), {}
+        waiting = set(work)
+        budget = SETTLE_VISITS + 8 * len(work)
+        while work and budget:
+            budget -= 1
+            node = work.popleft()
+            waiting.discard(node)
+            if node.op == RETURN and node.graph is not None and node.graph.parent is not None:
+                node = node.graph.parent  # what a body returns is a result of the node that runs it
+            if node.erased or node.graph is None or node.op == RETURN or not _infer_more(node):
+                continue
+            changed[node] = None
+            for out in node.outputs:
+                for user, _ in out.uses:
+                    if user not in waiting:
+                        waiting.add(user)
+                        work.append(user)
+        return list(changed)
 
     # -- accounting
 
@@ -262,6 +301,24 @@ class Rewriter:
         fuel.spent += 1
         if self.ctx.log is not None:
             self.ctx.log.append(Application(fuel.spent, label, node.name, origin_of([node])))
+
+
+def _infer_more(node: Node) -> bool:
+    """Infers the node's results again, keeping what was known; ``True`` where more is known now."""
+    before = [(out.type, out.known) for out in node.outputs]
+    try:
+        infer_node(node)
+    except ModelError:  # the model was inconsistent here from the start, or in a branch that never runs
+        for out, (type, known) in zip(node.outputs, before, strict=True):
+            out.type, out.known = type, known
+        return False
+    more = False
+    for out, (type, known) in zip(node.outputs, before, strict=True):
+        merged = _merged(type, out.type)
+        out.type = out.type if isinstance(merged, str) else merged
+        out.known = known if out.known is None else out.known
+        more = more or out.type != type or out.known != known
+    return more
 
 
 def origin_of(nodes: Iterable[Node]) -> tuple[str, ...]:
