@@ -177,7 +177,8 @@ class Emitter:
         proto.name = graph.name
         for value in graph.inputs:
             name = names.of.get(value) or names.give(value, "input")
-            self._info(proto.input.add(), name, value.type, value.extra)
+            declared = (value.extra or {}).get("declared", value.type)
+            self._info(proto.input.add(), name, declared, value.extra)
             default = graph.defaults.get(value)
             if default is not None:
                 self._tensor(default, name, None, proto)

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from .dims import anonymous
+from .dims import Dim, SymDim, anonymous
 from .errors import ReadError
 from .external_data import ExternalFiles
 from .graph import Function, Graph, Model
@@ -71,12 +71,24 @@ def read_model(
 
 
 def _name_open_dims(model: Model) -> None:
-    """Gives every extent that the inputs leave open a symbol, so that shape arithmetic can follow it."""
+    """Gives every extent that the inputs leave open a symbol, so that shape arithmetic can follow it.
+
+    Paddle's exporter names every open extent ``?``, which by the standard would make them all equal; they
+    are not. The file's own spelling stays in ``extra["declared"]`` and is written back.
+    """
     for value in model.graph.inputs:
         t = value.tensor
-        if t is not None and t.shape is not None and None in t.shape:
-            dims = tuple(anonymous(f"{value.name}.{i}") if d is None else d for i, d in enumerate(t.shape))
+        if t is None or t.shape is None:
+            continue
+        dims = tuple(anonymous(f"{value.name}.{i}") if _is_open(d) else d for i, d in enumerate(t.shape))
+        if dims != t.shape:
+            if None not in t.shape:
+                value.extra = {**(value.extra or {}), "declared": t}
             value.type = t.with_shape(dims)
+
+
+def _is_open(d: Dim) -> bool:
+    return d is None or (isinstance(d, SymDim) and d.name in ("?", "-1"))
 
 
 # -- bytes
