@@ -43,10 +43,14 @@ def _body(node: Node, name: str) -> Graph:
 def if_(node: Node, engine: Engine) -> Types:
     """What both branches have in common, or what the one has that a known condition takes."""
     branches = [_body(node, "then_branch"), _body(node, "else_branch")]
+    taken = _taken(node)
+    # A branch that contradicts itself can never be taken; exporters leave such ones behind.
+    strict, engine.strict = engine.strict, False
     for branch in branches:
         engine.body(branch)
-    taken = _taken(node)
+    engine.strict = strict
     if taken is not None:
+        engine.forgive(branches[1 - taken])
         return [v.type for v in branches[taken].outputs]
     return [_branch_type(node, a, b) for a, b in zip(branches[0].outputs, branches[1].outputs, strict=True)]
 

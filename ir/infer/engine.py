@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from ..dims import Dim
 from ..dtypes import DType
@@ -17,6 +18,7 @@ from ..errors import ModelError
 from ..graph import Graph, Model, Node, Value
 from ..types import TensorType, Type
 from .calls import Calls
+from .contrib import by_constraint
 from .families import CONTENTS, CONTROLS, ROWS
 from .onnx_rules import infer_with_onnx
 from .rules import MAX_ELEMENTS, WHOLE, Elements, Types, mismatch
@@ -111,6 +113,12 @@ class Inference:
         finally:
             self.depth -= 1
 
+    def forgive(self, graph: Graph) -> None:
+        """Forgets the contradictions found in a body that no run enters."""
+        if self.errors:
+            for node in graph.all_nodes():
+                self.errors.pop(node, None)
+
     def node(self, node: Node) -> bool:
         """Infers one node; ``True`` where a result's type or elements changed."""
         try:
@@ -147,14 +155,14 @@ class Inference:
         rule = ROWS.get(key)
         if rule is not None:
             types = rule(node)
-            return (types if types is not None else infer_with_onnx(node)), None
+            return (types if types is not None else _by_schema(node)), None
         control = CONTROLS.get(key)
         if control is not None:
             return control(node, self), None
         if node.attrs:
             for inner in node.subgraphs:
                 self.body(inner)
-        return infer_with_onnx(node), None
+        return _by_schema(node), None
 
     def _failed(self, node: Node, error: ModelError, cause: Exception | None = None) -> bool:
         changed = False
@@ -165,6 +173,15 @@ class Inference:
             raise error from cause
         self.errors[node] = error
         return changed
+
+
+def _by_schema(node: Node) -> Types:
+    """By ONNX's rule; where that says nothing, what the schema's type variables say."""
+    types = infer_with_onnx(node)
+    if types is None or any(t is None for t in types):
+        rough = by_constraint(node) or ()
+        types = [a if a is not None else b for a, b in zip_longest(types or (), rough)]
+    return types
 
 
 def _set_type(out: Value, new: Type | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from . import attention as attention
 from . import contents as contents
+from . import contrib as contrib
 from . import control as control
 from . import convolution as convolution
 from . import elementwise as elementwise

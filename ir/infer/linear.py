@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from ..dims import Dim, Shape
+from ..dims import Dim, Shape, add, floordiv, sub
 from ..dtypes import DType
 from ..graph import Node
 from ..types import TensorType
-from .rules import Types, broadcast, broadcast_dim, common_dtype, dtype_of, equal_dim, fail, row, shape_of, tensor
+from .rules import (
+    Types,
+    broadcast,
+    broadcast_dim,
+    common_dtype,
+    dtype_of,
+    elements,
+    equal_dim,
+    fail,
+    row,
+    shape_of,
+    tensor,
+)
 
 
 def multiplied(node: Node, a: Shape | None, b: Shape | None) -> Shape | None:
@@ -119,3 +131,18 @@ def recurrent(node: Node) -> Types:
 def determinant(node: Node) -> Types:
     shape = shape_of(node, 0)
     return [TensorType(dtype_of(node, 0), None if shape is None else shape[:-2])]
+
+
+@row("STFT")
+def stft(node: Node) -> Types:
+    """Signal ``[B, L, 1 or 2]``, result ``[B, frames, bins, 2]``. (ONNX's rule forgets that one-sided is the default.)"""
+    signal, window = shape_of(node, 0), shape_of(node, 2)
+    step, size = elements(node, 1), elements(node, 3)
+    frame: Dim = window[0] if window else size[0] if size is not None and len(size) == 1 else None
+    bins = add(floordiv(frame, 2), 1) if node.attrs.get("onesided", 1) else frame
+    if signal is None:
+        return [TensorType(dtype_of(node, 0), (None, None, bins, 2))]
+    frames = None
+    if step is not None and len(step) == 1:
+        frames = add(floordiv(sub(signal[1], frame), step[0]), 1)
+    return [TensorType(dtype_of(node, 0), (signal[0], frames, bins, 2))]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..constants import ArrayConstant, Constant
 from ..dims import Dim, SymDim
-from ..graph import Graph, Node, Value
+from ..graph import Attr, Graph, Node, Value
 from ..onnx_proto import attr_to_proto, tensor_to_proto, type_from_proto, type_to_proto
 from ..schema import STANDARD
+from ..types import TensorType, Type
 from .rules import Types, elements_of, mismatch
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def _schema(domain: str, op: str, version: int) -> tuple[OpSchema, int] | None:
 def infer_with_onnx(node: Node) -> Types:
     """Types of the outputs by ONNX's rule; ``None`` where ONNX does not know the operator.
 
-    Fails where the rule does, unless an operand's type is unknown: then a failure only says that.
+    Fails where the rule does and all operands' types are known and static: else a failure may only say that.
     """
     if node.domain not in STANDARD:
         return None
     found = _schema(node.domain, node.op, node.version)
-    if found is None:
+    if found is None or any(_holds_body(a) for a in node.attrs.values()):
         return None
     key = _key(node)
     if key is not None:
@@ -58,6 +59,10 @@ def infer_with_onnx(node: Node) -> Types:
         if len(_CACHE) > _CACHE_SIZE:
             _CACHE.popitem(last=False)
     return types
+
+
+def _holds_body(attr: Attr) -> bool:
+    return isinstance(attr, Graph) or (isinstance(attr, tuple) and any(isinstance(a, Graph) for a in attr))
 
 
 def _data_of(value: Value) -> Constant | None:
@@ -79,7 +84,8 @@ def _array(found: tuple[Dim, ...], value: Value) -> Any:
 
 def _key(node: Node) -> Any:
     """What the answer depends on; ``None`` where that is not cheap to compare."""
-    if any(isinstance(a, (Constant, Graph)) for a in node.attrs.values()):
+    attrs = node.attrs.values()
+    if any(isinstance(a, Constant) or (isinstance(a, tuple) and a and isinstance(a[0], Constant)) for a in attrs):
         return None
     operands: list[Any] = []
     for value in node.inputs:
@@ -114,7 +120,8 @@ def _ask(node: Node, schema: OpSchema, version: int) -> Types:
         if value is None:
             continue
         known = value.type is not None and (value.tensor is None or value.dtype is not None)
-        complete = complete and known
+        # Rules that count elements read a symbolic extent as 0 and then complain without reason.
+        complete = complete and known and (value.tensor is None or value.tensor.is_static)
         # Rules take an empty message for "unknown" but refuse a tensor without element type.
         types[name] = type_to_proto(value.type if known else None, spell)
         constant = _data_of(value)
@@ -131,4 +138,13 @@ def _ask(node: Node, schema: OpSchema, version: int) -> Types:
         text = str(error).replace("[ShapeInferenceError]", "").replace("[TypeInferenceError]", "")
         raise mismatch(node, " ".join(text.split())) from None
     out = [found.get(f"o{i}") for i in range(len(node.outputs))]
-    return [None if p is None else type_from_proto(p, spelled.get) for p in out]
+    return [None if p is None else _sound(node, type_from_proto(p, spelled.get)) for p in out]
+
+
+def _sound(node: Node, t: Type | None) -> Type | None:
+    """Some rules multiply extents and take a symbolic one for 0: such a 0 is believed only where all are integers."""
+    if not isinstance(t, TensorType) or t.shape is None or 0 not in t.shape:
+        return t
+    if all(v is None or (v.tensor is not None and v.tensor.is_static) for v in node.inputs):
+        return t
+    return t.with_shape(tuple([None if d == 0 else d for d in t.shape]))

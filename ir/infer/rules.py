@@ -44,6 +44,10 @@ class Engine(Protocol):
         """Infers the nodes of a body whose inputs have their types."""
         ...
 
+    def forgive(self, graph: Graph) -> None:
+        """Forgets the contradictions found in a body that no run enters."""
+        ...
+
 
 Control: TypeAlias = Callable[[Node, Engine], Types]
 
