@@ -32,6 +32,7 @@ from planish.ir.graph import Model
 from planish.ir.onnx_proto import tensor_from_proto
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes
+from planish.ir.verify import verify
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 NEWEST_IR, NEWEST_OPSET = 13, 26
@@ -105,7 +106,7 @@ def _loadable(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in lowered.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = min(entry.version, NEWEST_OPSET)
-    return lowered if _checks(lowered) else model
+    return lowered if _checks(lowered, types=True) else model
 
 
 def _light(path: Path) -> Case:
@@ -256,10 +257,13 @@ def close(a: Any, b: Any, rtol: float, atol: float) -> bool:
 def through(case: Case, pipeline: str, text: bool) -> bytes:
     """What planish makes of a model. Raises ``Failure`` with the stage."""
     model = _stage("read", lambda: read_model(case.model, folder=case.folder))
+    if _checks(case.model):
+        _stage("verify", lambda: verify(model, types=True))
     if text:
         model = _stage("text", lambda: _through_text(model))
     if pipeline != "none":
         model = _stage("pipeline", lambda: _optimized(model, pipeline))
+        _stage("verify", lambda: verify(model))
     return _stage("write", lambda: model_to_bytes(model))
 
 
@@ -335,9 +339,9 @@ def _short(v: Any) -> str:
     return " ".join(str(v).split())[:120]
 
 
-def _checks(model: onnx.ModelProto) -> bool:
+def _checks(model: onnx.ModelProto, *, types: bool = False) -> bool:
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(model, full_check=types)
     except Exception:
         return False
     return True
