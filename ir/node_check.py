@@ -141,15 +141,18 @@ def onnx_spelling(t: Type) -> str | None:
     """A type as type constraints spell it, ``seq(tensor(float))``; ``None`` where a part is unknown."""
     wraps: list[str] = []
     inner: Type | None = t
-    while isinstance(inner, (SequenceType, OptionalType, MapType)):
-        if isinstance(inner, MapType):
-            wraps.append(f"map({_SPELLED[inner.key]},")
-        else:
-            wraps.append("seq(" if isinstance(inner, SequenceType) else "optional(")
+    while isinstance(inner, (SequenceType, OptionalType)):
+        wraps.append("seq(" if isinstance(inner, SequenceType) else "optional(")
         inner = inner.element
-    if inner is None or inner.dtype is None:
+    if isinstance(inner, MapType):
+        of = inner.element
+        if not isinstance(of, TensorType) or of.dtype is None:
+            return None
+        core = f"map({_SPELLED[inner.key]}, {_SPELLED[of.dtype]})"
+    elif inner is None or inner.dtype is None:
         return None
-    core = f"{'sparse_tensor' if inner.sparse else 'tensor'}({_SPELLED[inner.dtype]})"
+    else:
+        core = f"{'sparse_tensor' if inner.sparse else 'tensor'}({_SPELLED[inner.dtype]})"
     return "".join(wraps) + core + ")" * len(wraps)
 
 

@@ -140,13 +140,18 @@ def _nan_bits(text: str, dtype: DType) -> int:
         bits = int(text[4:], 16)
         if bits >> max(8, dtype.bits):
             raise ValueError(f"{text} has more bits than {dtype.text}")
-        if not np.isnan(np.array(bits, _bits_type(dtype)).view(dtype.numpy).astype(np.float64)):
+        if not _is_nan(np.array(bits, _bits_type(dtype)).view(dtype.numpy)):
             raise ValueError(f"{text} are not the bits of a not-a-number of {dtype.text}")
         return bits
     made = np.array(np.nan).astype(dtype.numpy)
-    if not np.isnan(made.astype(np.float64)):
+    if not _is_nan(made):
         raise ValueError(f"{dtype.text} has no not-a-number")
     return int(made.view(_bits_type(dtype)))
+
+
+def _is_nan(element: Array) -> bool:
+    with np.errstate(all="ignore"):
+        return bool(np.isnan(element.astype(np.float64)))
 
 
 def _float_elements(flat: Array, dtype: DType) -> list[str]:
