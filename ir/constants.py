@@ -269,7 +269,9 @@ class SplatConstant(Constant):
             left -= size
 
     def sample(self) -> bytes:
-        return b"" if self.dtype.is_packed else np.broadcast_to(self._item, (min(16, self.count),)).tobytes()
+        if self.dtype is DType.STRING or self.dtype.is_packed:
+            return b""  # the bytes of an array of objects are addresses
+        return np.broadcast_to(self._item, (min(16, self.count),)).tobytes()
 
 
 class SeededConstant(Constant):

@@ -84,6 +84,8 @@ class DType(Enum):
     def __repr__(self) -> str:
         return self.text
 
+    __str__ = __repr__
+
 
 BY_CODE: dict[int, DType] = {d.code: d for d in DType}
 BY_TEXT: dict[str, DType] = {d.text: d for d in DType}

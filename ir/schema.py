@@ -177,7 +177,7 @@ def same_attr(a: Any, b: Any) -> bool:
     import numpy as np
 
     if isinstance(a, float) or isinstance(b, float):
-        if isinstance(a, (str, bytes, tuple)) or isinstance(b, (str, bytes, tuple)):
+        if not (isinstance(a, (int, float, np.number)) and isinstance(b, (int, float, np.number))):
             return False
         return np.float32(a).tobytes() == np.float32(b).tobytes()
     if isinstance(a, tuple) and isinstance(b, tuple):
