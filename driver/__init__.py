@@ -1,0 +1,1 @@
+"""What the commands and the Python API call: optimize, validate, measure, report."""

@@ -1,0 +1,162 @@
+"""The original model as the measure of all things: its outputs, and what rounding noise does to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..backends.core import Outputs, Sample
+from ..backends.ort.session import EXACT, Session
+from ..ir.errors import BackendError, PlanishError
+from ..ir.graph import Model
+from ..ir.ops import is_known, is_pure
+from .compare import DIFFERENT, EQUAL, NOISE_SLICE, Noise, OutputCheck, check_output, leaves
+from .noise import noisy_model, noisy_sample, resolutions
+
+Runnable: TypeAlias = "Model | bytes | Path"
+DRAWS = 3
+"""Noisy copies that are run, besides the original under the runtime's optimizer."""
+POOL = 4
+"""Samples over which the noise of small outputs is pooled."""
+
+
+class Reference:
+    """The original on the runtime, with the samples. Noise is measured only where it is asked for."""
+
+    def __init__(self, model: Model, source: Runnable | None = None) -> None:
+        """``source`` is what runs: the file itself where there is one, so that reading it is checked as well.
+
+        Raises ``BackendError`` when the runtime refuses the model at every level.
+        """
+        self.model = model
+        self.samples: list[Sample] = []
+        self.names = [port.name for port in model.graph.ports]
+        self._resolutions = dict(zip(self.names, resolutions(model), strict=True))
+        self._source: Runnable = source if source is not None else model
+        self.level, self._session = _first_session(self._source)
+        self._outputs: dict[int, Outputs] = {}
+        self._changes: dict[int, dict[str, Noise]] = {}
+        self._noisy: list[tuple[Session, int | None]] | None = None
+
+    def accepts(self, sample: Sample) -> None:
+        """Runs one sample for its errors. Raises ``BackendError``."""
+        self._session.run(sample)
+
+    def outputs(self, i: int) -> Outputs:
+        """The original's outputs for sample number ``i``. Raises ``BackendError``."""
+        if i not in self._outputs:
+            self._outputs[i] = self._session.run(self.samples[i])
+        return self._outputs[i]
+
+    def compare(self, i: int, found: Outputs, *, tolerance: float = 0.0) -> list[OutputCheck]:
+        """One result per output (sequences: per element). Noise is measured only where the floor does not suffice."""
+        expected = leaves(self.names, self.outputs(i))
+        actual = leaves(self.names, found)
+        if [label for label, _ in expected] != [label for label, _ in actual]:
+            return [_different_leaves(expected, actual)]
+
+        def check(label: str, a: Any, b: Any, noise: Noise | None = None) -> OutputCheck:
+            resolution = self._resolutions.get(label, 0.0)
+            return check_output(label, a, b, sample=i, noise=noise, tolerance=tolerance, resolution=resolution)
+
+        pairs = [(label, a, b) for (label, a), (_, b) in zip(expected, actual, strict=True)]
+        checks = [check(*pair) for pair in pairs]
+        if all(c.status != DIFFERENT for c in checks):
+            return checks
+        noise = self.noise(i)
+        return [c if c.status == EQUAL else check(*p, noise.get(c.output)) for c, p in zip(checks, pairs, strict=True)]
+
+    def noise(self, i: int) -> dict[str, Noise]:
+        """What rounding noise does to each output of sample ``i``; small outputs are pooled with other samples."""
+        found = dict(self._change(i))
+        small = [label for label, noise in found.items() if noise.amount.size < NOISE_SLICE]
+        if small:
+            pool = [self._change(j) for j in {i: 0, **dict.fromkeys(range(min(POOL, len(self.samples))))}]
+            for label in small:
+                largest = max((float(p[label].amount.max(initial=0.0)) for p in pool if label in p), default=0.0)
+                found[label] = replace(found[label], everywhere=largest)
+        return found
+
+    def _change(self, i: int) -> dict[str, Noise]:
+        if i not in self._changes:
+            base = leaves(self.names, self.outputs(i))
+            runs: list[list[tuple[str, Any]]] = []
+            for session, seed in self._noisy_sessions():
+                sample = self.samples[i]
+                try:
+                    outputs = session.run(sample if seed is None else noisy_sample(sample, 1000 * seed + i))
+                except BackendError:
+                    continue
+                runs.append(leaves(self.names, outputs))
+            self._changes[i] = {label: _noise_of(label, array, runs) for label, array in base if array is not None}
+        return self._changes[i]
+
+    def is_random(self) -> str | None:
+        """Why two runs of the original differ; ``None`` where they do not."""
+        suspects = [n for n in self.model.all_nodes() if is_known(n) and not is_pure(n)]
+        if not suspects:
+            return None
+        again = Session(self._source, EXACT.with_level(self.level)).run(self.samples[0])
+        checks = zip(leaves(self.names, self.outputs(0)), leaves(self.names, again), strict=False)
+        if all(check_output(label, a, b).status == EQUAL for (label, a), (_, b) in checks):
+            return None
+        return (
+            f"the model draws random numbers ({suspects[0].op} {suspects[0].name!r}): two runs of the original differ"
+        )
+
+    def _noisy_sessions(self) -> list[tuple[Session, int | None]]:
+        if self._noisy is None:
+            self._noisy = []
+            builders: list[tuple[Any, int | None]] = [(lambda: Session(self._source, EXACT.with_level("all")), None)]
+            builders += [
+                (lambda seed=seed: Session(noisy_model(self.model, seed)), seed) for seed in range(1, DRAWS + 1)
+            ]
+            for build, seed in builders:
+                try:
+                    self._noisy.append((build(), seed))
+                except PlanishError:
+                    # Noise in the inputs alone is better than none.
+                    if seed is not None:
+                        self._noisy.append((self._session, seed))
+        return self._noisy
+
+
+def _first_session(source: Runnable) -> tuple[str, Session]:
+    """Without the runtime's optimizations; some models only load with them."""
+    try:
+        return EXACT.optimization_level, Session(source, EXACT)
+    except BackendError as first:
+        try:
+            return "all", Session(source, EXACT.with_level("all"))
+        except BackendError:
+            raise first from None
+
+
+def _noise_of(label: str, base: Any, runs: list[list[tuple[str, Any]]]) -> Noise:
+    amount = np.zeros(base.shape)
+    flips, reshaped = 0, False
+    for run in runs:
+        found = dict(run).get(label)
+        if found is None or found.shape != base.shape:
+            reshaped = True
+            continue
+        if base.dtype.kind in "fV":
+            x, y = base.astype(np.float64), found.astype(np.float64)
+            usable = np.isfinite(x) & np.isfinite(y)
+            with np.errstate(invalid="ignore"):
+                amount = np.maximum(amount, np.where(usable, np.abs(x - y), 0.0))
+            flips = max(flips, int((~usable & ~((x == y) | (np.isnan(x) & np.isnan(y)))).sum()))
+        else:
+            flips = max(flips, int(np.asarray(base != found, bool).sum()))
+    return Noise(amount, flips, reshaped)
+
+
+def _different_leaves(expected: list[tuple[str, Any]], actual: list[tuple[str, Any]]) -> OutputCheck:
+    a, b = [label for label, _ in expected], [label for label, _ in actual]
+    odd = next((label for label in [*a, *b] if (label in a) != (label in b)), "?")
+    return OutputCheck(
+        odd, DIFFERENT, used=np.inf, reason=f"{len(b)} values were returned, expected {len(a)}: {odd} is odd"
+    )
