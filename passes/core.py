@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .rewrite.rewriter import Rewriter
-    from .rewrite.rule import Rule
+    from .rewrite.rule import RuleBase
     from .target import Target
 
     Arrays = dict[str, np.ndarray[Any, Any]]
@@ -143,7 +143,7 @@ class GraphPass(Pass):
 class RewritePass(Pass):
     """A pass made of rules, applied until none fires anywhere (bodies and functions included)."""
 
-    def rules(self) -> Iterable[Rule]:
+    def rules(self) -> Iterable[RuleBase]:
         """The rules, in order of preference at one node."""
         raise NotImplementedError
 
@@ -153,7 +153,7 @@ class RewritePass(Pass):
         apply_rules(model, list(bound_rules([self])), r)
 
 
-def bound_rules(passes: Iterable[RewritePass]) -> Iterator[Rule]:
+def bound_rules(passes: Iterable[RewritePass]) -> Iterator[RuleBase]:
     """The rules of several passes, each labelled with its pass."""
     for p in passes:
         for rule in p.rules():

@@ -1,0 +1,203 @@
+"""Arithmetic of ``y * gain + shift`` with one pair of numbers per channel, and of what it does to weights.
+
+Everything is computed in float64 and rounded once, to the weight's own type. A result that is not finite, or
+whose largest number in a channel falls below the type's normal range (every weight of that channel would lose
+bits), is refused with :class:`NoMatch`.
+
+Axes are counted from the right (-1 is the last one), as numpy's and ONNX's broadcasting does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...ir.constants import ArrayConstant, Constant
+from ...ir.dtypes import DType
+from ...ir.graph import Node, Value
+from ..rewrite.rule import NoMatch
+
+Array = np.ndarray[Any, Any]
+
+FOLDABLE = frozenset({DType.F32, DType.F16, DType.BF16, DType.F64})
+"""Weight types whose arithmetic may be done ahead of time."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``y -> y * gain + shift``; each is a float64 array of shape ``[]`` or ``[channels]``."""
+
+    gain: Array
+    shift: Array
+
+    def then(self, after: Affine) -> Affine:
+        """The map that applies ``self`` first."""
+        return Affine(self.gain * after.gain, self.shift * after.gain + after.shift)
+
+    @property
+    def scales(self) -> bool:
+        return bool((self.gain != 1).any())
+
+    @property
+    def shifts(self) -> bool:
+        return bool((self.shift != 0).any())
+
+    def checked(self) -> Affine:
+        """Itself. Raises :class:`NoMatch` unless all numbers are finite."""
+        if not (np.isfinite(self.gain).all() and np.isfinite(self.shift).all()):
+            raise NoMatch("the scale or the shift is not finite")
+        return self
+
+
+ONE = np.ones((), np.float64)
+ZERO = np.zeros((), np.float64)
+
+
+def elementwise_affine(node: Node, operand: int, axis: int, channels: int | None, rank: int | None) -> Affine:
+    """What ``Add``, ``Sub``, ``Mul``, ``Div`` or ``Neg`` does to its operand ``operand``, the other being constant.
+
+    ``axis`` is the channel axis, ``channels`` its extent (``None``: unknown, then only scalars are accepted) and
+    ``rank`` the rank of the operand (``None``: unknown). Raises :class:`NoMatch` where the node is no such map.
+    """
+    if node.op == "Neg":
+        return Affine(-ONE, ZERO)
+    other = node.input(1 - operand)
+    if other is None or other.data is None:
+        raise NoMatch(f"the other operand of {node.op} is not a constant")
+    if other.dtype not in FOLDABLE:
+        raise NoMatch(f"{node.op} of {other.dtype!r} is not real arithmetic")
+    if node.version < 7 and operand == 1:
+        raise NoMatch(f"{node.op} of opset {node.version} broadcasts its second operand only")
+    values = channel_vector(other.data, axis, channels, rank, legacy_axis(node, other, rank))
+    with np.errstate(all="ignore"):
+        match node.op, operand:
+            case "Add", _:
+                found = Affine(ONE, values)
+            case "Mul", _:
+                found = Affine(values, ZERO)
+            case "Sub", 0:
+                found = Affine(ONE, -values)
+            case "Sub", _:
+                found = Affine(-ONE, values)
+            case "Div", 0:
+                found = Affine(1.0 / values, ZERO)
+            case _:
+                raise NoMatch(f"%{other.name} / y is not affine in y")
+    return found.checked()
+
+
+def legacy_axis(node: Node, other: Value, rank: int | None) -> int | None:
+    """Axis (from the right) at which ``other``'s last dimension stands by ``axis``/``broadcast`` of opset 6 and before.
+
+    ``None`` for numpy's broadcasting (``other`` aligned to the right).
+    """
+    if node.version >= 7 or node.version == 0 or not other.shape:
+        return None
+    if not node.attr("broadcast", 0):
+        if len(other.shape) != rank:
+            raise NoMatch(f"{node.op} of opset {node.version} without broadcast=1 wants equal shapes")
+        return None
+    axis = node.attrs.get("axis")
+    if not isinstance(axis, int) or axis < 0:
+        return None
+    if rank is None:
+        raise NoMatch(f"axis {axis} of {node.op} needs the operand's rank, which is unknown")
+    return axis + len(other.shape) - 1 - rank
+
+
+def channel_vector(data: Constant, axis: int, channels: int | None, rank: int | None, last: int | None = None) -> Array:
+    """The constant as float64 ``[]`` or ``[channels]`` if broadcasting it only repeats numbers within a channel.
+
+    Raises :class:`NoMatch` where it varies along another axis, or would change the shape of the other operand.
+    ``last`` is where its last dimension stands when that is not axis -1.
+    """
+    shape = data.shape
+    offset = 0 if last is None else last + 1
+    # With an unknown rank only what cannot reach beyond the channel axis is safe.
+    if shape and len(shape) - offset > (-axis if rank is None else rank):
+        raise NoMatch(f"a constant of rank {len(shape)} raises the rank of an operand of rank {rank or 'unknown'}")
+    for i, dim in enumerate(reversed(shape)):
+        at = offset - 1 - i
+        if dim != 1 and at != axis:
+            raise NoMatch(f"the constant {list(shape)} varies along axis {at}, the channels are axis {axis}")
+        if at == axis and dim not in (1, channels):
+            raise NoMatch(f"the constant has {dim} channels, expected 1 or {channels or 'a known number'}")
+    return data.numpy().astype(np.float64).reshape(-1 if data.count > 1 else ())
+
+
+def batchnorm_affine(node: Node) -> Affine:
+    """``scale / sqrt(var + epsilon)`` and ``shift - mean * gain`` of a BatchNormalization in inference mode.
+
+    Raises :class:`NoMatch` in training mode, for per-element statistics (``spatial=0``) and parameters that are not
+    constants. Source: BatchNormalization-1, -6, -7, -9, -14, -15.
+    """
+    require_inference(node)
+    parts: list[Array] = []
+    for i, what in enumerate(("scale", "shift", "mean", "variance"), 1):
+        value = node.input(i)
+        if value is None or value.data is None:
+            raise NoMatch(f"the {what} %{value.name if value is not None else '?'} is not a constant")
+        if value.dtype not in FOLDABLE:
+            raise NoMatch(f"the {what} has element type {value.dtype!r}")
+        if len(value.data.shape) != 1:
+            raise NoMatch(f"the {what} has rank {len(value.data.shape)}, expected 1")
+        parts.append(value.data.numpy().astype(np.float64))
+    scale, shift, mean, variance = parts
+    if len({p.shape for p in parts}) != 1:
+        raise NoMatch(f"the parameters have {[p.size for p in parts]} elements, expected equal numbers")
+    with np.errstate(all="ignore"):
+        gain = scale / np.sqrt(variance + float(np.float32(node.attr("epsilon"))))
+        return Affine(gain, shift - mean * gain).checked()
+
+
+def require_inference(node: Node) -> None:
+    """Raises :class:`NoMatch` unless the BatchNormalization normalizes by stored statistics, one per channel."""
+    version = node.version
+    if version >= 14:
+        if node.attr("training_mode"):
+            raise NoMatch("training_mode is 1, only inference can be folded")
+    elif version < 7 and not node.attr("is_test", 0):
+        raise NoMatch("is_test is 0, only inference can be folded")
+    if version < 9 and not node.attr("spatial", 1):
+        raise NoMatch("spatial is 0: one statistic per element")
+    if len(node.outputs) > 1:
+        raise NoMatch(f"BatchNormalization has {len(node.outputs)} results, one means inference")
+
+
+def scaled_weight(weight: Constant, factor: Array, channels: tuple[int, ...] = ()) -> ArrayConstant:
+    """``weight * factor`` (numpy broadcasting), rounded once to the weight's type.
+
+    ``channels`` are the axes each slice along which must keep its precision. Raises :class:`NoMatch` otherwise.
+    """
+    with np.errstate(all="ignore"):
+        out = np.empty(weight.shape, weight.dtype.numpy)
+        if out.dtype.isbuiltin == 1:
+            np.multiply(weight.numpy(), factor, out=out, dtype=np.float64, casting="unsafe")
+        else:
+            out[...] = weight.numpy().astype(np.float64) * factor
+    keep = {a % out.ndim for a in channels}
+    check_range(out, weight.dtype, tuple(a for a in range(out.ndim) if a not in keep))
+    return ArrayConstant(out, weight.dtype)
+
+
+def rounded(array: Array, dtype: DType) -> ArrayConstant:
+    """A float64 vector of biases in ``dtype``. Raises :class:`NoMatch` where it overflows."""
+    with np.errstate(all="ignore"):
+        out = array.astype(dtype.numpy)
+    check_range(out, dtype, tuple(range(out.ndim)), underflow=False)
+    return ArrayConstant(out, dtype)
+
+
+def check_range(out: Array, dtype: DType, axes: tuple[int, ...], underflow: bool = True) -> None:
+    """Raises :class:`NoMatch` where ``out`` is not finite or a slice (reduced over ``axes``) is all but subnormal."""
+    if out.size == 0:
+        return
+    wide = out if out.dtype.isbuiltin == 1 else out.astype(np.float32)
+    largest = np.maximum(wide.max(axis=axes), -wide.min(axis=axes))
+    if not np.isfinite(largest).all():
+        raise NoMatch(f"the folded weight is not finite in {dtype!r}")
+    tiny = 2.0 ** {DType.F16: -14, DType.F64: -1022}.get(dtype, -126)
+    if underflow and ((largest > 0) & (largest < tiny)).any():
+        raise NoMatch(f"the folded weight falls below the normal range of {dtype!r}")
