@@ -174,8 +174,6 @@ def absorb_after(r: Rewriter, linear: Linear, after: Affine, limit: int = SHARED
     Raises :class:`NoMatch` where the bias is not constant, a shared weight above ``limit`` bytes would be copied,
     or the new weight leaves its type's range.
     """
-    if linear.node.op == "MatMul" and linear.add is None and not after.scales:
-        raise NoMatch("MatMul has no bias: the Add behind it is where a shift belongs")
     weight: Value | Constant = linear.weight
     bias = linear.bias_vector() if linear.bias is not None and (after.scales or after.shifts) else ZERO
     if after.scales:
