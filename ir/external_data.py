@@ -118,7 +118,9 @@ def _entries(proto: TensorProto, what: str) -> dict[str, str]:
     """The entries planish understands; others (``checksum``, anything injected) mean nothing to it."""
     keys: dict[str, str] = {}
     for entry in proto.external_data:
-        key = entry.key
+        key: str | bytes = entry.key  # bytes where it is not UTF-8
+        if not isinstance(entry.value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            _refuse(f"{what} states {key!r} in another encoding than UTF-8", "")
         if key in ("location", "offset", "length"):
             if key in keys:
                 _refuse(f"{what} states {key} twice", keys.get("location", ""))

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .constants import ArrayConstant, Constant
+from .constants import Array, ArrayConstant, Constant
+from .dims import Dim, symbol
 from .errors import ReadError
 from .graph import RETURN, Attr, AttrRef, Function, Graph, Node, Port, Value
 from .onnx_order import sorted_nodes
-from .onnx_proto import attr_from_proto, sparse_from_proto, tensor_from_proto, type_from_proto
+from .onnx_proto import attr_from_proto, attr_kind, sparse_from_proto, tensor_from_proto, type_from_proto
+from .schema import FLOAT, FLOATS, INT, INTS, STRING, STRINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,16 +60,16 @@ class GraphReader:
     def read_function(self, proto: FunctionProto, opsets: dict[str, int]) -> Function:
         """A model-local function. Its graph's inputs and outputs are the formal parameters."""
         self.opsets = opsets
-        graph = Graph(proto.name, opsets)
+        graph = Graph(text(proto.name), opsets)
         scope: dict[str, Value] = {}
         self.scopes, self.captured = [scope], [set()]
         for name in proto.input:
             self._define(graph.add_input(name), name, scope, f"input of function {proto.name!r}")
         self._read_nodes(graph, proto.node, scope)
-        ports = [Port(name) for name in proto.output]
+        ports = [Port(text(name)) for name in proto.output]
         self._set_outputs(graph, ports, scope)
-        function = Function(_domain(proto.domain), proto.name, graph, proto.overload)
-        function.attributes = tuple(proto.attribute)
+        function = Function(_domain(text(proto.domain)), graph.name, graph, text(proto.overload))
+        function.attributes = tuple(map(text, proto.attribute))
         load = self.external.load
         function.defaults = {a.name: attr_from_proto(a, self._read_body, load) for a in proto.attribute_proto}
         function.extra = _extra(proto)
@@ -82,7 +84,7 @@ class GraphReader:
         return self._read(proto)
 
     def _read(self, proto: GraphProto) -> Graph:
-        graph = Graph(proto.name, self.opsets)
+        graph = Graph(text(proto.name), self.opsets)
         scope: dict[str, Value] = {}
         self.scopes.append(scope)
         self.captured.append(set())
@@ -96,7 +98,7 @@ class GraphReader:
             _keep_declared(proto.value_info, scope, foreign)
         for note in proto.quantization_annotation:
             if note.tensor_name in scope:
-                parameters = {p.key: p.value for p in note.quant_parameter_tensor_names}
+                parameters = {text(p.key): text(p.value) for p in note.quant_parameter_tensor_names}
                 _note(scope[note.tensor_name], "quantization", parameters)
         graph.extra = _extra(proto)
         self.scopes.pop()
@@ -138,12 +140,12 @@ class GraphReader:
         kind = info.type.WhichOneof("value")
         if kind == "opaque_type":
             _fail(f"{info.name!r} has an opaque type, which planish cannot represent", "no pass could treat it")
-        return None if kind is None else type_from_proto(info.type)
+        return None if kind is None else type_from_proto(info.type, _symbol)
 
     def _port(self, info: ValueInfoProto, graph: Graph) -> Port:
         if not info.name:
             _fail(f"an output of graph {graph.name!r} has no name")
-        return Port(info.name, self._type(info), _info_extra(info))
+        return Port(text(info.name), self._type(info), _info_extra(info))
 
     def _set_outputs(self, graph: Graph, ports: list[Port], scope: dict[str, Value]) -> None:
         values: list[Value | None] = []
@@ -156,7 +158,7 @@ class GraphReader:
     # -- names
 
     def _define(self, value: Value, name: str, scope: dict[str, Value], what: str) -> None:
-        if not name:
+        if not text(name):
             _fail(f"an {what} has no name")
         if name in scope:
             _fail(f"{what} {name!r} is defined twice")
@@ -208,6 +210,10 @@ class GraphReader:
                 if data is not None:
                     self._define(graph.add_constant(data, outputs[0]), outputs[0], scope, "constant")
                     continue
+            try:
+                "".join((op, domain, proto.name, proto.overload, *outputs, *attrs))
+            except TypeError:
+                _fail(f"a name in {_named(proto)} is not UTF-8")
             inputs: list[Value | None] = []
             for name in proto.input:
                 value = None
@@ -235,7 +241,10 @@ class GraphReader:
 
     def _attr(self, attribute: Any, proto: NodeProto, load: Any) -> Attr:
         try:
-            return attr_from_proto(attribute, self._read_body, load)
+            attr = attr_from_proto(attribute, self._read_body, load)
+            if isinstance(attr, AttrRef):
+                text(attr.name)
+            return attr
         except ReadError as error:
             if error.origin is None:
                 error.origin = f"{_named(proto)}, attribute {attribute.name!r}"
@@ -266,20 +275,22 @@ def _constant_of(proto: NodeProto, attrs: dict[str, Attr]) -> Constant | None:
         return None
     if name in ("value", "sparse_value") and isinstance(attr, Constant):
         return attr
-    try:
-        if name in ("value_float", "value_floats"):
-            return ArrayConstant(np.array(attr, np.float32))
-        if name in ("value_int", "value_ints"):
-            return ArrayConstant(np.array(attr, np.int64))
-        if name == "value_string":
-            return ArrayConstant(np.array(attr, object))
-        if name == "value_strings" and isinstance(attr, tuple):
-            strings = np.empty(len(attr), object)
-            strings[:] = attr
-            return ArrayConstant(strings)
-    except (TypeError, ValueError):
-        pass
-    _fail(f"{_named(proto)} has attribute {name!r} of kind {type(attr).__name__}, which is no value of a constant")
+    kind, dtype = _VALUES.get(name, (0, None))
+    if dtype is None or attr_kind(attr) != kind:
+        _fail(f"{_named(proto)} has attribute {name!r} of kind {attr_kind(attr)}, which is no value of a constant")
+    elements: Array = np.empty(len(attr) if isinstance(attr, tuple) else (), dtype)
+    elements[...] = attr
+    return ArrayConstant(elements)
+
+
+_VALUES: dict[str, tuple[int, type]] = {
+    "value_float": (FLOAT, np.float32),
+    "value_floats": (FLOATS, np.float32),
+    "value_int": (INT, np.int64),
+    "value_ints": (INTS, np.int64),
+    "value_string": (STRING, object),
+    "value_strings": (STRINGS, object),
+}
 
 
 # -- what planish does not interpret
@@ -289,9 +300,9 @@ def _extra(proto: Any) -> dict[str, Any] | None:
     """Doc string, metadata and device configurations of a message, where it has any."""
     extra: dict[str, Any] = {}
     if proto.doc_string:
-        extra["doc"] = proto.doc_string
+        extra["doc"] = remark(proto.doc_string)
     if proto.metadata_props:
-        extra["metadata"] = {p.key: p.value for p in proto.metadata_props}
+        extra["metadata"] = {remark(p.key): remark(p.value) for p in proto.metadata_props}
     devices = getattr(proto, "device_configurations", None)
     if devices:
         extra["devices"] = [d.SerializeToString(deterministic=True) for d in devices]
@@ -301,9 +312,9 @@ def _extra(proto: Any) -> dict[str, Any] | None:
 def _info_extra(info: ValueInfoProto) -> dict[str, Any] | None:
     extra = _extra(info) or {}
     if info.type.denotation:
-        extra["denotation"] = info.type.denotation
+        extra["denotation"] = remark(info.type.denotation)
     if info.type.HasField("tensor_type"):
-        dims = tuple(d.denotation for d in info.type.tensor_type.shape.dim)
+        dims = tuple(remark(d.denotation) for d in info.type.tensor_type.shape.dim)
         if any(dims):
             extra["dim_denotations"] = dims
     return extra or None
@@ -322,12 +333,28 @@ def _note(value: Value, key: str, what: Any) -> None:
     value.extra[key] = what
 
 
+def text(name: str | bytes) -> str:
+    """A name. Protobuf hands out bytes where a string is not UTF-8; no runtime agrees with another on such names."""
+    if not isinstance(name, str):
+        _fail(f"name {name!r} is not UTF-8")
+    return name
+
+
+def remark(words: str | bytes) -> str:
+    """A doc string or metadata: what is not UTF-8 in it is replaced, since nothing depends on it."""
+    return words if isinstance(words, str) else words.decode(errors="replace")
+
+
+def _symbol(name: str | bytes) -> Dim:
+    return symbol(text(name))
+
+
 def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
 def _named(proto: NodeProto) -> str:
-    return f"node {proto.op_type} {proto.name or ', '.join(proto.output)!r}"
+    return f"node {proto.op_type} {proto.name or ', '.join(map(str, proto.output))!r}"
 
 
 def _fail(message: str, help: str = MODEL_HELP) -> NoReturn:

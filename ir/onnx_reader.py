@@ -19,7 +19,7 @@ from .errors import ReadError
 from .external_data import ExternalFiles
 from .graph import Function, Graph, Model
 from .limits import Limits
-from .onnx_read_graph import MODEL_HELP, GraphReader, OutOfOrder
+from .onnx_read_graph import MODEL_HELP, GraphReader, OutOfOrder, remark, text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -56,8 +56,6 @@ def read_model(
             model = read_proto(proto, external, limits, sort=False)
         except OutOfOrder:
             model = read_proto(proto, external, limits, sort=True)
-    except UnicodeDecodeError as error:
-        raise _not_a_model(path, f"a name in it is not UTF-8 ({error.reason} at byte {error.start})") from None
     except ReadError as error:
         if path is not None and error.at is None:
             error.at = str(path)
@@ -186,11 +184,11 @@ def read_proto(proto: ModelProto, external: ExternalFiles, limits: Limits, *, so
         _fail("the model imports no operator set")
     reader = GraphReader(external, limits, ir_version, sort=sort)
     model = Model(reader.read_main(proto.graph, opsets), ir_version=ir_version)
-    model.producer = (proto.producer_name, proto.producer_version)
-    model.domain = proto.domain
+    model.producer = (remark(proto.producer_name), remark(proto.producer_version))
+    model.domain = remark(proto.domain)
     model.version = proto.model_version
-    model.doc = proto.doc_string
-    model.metadata = {p.key: p.value for p in proto.metadata_props}
+    model.doc = remark(proto.doc_string)
+    model.metadata = {remark(p.key): remark(p.value) for p in proto.metadata_props}
     for function in proto.functions:
         read = reader.read_function(function, _opsets(function.opset_import))
         if not read.name or read.key in model.functions:
@@ -213,7 +211,7 @@ def _opsets(imports: Any) -> dict[str, int]:
 
     opsets: dict[str, int] = {}
     for entry in imports:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        domain = "" if entry.domain == "ai.onnx" else text(entry.domain)
         version = entry.version
         if opsets.get(domain, version) != version:
             _fail(f"domain {domain or 'ai.onnx'!r} is imported in versions {opsets[domain]} and {version}")

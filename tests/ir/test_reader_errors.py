@@ -137,14 +137,12 @@ def shadowed_after_use(m: Model) -> None:
 
 
 def nested(m: Model, depth: int) -> None:
-    body = helper.make_graph([], "innermost", [], [helper.make_tensor_value_info("w", F32, [2])])
-    for _ in range(depth):
-        inner = helper.make_node("If", ["flag"], ["w1"], then_branch=body, else_branch=body)
-        del inner.attribute[1]
-        body = helper.make_graph([inner], "level", [], [helper.make_tensor_value_info("w1", F32, [2])])
     m.graph.initializer.append(numpy_helper.from_array(np.array(True), "flag"))
-    outer = m.graph.node.add(op_type="If", input=["flag"], output=["q"])
-    outer.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g.CopyFrom(body)
+    graph = m.graph
+    for _ in range(depth):  # in place: protobuf neither copies nor parses so deep a message
+        inner = graph.node.add(op_type="If", input=["flag"], output=["q"])
+        graph = inner.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g
+        graph.output.add(name="w")
 
 
 def functions(m: Model, calls: dict[str, list[str]]) -> None:
@@ -287,10 +285,19 @@ def test_broken_models(name: str) -> None:
     assert caught.value.help
 
 
-def test_names_that_are_not_utf8() -> None:
-    raw = sound().SerializeToString().replace(b"sum", b"\xff\xfe\xfd")
-    with pytest.raises(ReadError, match="not UTF-8"):
-        read_model(raw)
+@pytest.mark.parametrize("name", ["sum", "Add", "x", "y", "w", "main"])
+def test_names_that_are_not_utf8(name: str) -> None:
+    raw = sound().SerializeToString()
+    field = bytes([len(name)]) + name.encode()
+    assert field in raw
+    with pytest.raises(ReadError, match="is not UTF-8"):
+        read_model(raw.replace(field, bytes([len(name)]) + b"\xff" * len(name)))
+
+
+def test_remarks_that_are_not_utf8_do_no_harm() -> None:
+    raw = sound(doc_string="caf?", producer_name="m?ller").SerializeToString()
+    model = read_model(raw.replace(b"caf?", b"caf\xe9").replace(b"m?ller", b"m\xfcller"))
+    assert (model.doc, model.producer[0]) == ("caf\ufffd", "m\ufffdller")
 
 
 def test_limits_on_nodes() -> None:
@@ -322,9 +329,8 @@ def test_no_order_of_nodes_is_needed() -> None:
 
 
 def test_captures_count_for_the_order() -> None:
-    body = helper.make_graph(
-        [helper.make_node("Neg", ["late"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
-    )
+    out = helper.make_empty_tensor_value_info("o")
+    body = helper.make_graph([helper.make_node("Neg", ["late"], ["o"])], "b", [], [out])
     nodes = [
         helper.make_node("If", ["flag"], ["y"], name="if", then_branch=body, else_branch=body),
         helper.make_node("Abs", ["x"], ["late"], name="abs"),
@@ -338,14 +344,13 @@ def test_captures_count_for_the_order() -> None:
 def test_random_damage_never_escapes_as_another_error(seed: int) -> None:
     """Byte mutations of a model with bodies, functions, sparse and string tensors."""
     model = sound()
+    out = helper.make_empty_tensor_value_info("o")
     functions(model, {"f": ["g"], "g": []})
     sparse(model, np.ones(1, np.float32), [1], [3])
-    shadow = helper.make_graph(
-        [helper.make_node("Neg", ["x"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
-    )
+    body = helper.make_graph([helper.make_node("Neg", ["x"], ["o"])], "b", [], [out])
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "flag"))
     model.graph.initializer.append(numpy_helper.from_array(np.array(["a", "b"], object), "s2"))
-    model.graph.node.append(helper.make_node("If", ["flag"], ["q"], then_branch=shadow, else_branch=shadow))
+    model.graph.node.append(helper.make_node("If", ["flag"], ["q"], then_branch=body, else_branch=body))
     add_constant(model, value_floats=[1.0, 2.0])
     raw = model.SerializeToString()
     assert any(isinstance(v.data, SparseConstant) for v in read_model(raw).graph.constants)
@@ -364,7 +369,6 @@ def test_random_damage_never_escapes_as_another_error(seed: int) -> None:
                 damaged[at:at] = bytes(draw.randrange(256) for _ in range(draw.randint(1, 8)))
         try:
             read_model(bytes(damaged), infer=False)
-        except ReadError as error:
+        except ReadError:
             refused += 1
-            assert str(error)
     assert refused > 100
