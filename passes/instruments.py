@@ -10,7 +10,7 @@ from pathlib import Path
 from ..ir.errors import NotEquivalentError, PassError, PlanishError, VerifyError
 from ..ir.graph import Model
 from ..ir.verify import verify
-from .core import Arrays, Context
+from .core import Context
 from .manager import Instrument, PassRecord, Pipeline
 from .pipeline import Step, pipeline_text
 
@@ -132,4 +132,4 @@ def _version(version: Callable[[str], str]) -> str:
         return "checkout"
 
 
-__all__ = ["Arrays", "NumericsEach", "PrintAfterChange", "Reproducer", "VerifyEach"]
+__all__ = ["NumericsEach", "PrintAfterChange", "Reproducer", "VerifyEach"]
