@@ -12,7 +12,7 @@ Source: D. S. Parker, Monte Carlo Arithmetic, UCLA CSD-970002, 1997.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -88,8 +88,8 @@ def noisy_sample(sample: Sample, seed: int) -> dict[str, Array]:
 
 def _moved(array: Array, draw: np.random.Generator) -> Array:
     spacing: Any = np.finfo(array.dtype).eps
-    factor: Any = 1 + draw.integers(-STRENGTH, STRENGTH + 1, array.shape) * spacing
-    return np.asarray(array * np.asarray(factor, array.dtype), array.dtype)
+    steps = cast("Array", draw.integers(-STRENGTH, STRENGTH + 1, array.shape))
+    return np.asarray(array * (1 + steps * spacing).astype(array.dtype), array.dtype)
 
 
 def _add_noise(node: Node, out: Value, up: bool) -> None:

@@ -1,0 +1,471 @@
+"""``optimize``: run a pipeline, prove the result equivalent, measure it, and keep it only if it is no worse."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..backends.ort.backend import Executor, OrtBackend
+from ..ir.clone import clone_model
+from ..ir.dims import Dim
+from ..ir.errors import NotEquivalentError, UsageError
+from ..ir.graph import Model
+from ..ir.infer import infer_model
+from ..ir.onnx_reader import read_model
+from ..ir.onnx_writer import model_to_bytes, write_model
+from ..ir.safe_files import SafeFiles
+from ..ir.types import substitute_dims
+from ..passes.core import Context, Fuel, Numbers
+from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach
+from ..passes.manager import Instrument, Pipeline, RunRecord
+from ..passes.pipeline import flatten, pipeline_text
+from ..passes.pipelines import PIPELINES
+from ..passes.target import Target, get_target
+from .measuring import Measured, host_arch, measure_pair, runs_here
+from .reference import Reference, Runnable
+from .report import CLEANED, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
+from .samples import Samples, Source
+from .validate import (
+    LEVELS,
+    AnyModel,
+    Validation,
+    as_model,
+    check_numbers,
+    check_structure,
+    each_pass_comparer,
+    make_reference,
+    make_samples,
+)
+
+Progress = Callable[[str, int, int], None]
+MAX_GROWTH = 0.1
+"""How much larger the file may become, as a fraction of the original ..."""
+GROWTH_SLACK_BYTES = 64 << 10
+"""... and this many bytes on top."""
+MAX_MEMORY_BYTES = 1 << 30
+"""Models with more constants are not serialized into memory to be checked, but through temporary files."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to optimize. See :func:`optimize`."""
+
+    target: Target
+    pipeline: str = "default"
+    validate: str = "final"
+    measure: bool = True
+    tolerance: float = 0.0
+    allow_different: bool = False
+    dims: Mapping[str, int] = field(default_factory=dict[str, int])
+    fuel: int | None = None
+    disabled: frozenset[str] = frozenset()
+    seed: int = 0
+    max_growth: float = MAX_GROWTH
+    measure_seconds: float = 3.0
+    validate_seconds: float = 60.0
+    print_after_change: Callable[[str], object] | None = None
+    repro_dir: Path | None = None
+    progress: Progress | None = None
+
+
+@dataclass
+class Result:
+    """What came out."""
+
+    model: Model
+    report: Report
+    source: Path | None = None
+    """The original's file, where the result is the original."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the model is another than the original."""
+        return self.report.decision in (KEPT, CLEANED)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
+        path = check_output(path)
+        external = bool(self.model.extra and self.model.extra.get("external_data"))
+        if self.source is None or external:
+            write_model(self.model, path)
+        elif not (path.exists() and path.samefile(self.source)):
+            with SafeFiles() as files:
+                files.create(path).write(self.source.read_bytes())
+
+
+def optimize(
+    model: AnyModel,
+    target: str | Target = "generic",
+    *,
+    samples: Source | Samples | None = None,
+    pipeline: str = "default",
+    validate: str = "final",
+    measure: bool = True,
+    output: str | os.PathLike[str] | None = None,
+    tolerance: float = 0.0,
+    allow_different: bool = False,
+    dims: Mapping[str, int] | None = None,
+    fuel: int | None = None,
+    disabled: Sequence[str] = (),
+    seed: int = 0,
+    max_growth: float = MAX_GROWTH,
+    measure_seconds: float = 3.0,
+    validate_seconds: float = 60.0,
+    print_after_change: Callable[[str], object] | None = None,
+    repro_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Optimizes a model (a path, bytes, or a graph, which is left as it is) and proves the result equivalent.
+
+    * ``samples``: see ``load_samples``; made up from the input types where none are given.
+    * ``validate``: ``none``, ``structure`` (invariants and interface), ``final`` (outputs of both models on the
+      samples), ``each-pass`` (outputs after every pass as well). Where the runtime cannot run the original,
+      less is done than asked for, and ``result.report.validation.because`` says why.
+    * ``tolerance``: how far floats may differ beyond rounding, as a fraction of their scale.
+    * ``measure``: run both in turns for ``measure_seconds``; a slower result is not kept.
+    * ``max_growth``: a file that grows by more than this fraction (and 64 KiB) is not kept.
+    * ``dims``: symbols of the inputs to fix, ``{"batch": 1}``.
+    * ``fuel``: stop after that many rewrites; ``disabled``: rules or passes that must not fire.
+    * ``repro_dir``: where a reproducer goes when a pass fails.
+
+    Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``PassError`` when a pass
+    fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for what is wrong with the arguments.
+    """
+    if validate not in LEVELS:
+        raise UsageError(
+            f"validation level {validate!r} does not exist", where="optimize", help=f"one of: {', '.join(LEVELS)}"
+        )
+    options = Options(
+        get_target(target) if isinstance(target, str) else target,
+        pipeline,
+        validate,
+        measure,
+        tolerance,
+        allow_different,
+        dict(dims or {}),
+        fuel,
+        frozenset(disabled),
+        seed,
+        max_growth,
+        measure_seconds,
+        validate_seconds,
+        print_after_change,
+        Path(repro_dir) if repro_dir is not None else None,
+        progress,
+    )
+    path = check_output(output) if output is not None else None
+    steps = Pipeline(pipeline)
+    result = _Job(model, samples, options, steps).run()
+    if path is not None:
+        result.save(path)
+    return result
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """The path as one that can be written. Raises ``UsageError`` for a folder, or a path in a missing one."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", where="output", help="give the name of a file, as out/model.onnx")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(
+            f"folder {path.parent} does not exist", where="output", help=f"make it: mkdir -p {path.parent}"
+        )
+    return path
+
+
+@dataclass
+class _Attempt:
+    """One pipeline's result."""
+
+    pipeline: str
+    model: Model
+    record: RunRecord
+    source: Runnable
+    size: Size
+    validation: Validation
+    measured: Measured = field(default_factory=Measured)
+    worse: str = ""
+
+
+class _Job:
+    """One call of :func:`optimize`."""
+
+    def __init__(self, model: AnyModel, samples: Source | Samples | None, options: Options, steps: Pipeline) -> None:
+        self.options, self.steps = options, steps
+        self.start = time.process_time()
+        self.notes: list[str] = []
+        self._progress("reading")
+        self.original, self.source = as_model(model)
+        if isinstance(model, Model):
+            self.original = clone_model(model)  # the caller may change theirs later
+            self.source = _runnable(self.original)
+        self.base = self._fixed_dims(self.original)
+        self.before = size_of(self.original, _file_bytes(self.original, self.source))
+        self.reference: Reference | None = None
+        self.samples: Samples | None = None
+        self.because = ""
+        if options.validate in ("final", "each-pass") or options.measure:
+            self._prepare_runs(samples)
+
+    def run(self) -> Result:
+        attempts = [str(self.steps)]
+        fallback = PIPELINES.get("clean")
+        if fallback is not None and Pipeline("clean").steps and str(Pipeline("clean")) != attempts[0]:
+            attempts.append(str(Pipeline("clean")))
+        reasons: list[str] = []
+        last: _Attempt | None = None
+        for i, text in enumerate(attempts):
+            attempt = self._attempt(text)
+            last = attempt
+            if not attempt.record.changes and not self.options.dims:
+                return self._original(UNCHANGED if i == 0 else ORIGINAL, reasons, attempt)
+            if not attempt.worse:
+                return Result(attempt.model, self._report(KEPT if i == 0 else CLEANED, reasons, attempt))
+            reasons.append(f"{text if len(text) < 60 else 'the pipeline'}: not kept, {attempt.worse}")
+        assert last is not None
+        return self._original(ORIGINAL, reasons, last)
+
+    # -- preparation
+
+    def _progress(self, label: str, done: int = 0, total: int = 0) -> None:
+        if self.options.progress is not None:
+            self.options.progress(label, done, total)
+
+    def _fixed_dims(self, model: Model) -> Model:
+        if not self.options.dims:
+            return model
+        symbols = {
+            s for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int) and d for s in d.symbols()
+        }
+        unknown = [name for name in self.options.dims if name not in symbols]
+        if unknown:
+            raise UsageError(
+                f"the inputs have no dimension named {', '.join(unknown)}",
+                where="dims",
+                help=f"they have {', '.join(sorted(symbols)) or 'fixed dimensions only'}",
+            )
+        fixed = clone_model(model)
+        values: dict[str, Dim] = dict(self.options.dims)
+        for value in fixed.graph.inputs:
+            value.type = substitute_dims(value.type, values)
+        for port in fixed.graph.ports:
+            port.declared = substitute_dims(port.declared, values)
+        infer_model(fixed)
+        return fixed
+
+    def _prepare_runs(self, samples: Source | Samples | None) -> None:
+        self._progress("loading the original")
+        reference = make_reference(self.original, self.source)
+        if isinstance(reference, str):
+            self.because = reference
+            return
+        self.reference = reference
+        wanted = self.base if samples is not None else self.original
+        dims = dict(self.options.dims)
+        self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims)
+
+    # -- one attempt
+
+    def _attempt(self, text: str) -> _Attempt:
+        model = clone_model(self.base)
+        record = self._transform(model, Pipeline(text))
+        source = _runnable(model)
+        size = size_of(model, _file_bytes(model, source))
+        attempt = _Attempt(text, model, record, source, size, Validation(self.options.validate))
+        if not record.changes and not self.options.dims:
+            attempt.validation = Validation(self.options.validate, "identity", True)
+            attempt.measured = Measured(because="nothing changed")
+            return attempt
+        attempt.validation = self._validate(attempt)
+        if attempt.validation.equivalent is False and not self.options.allow_different:
+            raise self._not_equivalent(attempt)
+        attempt.worse = self._growth(attempt)
+        if not attempt.worse:
+            attempt.measured = self._measure(attempt)
+            if attempt.measured.slower:
+                attempt.worse = f"it is {attempt.measured.sentence}"
+        return attempt
+
+    def _transform(self, model: Model, pipeline: Pipeline) -> RunRecord:
+        legal = OrtBackend().legalize(model, self.options.target)
+        if legal != "none":
+            pipeline = Pipeline([*pipeline.steps, *Pipeline(legal).steps])
+        return pipeline.run(model, self._context(), self._instruments())
+
+    def _context(self) -> Context:
+        return Context(
+            target=self.options.target,
+            samples=[dict(s) for s in self.samples.items] if self.samples is not None else [],
+            executor=Executor() if self.reference is not None else None,
+            seed=self.options.seed,
+            fuel=Fuel(self.options.fuel),
+            sink=self.notes.append,
+            progress=self.options.progress,
+            disabled=self.options.disabled,
+        )
+
+    def _instruments(self) -> list[Instrument]:
+        found: list[Instrument] = [VerifyEach()]
+        if self.options.print_after_change is not None:
+            found.append(PrintAfterChange(self.options.print_after_change))
+        if self.options.validate == "each-pass" and self.reference is not None:
+            compare: Any = each_pass_comparer(self.reference, self.options.tolerance)
+            found.append(NumericsEach(compare))
+        if self.options.repro_dir is not None:
+            found.append(Reproducer(lambda: clone_model(self.base), self.options.repro_dir))
+        return found
+
+    # -- judgement
+
+    def _validate(self, attempt: _Attempt) -> Validation:
+        level = self.options.validate
+        if level == "none":
+            return Validation(level)
+        if level == "structure":
+            return check_structure(self.original, attempt.model, level)
+        if self.reference is None or self.samples is None:
+            report = check_structure(self.original, attempt.model, level)
+            report.because = self.because
+            return report
+        foreign = self._foreign(attempt.model)
+        if foreign:
+            report = check_structure(self.original, attempt.model, level)
+            report.because = foreign
+            return report
+        return check_numbers(
+            self.reference,
+            attempt.model,
+            self.samples,
+            level=level,
+            optimized_source=attempt.source,
+            contract=contract_of(attempt.record, Pipeline(attempt.pipeline)),
+            tolerance=self.options.tolerance,
+            seconds=self.options.validate_seconds,
+            progress=self.options.progress,
+        )
+
+    def _foreign(self, model: Model) -> str:
+        """Why this machine cannot run what was made for the target; empty where it can."""
+        target = self.options.target
+        if runs_here(target):
+            return ""
+        here = replace(target, arch=host_arch())
+        missing = [u for u in OrtBackend().unsupported(model, here) if u.support.value == "none"]
+        return f"this machine ({host_arch()}) lacks kernels that {target.name} has: {missing[0]}" if missing else ""
+
+    def _not_equivalent(self, attempt: _Attempt) -> NotEquivalentError:
+        v = attempt.validation
+        repro = None
+        if self.options.repro_dir is not None:
+            repro = self._write_repro(attempt, v.problems[0])
+        return NotEquivalentError(
+            f"the optimized model is not equivalent: {'; '.join(v.problems[:3])}",
+            where="validate",
+            help="a pass is at fault: `--validate each-pass` names it, `--disable` leaves a rule out; "
+            "`--allow-different` writes the result nevertheless",
+            repro=repro,
+        )
+
+    def _write_repro(self, attempt: _Attempt, problem: str) -> str | None:
+        """The original with the whole pipeline: the difference shows only at its end."""
+        from ..passes.instruments import reproducer_text
+
+        folder = self.options.repro_dir
+        assert folder is not None
+        text = reproducer_text(clone_model(self.base), attempt.pipeline, self._context(), NotEquivalentError(problem))
+        path = folder / f"repro-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.ir"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            self.notes.append(f"no reproducer could be written: {error}")
+            return None
+        return f"planish run {path}"
+
+    def _growth(self, attempt: _Attempt) -> str:
+        before, after = self.before.file_bytes, attempt.size.file_bytes
+        limit = int(before * (1 + self.options.max_growth)) + GROWTH_SLACK_BYTES
+        if after <= limit:
+            return ""
+        return f"the file grows from {before} to {after} bytes, the limit is {limit} (--max-growth)"
+
+    def _measure(self, attempt: _Attempt) -> Measured:
+        target = self.options.target
+        if not self.options.measure:
+            return Measured()
+        if not runs_here(target):
+            return Measured(because=f"this machine is {host_arch()}, the target is {target.arch}")
+        if self.reference is None or self.samples is None:
+            return Measured(because=self.because or "there are no samples")
+        self._progress("measuring")
+        return measure_pair(self.source, attempt.source, self.samples, seconds=self.options.measure_seconds)
+
+    # -- results
+
+    def _report(self, decision: str, reasons: list[str], attempt: _Attempt) -> Report:
+        name = self.source.name if isinstance(self.source, Path) else "model"
+        report = Report(name, self.options.target.name, attempt.pipeline, self.before, attempt.size, decision, reasons)
+        report.passes = pass_records(attempt.record)
+        report.validation, report.measured = attempt.validation, attempt.measured
+        unsupported = [str(u) for u in OrtBackend().unsupported(attempt.model, self.options.target)]
+        report.notes = [*self.notes, *(f"{self.options.target.name}: {u}" for u in unsupported)]
+        report.seconds = time.process_time() - self.start
+        report.versions = versions()
+        return report
+
+    def _original(self, decision: str, reasons: list[str], attempt: _Attempt) -> Result:
+        """The original as the result."""
+        report = self._report(decision, reasons, attempt)
+        report.passes = [] if decision == UNCHANGED else report.passes
+        report.after = self.before
+        report.validation = Validation(self.options.validate, "identity", True)
+        return Result(self.original, report, self.source if isinstance(self.source, Path) else None)
+
+
+def contract_of(record: RunRecord, pipeline: Pipeline) -> Numbers:
+    """The weakest promise of the passes that changed something."""
+    order = [Numbers.EXACT, Numbers.REASSOCIATES, Numbers.APPROXIMATES]
+    changed = {p.name for p in record.passes if p.changes}
+    found = Numbers.EXACT
+    for step in _leaf_steps(pipeline.steps):
+        if str(step) in changed:
+            found = max(found, *(p.numbers for p in flatten([step])), key=order.index)
+    return found
+
+
+def _leaf_steps(steps: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    stack = list(reversed(steps))
+    while stack:
+        step = stack.pop()
+        inner = getattr(step, "steps", None)
+        if inner is None:
+            found.append(step)
+        else:
+            stack.extend(reversed(inner))
+    return found
+
+
+def _runnable(model: Model) -> Runnable:
+    """Bytes where they fit into memory, so that every session of one model reads the same ones."""
+    size = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
+    return model if size > MAX_MEMORY_BYTES else model_to_bytes(model)
+
+
+def _file_bytes(model: Model, source: Runnable) -> int:
+    """Bytes on disk, weights in other files included."""
+    if isinstance(source, bytes):
+        return len(source)
+    constants = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
+    if isinstance(source, Path):
+        external = bool(model.extra and model.extra.get("external_data"))
+        return source.stat().st_size + (constants if external else 0)
+    return constants
+
+
+__all__ = ["Options", "Result", "check_output", "contract_of", "optimize", "pipeline_text", "read_model"]

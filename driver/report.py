@@ -1,0 +1,206 @@
+"""What an optimization did, as data, JSON and a document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..ir.graph import Model
+from ..passes.manager import PassRecord, RunRecord
+from .compare import OutputCheck
+from .document import Document, Table, Text, bytes_text, time_text
+from .measuring import Measured
+from .validate import Validation
+
+SCHEMA = 1
+"""Version of the JSON form; grows when a key changes its meaning or goes."""
+KEPT, CLEANED, ORIGINAL, UNCHANGED = "kept", "clean-only", "original", "unchanged"
+
+
+@dataclass
+class Size:
+    """How large a model is."""
+
+    file_bytes: int
+    nodes: int
+    constant_bytes: int
+    ops: dict[str, int] = field(default_factory=dict[str, int])
+    """Nodes by operator, bodies and functions included."""
+
+
+@dataclass
+class Report:
+    """Everything ``planish optimize`` has to say."""
+
+    source: str
+    target: str
+    pipeline: str
+    """What was asked for, expanded."""
+    before: Size
+    after: Size
+    decision: str
+    """``kept``, ``clean-only`` (the whole pipeline made it worse), ``original`` (so did that), ``unchanged``."""
+    reasons: list[str] = field(default_factory=list[str])
+    """Why not everything was kept."""
+    passes: list[PassRecord] = field(default_factory=list[PassRecord])
+    validation: Validation = field(default_factory=lambda: Validation("none"))
+    measured: Measured = field(default_factory=Measured)
+    notes: list[str] = field(default_factory=list[str])
+    """What passes and the target's kernel table had to say."""
+    seconds: float = 0.0
+    """CPU time in all."""
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers that JSON lacks become strings."""
+        plain: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        plain["validation"]["bound"] = self.validation.bound
+        return _json(plain)
+
+    def document(self) -> Document:
+        """What is printed."""
+        return list(_document(self))
+
+    def __str__(self) -> str:
+        from .document import plain
+
+        return plain(self.document())
+
+
+def size_of(model: Model, file_bytes: int) -> Size:
+    """Counts of a model."""
+    ops: Counter[str] = Counter(f"{n.domain}:{n.op}" if n.domain else n.op for n in model.all_nodes())
+    constants = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
+    return Size(file_bytes, sum(ops.values()), constants, dict(sorted(ops.items())))
+
+
+def pass_records(record: RunRecord) -> list[PassRecord]:
+    """The passes that changed something; for the others one entry with their time would be noise."""
+    return [p for p in record.passes if p.changes]
+
+
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    found: dict[str, str] = {}
+    for name in ("planish", "onnx", "onnxruntime", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "checkout" if name == "planish" else "missing"
+    return found
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_json(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+# -- the document
+
+
+def _document(r: Report) -> Iterator[Text | Table]:
+    yield Text(f"{r.source} for {r.target}: {_decision(r)}", "bold")
+    for reason in r.reasons:
+        yield Text(f"  {reason}", "yellow")
+    rows = [
+        (
+            "file",
+            bytes_text(r.before.file_bytes),
+            bytes_text(r.after.file_bytes),
+            _change(r.before.file_bytes, r.after.file_bytes),
+        ),
+        (
+            "constants",
+            bytes_text(r.before.constant_bytes),
+            bytes_text(r.after.constant_bytes),
+            _change(r.before.constant_bytes, r.after.constant_bytes),
+        ),
+        ("nodes", str(r.before.nodes), str(r.after.nodes), _change(r.before.nodes, r.after.nodes)),
+    ]
+    if r.measured.done:
+        first, second = r.measured.original_us, r.measured.optimized_us
+        rows.append(("run time", time_text(first), time_text(second), _change(first, second)))
+    yield Table("", ("", "before>", "after>", "change>"), list(rows))
+    ops = _op_rows(r)
+    if ops:
+        yield Table("operators", ("operator", "before>", "after>"), ops)
+    if r.passes:
+        yield Table(
+            "passes that changed something",
+            ("pass", "changes>", "nodes>", "time>", "rules"),
+            [_pass_row(p) for p in r.passes],
+        )
+    yield Text("")
+    yield from _validation(r.validation)
+    yield Text(f"measured: {r.measured.sentence}")
+    for note in dict.fromkeys(r.notes):
+        yield Text(f"note: {note}", "dim")
+
+
+def _decision(r: Report) -> str:
+    return {
+        KEPT: "optimized",
+        CLEANED: "only cleaned up, further changes made it worse",
+        ORIGINAL: "left as it is, every change made it worse",
+        UNCHANGED: "nothing to improve",
+    }[r.decision]
+
+
+def _change(before: float, after: float) -> str:
+    if before == after:
+        return "="
+    return f"{(after - before) / before * 100:+.1f} %" if before else "new"
+
+
+def _op_rows(r: Report) -> list[tuple[str, str, str]]:
+    names = sorted({*r.before.ops, *r.after.ops})
+    changed = [n for n in names if r.before.ops.get(n, 0) != r.after.ops.get(n, 0)]
+    return [(n, str(r.before.ops.get(n, 0)), str(r.after.ops.get(n, 0))) for n in changed]
+
+
+def _pass_row(p: PassRecord) -> tuple[str, ...]:
+    hits = sorted(p.hits.items(), key=lambda item: (-item[1], item[0]))
+    rules = ", ".join(f"{name.split('/')[-1]} {count}" for name, count in hits[:4]) + (", ..." if len(hits) > 4 else "")
+    return (p.name, str(p.changes), f"{p.nodes_before} -> {p.nodes_after}", time_text(p.seconds * 1e6), rules)
+
+
+def _validation(v: Validation) -> Iterator[Text | Table]:
+    if v.method == "none":
+        yield Text("NOT validated: nothing was checked, as asked for", "red")
+        return
+    if v.method == "structure":
+        why = f" because {v.because}" if v.because else ", as asked for"
+        verdict = "sound" if v.equivalent else "NOT equivalent"
+        yield Text(f"validated: structure only{why}; {verdict}", "red" if v.because or not v.equivalent else "yellow")
+    else:
+        verdict = "equivalent" if v.equivalent else "NOT equivalent"
+        yield Text(f"validated: {verdict} on {v.samples} of {v.origin}", "green" if v.equivalent else "red")
+        yield Text(f"  against {v.reference}")
+        yield Text(f"  bound: {v.bound}")
+        rows = [
+            row
+            for label, checks in (("as written", v.outputs), ("runtime-optimized", v.optimized_outputs))
+            for row in _check_rows(label, checks)
+        ]
+        columns = ("output", "run", "result", "max error>", "of scale>", "of bound>")
+        yield Table("", columns, list(rows))
+    for problem in v.problems:
+        yield Text(f"  different: {problem}", "red")
+    for warning in v.warnings:
+        yield Text(f"  warning: {warning}", "yellow")
+
+
+def _check_rows(label: str, checks: list[OutputCheck]) -> Iterator[tuple[str, ...]]:
+    for c in checks[:12]:
+        share = f"{c.used:.1%}" if c.used < 100 else ">100x"
+        yield (c.output, label, c.status, f"{c.error:.2g}", f"{c.relative:.2g}", share)
+    if len(checks) > 12:
+        yield ("...", label, f"{len(checks) - 12} more", "", "", "")
