@@ -31,7 +31,7 @@ from .rules import (
     version,
 )
 
-FAR = 1 << 30
+FAR = 10**9
 """Bounds of this size mean "to the end" in every exporter."""
 
 
@@ -75,23 +75,28 @@ def sliced(d: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     if step < 0:
         whole = type(start) is int and type(end) is int and (start == -1 or start >= FAR) and end <= -FAR
         return floordiv(add(d, -step - 1), -step) if whole else None
-    first, last = _clamped(d, start), _clamped(d, end)
+    first, last = _first(d, start), _last_bound(d, end)
+    # A first position beyond the end, or a last one before the start, leaves nothing: one clamp is enough.
     taken = _at_least_zero(sub(last, first)) if first is not None and last is not None else None
     return taken if step == 1 else floordiv(add(taken, step - 1), step)
 
 
-def _clamped(d: Dim, bound: Dim) -> Dim:
-    """A bound counted from the front and moved into ``[0, d]``; ``None`` where its sign is open."""
-    if type(bound) is int:
-        if bound >= FAR:
-            return d
-        if bound < 0:
-            return 0 if bound <= -FAR else _at_least_zero(add(d, bound))
-    elif not is_nonnegative(bound):
+def _first(d: Dim, start: Dim) -> Dim:
+    """The start counted from the front, at least 0; ``None`` where its sign is open."""
+    if type(start) is int and start < 0:
+        return 0 if start <= -FAR else _at_least_zero(add(d, start))
+    return start if is_nonnegative(start) else None
+
+
+def _last_bound(d: Dim, end: Dim) -> Dim:
+    """The end counted from the front, at most ``d``; ``None`` where its sign is open."""
+    if type(end) is int and (end >= FAR or end < 0):
+        return d if end >= FAR else 0 if end <= -FAR else add(d, end)
+    if not is_nonnegative(end):
         return None
-    if bound == 0 or is_nonnegative(sub(d, bound)):
-        return bound
-    return d if is_nonnegative(sub(bound, d)) else call("min", d, bound)
+    if is_nonnegative(sub(d, end)):
+        return end
+    return d if is_nonnegative(sub(end, d)) else call("min", d, end)
 
 
 def _at_least_zero(d: Dim) -> Dim:

@@ -135,7 +135,7 @@ def determinant(node: Node) -> Types:
 
 @row("STFT")
 def stft(node: Node) -> Types:
-    """Signal ``[B, L, 1 or 2]``, result ``[B, frames, bins, 2]``. (ONNX's rule forgets that one-sided is the default.)"""
+    """Signal ``[B, L, 1 or 2]``, result ``[B, frames, bins, 2]``, half the bins by default."""
     signal, window = shape_of(node, 0), shape_of(node, 2)
     step, size = elements(node, 1), elements(node, 3)
     frame: Dim = window[0] if window else size[0] if size is not None and len(size) == 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..dims import Dim, Shape, SymDim, add, floordiv, mul, product
+from ..dims import Dim, Shape, add, floordiv, mul, product
 from ..graph import Node
 from ..types import TensorType
 from .rules import (
@@ -57,35 +57,39 @@ def reshape(node: Node) -> Types:
 
 def reshaped(node: Node, data: Shape | None, target: tuple[Dim, ...]) -> Shape:
     """The shape that ``target`` asks for, as far as it is known."""
-    allow_zero = bool(node.attrs.get("allowzero", 0))
-    out: list[Dim] = []
-    open_at: list[int] = []
-    for i, d in enumerate(target):
-        if d == 0 and not allow_zero:
-            if data is not None and i >= len(data):
-                fail(node, f"target {_text(target)} copies extent {i}, the data has rank {len(data)}")
-            d = data[i] if data is not None else None
-            if d is None:
-                open_at.append(i)
-        elif d == -1 or d is None:
-            open_at.append(i)
-            d = None
-        elif type(d) is int and d < 0:
-            fail(node, f"target {_text(target)} has element {d}, expected at least -1")
-        out.append(d)
     if target.count(-1) > 1:
         fail(node, f"target {_text(target)} has several -1, expected one at most")
+    have = product(data) if data is not None else None
+    sure = have is not None and have == product(target)
+    out = [_extent(node, i, data, target, sure=sure) for i in range(len(target))]
     if data is None:
-        return _only_extents(out, target, ())
-    if len(open_at) == 1:
-        out[open_at[0]] = _rest(node, data, out, open_at[0], target)
-    elif not open_at:
-        have, want = product(data), product(out)
+        return tuple(out)
+    if out.count(None) == 1:
+        at = out.index(None)
+        out[at] = _rest(node, data, out, at, target)
+    elif None not in out:
+        want = product(out)
         if type(have) is int and type(want) is int and have != want:
             fail(node, f"target {_text(target)} has {want} elements, the data {have}")
-        if have is not None and have == want:
-            return tuple(out)
-    return _only_extents(out, target, data)
+    return tuple(out)
+
+
+def _extent(node: Node, i: int, data: Shape | None, target: tuple[Dim, ...], *, sure: bool) -> Dim:
+    """The extent that element ``i`` of the target stands for; ``None`` where that is open."""
+    d = target[i]
+    if d == 0 and not node.attrs.get("allowzero", 0):
+        if data is not None and i >= len(data):
+            fail(node, f"target {_text(target)} copies extent {i}, the data has rank {len(data)}")
+        return data[i] if data is not None else None
+    if type(d) is int:
+        if d < -1:
+            fail(node, f"target {_text(target)} has element {d}, expected at least -1")
+        return None if d == -1 else d
+    if d is None or sure or (data is not None and d in data):
+        return d
+    # What may be negative may be a -1, which is no extent.
+    low = lower_bound(d, 1)
+    return d if low is not None and low >= 0 else None
 
 
 def _text(target: tuple[Dim, ...]) -> str:
@@ -109,16 +113,6 @@ def _rest(node: Node, data: Shape, out: list[Dim], at: int, target: tuple[Dim, .
     if type(have) is int and type(taken) is int and have % taken:
         fail(node, f"target {_text(target)} does not divide the data's {_text(data)}")
     return floordiv(have, taken)
-
-
-def _only_extents(out: list[Dim], target: tuple[Dim, ...], data: Shape) -> Shape:
-    """Drops symbolic elements that might be negative, unless they are extents of the data."""
-    for i, d in enumerate(target):
-        if isinstance(d, SymDim) and d not in data:
-            low = lower_bound(d, 1)
-            if low is None or low < 0:
-                out[i] = None
-    return tuple(out)
 
 
 @row("Flatten")

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NoReturn, Protocol, TypeAlias
 
 from ..constants import Constant
-from ..dims import Call, Dim, Shape, SymDim, dim_text
+from ..dims import Call, Dim, Monomial, Shape, SymDim, dim_text
 from ..dtypes import DType
 from ..errors import ModelError
 from ..graph import Graph, Node, Value
@@ -323,20 +323,26 @@ def lower_bound(d: Dim, least: int = 0) -> int | None:
         return d
     total = 0
     for monomial, coefficient in d.terms:
-        low, high = 1, 1
-        for factor in monomial:
-            low_f, high_f = (least, None) if isinstance(factor, str) else _call_bounds(factor, least)
-            if low_f is None or low_f < 0:
-                return None
-            low *= low_f
-            high = None if high is None or high_f is None else high * high_f
-        if coefficient > 0:
-            total += coefficient * low
-        elif high is None:
+        low, high = _product_bounds(monomial, least)
+        bound = low if coefficient > 0 else high
+        if bound is None:
             return None
-        else:
-            total += coefficient * high
+        total += coefficient * bound
     return total
+
+
+def _product_bounds(monomial: Monomial, least: int) -> tuple[int | None, int | None]:
+    low: int | None = 1
+    high: int | None = 1
+    for factor in monomial:
+        low_f, high_f = (least, None) if isinstance(factor, str) else _call_bounds(factor, least)
+        if len(monomial) == 1:
+            return low_f, high_f
+        if low_f is None or low_f < 0:
+            return None, None  # bounds of products are simple for non-negative factors only
+        low = None if low is None else low * low_f
+        high = None if high is None or high_f is None else high * high_f
+    return low, high
 
 
 def _call_bounds(factor: Call, least: int) -> tuple[int | None, int | None]:
