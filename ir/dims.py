@@ -152,7 +152,7 @@ def _normal(total: Mapping[Monomial, int]) -> SymDim | int:
 def _name_text(factor: Factor) -> str:
     if isinstance(factor, Call):
         return str(factor)
-    if factor.isidentifier() and factor not in _FUNCTIONS:
+    if factor.isascii() and factor.isidentifier() and factor not in _FUNCTIONS:
         return factor
     escaped = factor.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
@@ -216,11 +216,11 @@ def call(function: str, a: Dim, b: Dim) -> Dim:
     """``mod``, ``min``, ``max`` or ``floordiv`` of two dims."""
     if function == "floordiv":
         return floordiv(a, b)
-    if a is None or b is None:
+    if a is None or b is None or (function == "mod" and b == 0):
         return None
     if isinstance(a, int) and isinstance(b, int):
         if function == "mod":
-            return a % b if b else None
+            return a % b
         return min(a, b) if function == "min" else max(a, b)
     if a == b:
         return 0 if function == "mod" else a
