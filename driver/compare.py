@@ -5,13 +5,15 @@ differ from the reference by
 
     FLOOR * eps * s  +  NOISE * n  +  tolerance * s
 
-where ``eps`` is the spacing of the output's element type at 1, ``s`` the scale of the element's
-surroundings, ``n`` the change that rounding noise makes there (see ``noise.py``), and ``tolerance`` what the
-user allows on top (0 unless stated). The *surroundings* of an element are the tightest slice through it
-along one axis that still has ``SCALE_SLICE`` elements (``NOISE_SLICE`` for the noise, which is rarer): in a
-tensor of boxes and scores, a score is held to the scale of the scores. A mean over all outputs would not see
-a channel of wrong scores; this does. What comes from a Sigmoid has at least scale 0.5, since runtimes
-compute it as ``0.5 + ...`` and round there.
+* ``eps`` is the spacing of the output's element type at 1.
+* ``s`` is the scale of the element's surroundings: the largest magnitude in the tightest slice through it along
+  one axis that has ``SLICE`` elements. In a tensor of boxes and scores, a score is held to the scale of the
+  scores; a mean over all outputs would not see a channel of wrong ones. ``s`` is at least ``eps`` times the
+  largest magnitude of all, and at least 0.5 behind a Sigmoid, which runtimes compute and round as ``0.5 + ...``.
+* ``n`` is what rounding noise does (see ``noise.py``): the largest relative change anywhere times ``s``, but no
+  more than the largest absolute change anywhere. Noise comes in rare peaks, so that its maximum over the
+  output says more than its value at the element.
+* ``tolerance`` is what the user allows on top, 0 unless stated.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ from ..ir.dtypes import from_numpy
 
 FLOOR = 8.0
 """Roundings that any reordering may add: sums of a few terms, a product folded into a weight."""
-NOISE = 2.0
+NOISE = 3.0
 """How far beyond the measured noise a result may lie: the noise is a maximum over few draws."""
-SCALE_SLICE = 16
+SLICE = 16
 """The fewest elements that say what scale a slice has."""
-NOISE_SLICE = 256
-"""The fewest elements that say what noise a slice has: it may hit one element in a hundred."""
+SMALL = 256
+"""Outputs with fewer elements say too little about the noise, other samples must help."""
 EQUAL, ROUNDED, UNSTABLE, DIFFERENT = "bit-equal", "within-bound", "unstable", "different"
 ORDER = (EQUAL, ROUNDED, UNSTABLE, DIFFERENT)
 
@@ -47,8 +49,8 @@ class Noise:
     """Elements that changed, for outputs that must be equal; for floats, those that became or ceased to be NaN."""
     reshaped: bool = False
     """Whether noise changes the shape."""
-    everywhere: float = 0.0
-    """For outputs too small to have slices: the largest change in any sample."""
+    elsewhere: float = 0.0
+    """For small outputs: the largest change in other samples."""
 
 
 @dataclass
@@ -176,9 +178,9 @@ def _check_floats(
     if not error.any():
         return OutputCheck(label)
     magnitude = np.where(finite, np.abs(x), 0.0)
-    scale = np.maximum(surroundings(magnitude, SCALE_SLICE), resolution)
-    spread = np.maximum(surroundings(noise.amount, NOISE_SLICE), noise.everywhere) if noise is not None else scale * 0
     eps = epsilon(a)
+    scale = np.maximum(surroundings(magnitude), max(resolution, eps * float(magnitude.max())))
+    spread = _spread(noise, scale)
     # Where everything around is zero, the smallest number of the type is no difference worth reporting.
     tiny = float(np.finfo(np.float32 if eps > 1e-10 else np.float64).tiny)
     bound = (FLOOR * eps + tolerance) * scale + NOISE * spread + tiny
@@ -198,6 +200,14 @@ def _check_floats(
         _worst(sample, at, a[at], b[at], limit),
         _explain(status, a[at], b[at], at, limit, sample, moved if noise is not None else None),
     )
+
+
+def _spread(noise: Noise | None, scale: Array) -> Array:
+    """How far rounding noise may move each element."""
+    if noise is None:
+        return np.zeros_like(scale)
+    peak = float(noise.amount.max(initial=0.0))
+    return np.maximum(np.minimum(peak, _largest_ratio(noise.amount, scale) * scale), noise.elsewhere)
 
 
 def _largest_ratio(part: Array, whole: Array) -> float:
@@ -249,17 +259,17 @@ def _explain(status: str, a: Any, b: Any, at: Any, bound: float, sample: int, no
     return text
 
 
-def surroundings(magnitude: Array, fewest: int = SCALE_SLICE) -> Array:
+def surroundings(magnitude: Array) -> Array:
     """For each element the smallest, over the axes and the whole tensor, of the largest magnitude in its slice.
 
-    Only slices of at least ``fewest`` elements count, and the whole tensor.
+    Only slices of at least ``SLICE`` elements count, and the whole tensor.
     """
     if magnitude.size == 0:
         return magnitude
     found = np.full(magnitude.shape, magnitude.max())
     for axis in range(magnitude.ndim):
         others = tuple(i for i in range(magnitude.ndim) if i != axis)
-        if magnitude.shape[axis] > 1 and magnitude.size // magnitude.shape[axis] >= fewest:
+        if magnitude.shape[axis] > 1 and magnitude.size // magnitude.shape[axis] >= SLICE:
             np.minimum(found, magnitude.max(axis=others, keepdims=True), out=found)
     return found
 

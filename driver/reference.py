@@ -13,7 +13,7 @@ from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
 from ..ir.ops import is_known, is_pure
-from .compare import DIFFERENT, EQUAL, NOISE_SLICE, Noise, OutputCheck, check_output, leaves
+from .compare import DIFFERENT, EQUAL, SMALL, Noise, OutputCheck, check_output, leaves
 from .noise import noisy_model, noisy_sample, resolutions
 
 Runnable: TypeAlias = "Model | bytes | Path"
@@ -72,12 +72,12 @@ class Reference:
     def noise(self, i: int) -> dict[str, Noise]:
         """What rounding noise does to each output of sample ``i``; small outputs are pooled with other samples."""
         found = dict(self._change(i))
-        small = [label for label, noise in found.items() if noise.amount.size < NOISE_SLICE]
+        small = [label for label, noise in found.items() if noise.amount.size < SMALL]
         if small:
-            pool = [self._change(j) for j in {i: 0, **dict.fromkeys(range(min(POOL, len(self.samples))))}]
+            pool = [self._change(j) for j in range(min(POOL, len(self.samples))) if j != i]
             for label in small:
                 largest = max((float(p[label].amount.max(initial=0.0)) for p in pool if label in p), default=0.0)
-                found[label] = replace(found[label], everywhere=largest)
+                found[label] = replace(found[label], elsewhere=largest)
         return found
 
     def _change(self, i: int) -> dict[str, Noise]:
