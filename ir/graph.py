@@ -125,10 +125,11 @@ class Node:
         """The bodies among its attributes, in attribute order."""
         found: list[Graph] = []
         for attr in self.attrs.values():
-            if isinstance(attr, Graph):
-                found.append(attr)
-            elif isinstance(attr, tuple):
-                found.extend(a for a in attr if isinstance(a, Graph))
+            kind = type(attr)
+            if kind is Graph:
+                found.append(attr)  # type: ignore[arg-type]
+            elif kind is tuple and attr and type(attr[0]) is Graph:  # type: ignore[index]  (lists hold one kind)
+                found.extend(attr)  # type: ignore[arg-type]
         return found
 
     def input(self, i: int) -> Value | None:

@@ -95,13 +95,7 @@ class _Runner:
     def step(self, step: Step) -> int:
         """Runs one step; returns the number of changes it made."""
         if isinstance(step, Repeat):
-            total = 0
-            for _ in range(REPEAT_LIMIT):
-                changed = sum(self.step(inner) for inner in step.steps)
-                total += changed
-                if not changed or self.ctx.fuel.empty:
-                    break
-            return total
+            return self._repeat(step)
         if self.ctx.progress is not None:
             self.ctx.progress(str(step), len(self.done), 0)
         try:
@@ -118,6 +112,21 @@ class _Runner:
             raise
         self.done.append(step)
         return record.changes
+
+    def _repeat(self, step: Repeat) -> int:
+        """Runs the steps round after round until each of them, but for the last that changed anything, changed nothing.
+
+        That one need not run again: every pass leaves nothing for itself to do.
+        """
+        total, quiet = 0, 0
+        for _ in range(REPEAT_LIMIT):
+            for inner in step.steps:
+                if quiet >= len(step.steps) - (total > 0) or self.ctx.fuel.empty:
+                    return total
+                changed = self.step(inner)
+                total += changed
+                quiet = 0 if changed else quiet + 1
+        return total
 
     def _run(self, step: Pass | Together) -> PassRecord:
         before = {label: s.hits for label, s in self.ctx.statistics.items()}

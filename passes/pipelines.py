@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+_CLEAN_RULES = (
+    "(canonicalize-operands,fold-constants,fold-conditions,remove-identity,simplify-shapes,"
+    "merge-reshapes,merge-transposes,merge-slices,merge-casts,merge-concats,merge-pads)"
+)
+
 PIPELINES: dict[str, str] = {
     "none": "",
+    "clean": (
+        f"inline-functions,({_CLEAN_RULES},merge-constants,eliminate-common-subexpressions,"
+        "eliminate-dead-code)*"
+    ),
 }

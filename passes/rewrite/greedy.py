@@ -98,7 +98,10 @@ class _Engine:
                 self._try(node, entries)
 
     def _try(self, node: Node, entries: list[tuple[RuleBase, RuleStatistics]]) -> bool:
+        trace = self.ctx.trace
         for rule, stats in entries:
+            if not (trace or rule.promising(node)):
+                continue
             if isinstance(rule, NodeRule):
                 if not rule.accepts(node):
                     continue

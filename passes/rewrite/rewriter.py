@@ -248,6 +248,30 @@ class Rewriter:
             node.set_attr(name, value)
         self._after_edit(node, [])
 
+    def drop_output(self, node: Node, i: int) -> None:
+        """Takes an unused result off the node's list."""
+        if node.outputs[i].uses:
+            raise PassError(f"result %{node.outputs[i].name} is still used", where=self.owner, at=repr(node))
+        del node.outputs[i]
+        for k, out in enumerate(node.outputs):
+            out.index = k
+        self.changes += 1
+        self.touched.append(node)
+
+    def remove_constant(self, value: Value) -> None:
+        """Removes a constant that nothing uses."""
+        if value.graph is not None:
+            value.graph.remove_constant(value)
+        self.changes += 1
+
+    def move_constant(self, value: Value, graph: Graph) -> None:
+        """Gives a constant to a graph further out."""
+        if value.graph is not None and value.graph is not graph:
+            value.graph.constants.pop(value, None)
+            value.graph = graph
+            graph.constants[value] = None
+            self.changes += 1
+
     def _after_edit(self, node: Node, old: list[Value | None]) -> None:
         self.changes += 1
         self.touched.append(node)
@@ -295,12 +319,27 @@ class Rewriter:
         self.applied(self.owner, node)
         return True
 
+    def allow_value(self, value: Value) -> bool:
+        """:meth:`allow` for a change that concerns a constant."""
+        if self.ctx.fuel.empty:
+            return False
+        self._log(self.owner, value.name, ())
+        return True
+
+    def note_change(self, what: str) -> None:
+        """Counts a change that concerns neither node nor value, such as the removal of a function."""
+        self.changes += 1
+        self._log(self.owner, what, ())
+
     def applied(self, label: str, node: Node) -> None:
         """Counts one application of a rule."""
+        self._log(label, node.name, origin_of([node]) if self.ctx.log is not None else ())
+
+    def _log(self, label: str, at: str, origin: tuple[str, ...]) -> None:
         fuel = self.ctx.fuel
         fuel.spent += 1
         if self.ctx.log is not None:
-            self.ctx.log.append(Application(fuel.spent, label, node.name, origin_of([node])))
+            self.ctx.log.append(Application(fuel.spent, label, at, origin))
 
 
 def _infer_more(node: Node) -> bool:

@@ -14,7 +14,7 @@ before it changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ...ir.graph import Node, Value
@@ -74,15 +74,18 @@ class RuleBase:
         """Operator names at which it is tried."""
         raise NotImplementedError
 
+    def promising(self, node: Node) -> bool:
+        """A cheap necessary condition, so that most nodes need not be tried. Not asked when reasons are wanted."""
+        return True
+
 
 class Rule(RuleBase):
     """A rule with a pattern."""
 
     _pattern: Pattern | None = None
 
-    def pattern(self, *args: Any) -> Any:
-        """``pattern(self, op, <leaves>)``: builds the pattern with the tracer ``op``."""
-        raise NotImplementedError
+    pattern: Callable[..., Any]
+    """``pattern(self, op, <leaves>)``: builds the pattern with the tracer ``op``. Subclasses define it as a method."""
 
     def guard(self, m: Match) -> None:
         """Raises :class:`NoMatch` where the rule must not apply."""

@@ -1,0 +1,134 @@
+"""simplify-shapes: shapes computed at run time become constants where inference proves them.
+
+Inference follows the elements of shape arithmetic as polynomials of the inputs' extents. A Reshape whose
+target is ``[N, H*W]`` for an operand of shape ``[N, H, W]`` needs no arithmetic: ``[0, -1]`` says the same. An
+Expand target that equals the operand's extent may say 1, a Slice end that equals the extent may be "the
+end". What computed the operand goes when nothing else needs it.
+
+**Why**    the Shape, Gather, Mul, Concat around every Reshape of an exported model cost more calls than the
+           layers in between, and a target that is not constant stops most other passes and runtimes.
+**Needs**  elements that are known as integers or as extents of the operand; at most one that is neither.
+**Leaves** targets with two extents that must be computed; with the option ``empty-tensors=true`` also those
+           that need 0 and -1 together, which ONNX Runtime refuses where the copied extent is 0.
+**Numbers** exact.
+**Source** ONNX Reshape-5 to 25, Expand-8, Slice-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...ir.dims import same_dim
+from ...ir.dtypes import DType
+from ...ir.graph import Node, Value
+from ..core import RewritePass
+from ..rewrite.rewriter import Rewriter
+from ..rewrite.rule import MODIFIED, NodeRule, NoMatch, Replacement
+from ..shared.operands import constant_of, int_operand, normalized
+from ..shared.targets import reshape_target
+
+END = (1 << 63) - 1
+
+
+@dataclass
+class SimplifyShapes(RewritePass):
+    """Replaces computed shapes by constants."""
+
+    empty_tensors: bool = False
+    """Keep models running whose copied extents may be 0."""
+
+    def rules(self) -> Iterable[NodeRule]:
+        return [ReshapeTarget(not self.empty_tensors), ExpandTarget(), SliceEnds()]
+
+
+def computed(node: Node, i: int) -> Value:
+    """Operand ``i``, which must be computed and have known elements."""
+    value = node.input(i)
+    if value is None or value.data is not None:
+        raise NoMatch(f"operand {i} is constant or absent")
+    if value.known is None:
+        raise NoMatch(f"the elements of %{value.name} are not known")
+    return value
+
+
+class ReshapeTarget(NodeRule):
+    """The target of a Reshape."""
+
+    roots = ("Reshape",)
+
+    def __init__(self, nonempty: bool) -> None:
+        self.nonempty = nonempty
+
+    def promising(self, node: Node) -> bool:
+        return len(node.inputs) == 2 and node.inputs[1] is not None and node.inputs[1].data is None
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        wanted, x = computed(node, 1), node.inputs[0]
+        if x is None or node.version < 5 or node.attr("allowzero", 0):
+            raise NoMatch("allowzero is 1")
+        assert wanted.known is not None
+        source = x.shape
+        if any(isinstance(d, int) and d <= 0 for d in wanted.known):
+            raise NoMatch(f"the target {list(wanted.known)} has 0 or -1")
+        target = reshape_target(source, wanted.known, nonempty=self.nonempty)
+        if target is None:
+            raise NoMatch(f"no constant target says {list(wanted.known)} for an operand {x.type}")
+        r.set_input(node, 1, r.const(constant_of(target)))
+        return MODIFIED
+
+
+class ExpandTarget(NodeRule):
+    """The target of an Expand: where it equals the operand's extent, 1 does."""
+
+    roots = ("Expand",)
+
+    def promising(self, node: Node) -> bool:
+        return len(node.inputs) == 2 and node.inputs[1] is not None and node.inputs[1].data is None
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        wanted, x = computed(node, 1), node.inputs[0]
+        assert wanted.known is not None
+        if x is None or x.shape is None:
+            raise NoMatch("the operand's rank is unknown")
+        offset = len(wanted.known) - len(x.shape)
+        target: list[int] = []
+        for i, d in enumerate(wanted.known):
+            if isinstance(d, int):
+                target.append(d)
+            elif i >= offset and same_dim(x.shape[i - offset], d):
+                target.append(1)
+            else:
+                raise NoMatch(f"extent {d} of the target is not the operand's, which is {x.type}")
+        r.set_input(node, 1, r.const(constant_of(target)))
+        return MODIFIED
+
+
+class SliceEnds(NodeRule):
+    """Ends of a Slice that are the extent of their axis."""
+
+    roots = ("Slice",)
+
+    def promising(self, node: Node) -> bool:
+        return len(node.inputs) > 2 and node.inputs[2] is not None and node.inputs[2].data is None
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        ends, x = computed(node, 2), node.inputs[0]
+        steps = int_operand(node, 4) if node.input(4) is not None else [1]
+        assert ends.known is not None
+        if x is None or x.shape is None or steps is None or min(steps, default=1) < 1:
+            raise NoMatch("the operand's rank is unknown, or a step is negative")
+        count = len(ends.known)
+        axes = normalized(int_operand(node, 3) or [], x.rank or 0) if node.input(3) is not None else list(range(count))
+        if axes is None or len(axes) != count:
+            raise NoMatch("the axes are not constant")
+        out: list[int] = []
+        for axis, end in zip(axes, ends.known, strict=True):
+            if isinstance(end, int):
+                out.append(end)
+            elif same_dim(x.shape[axis], end):
+                out.append(END if ends.dtype is DType.I64 else (1 << 31) - 1)
+            else:
+                raise NoMatch(f"end {end} of axis {axis} is not the extent of the operand, which is {x.type}")
+        r.set_input(node, 2, r.const(constant_of(out, ends.dtype or DType.I64)))
+        return MODIFIED
