@@ -145,6 +145,8 @@ def refused_location(location: str) -> str | None:
     parts = location.replace("\\", "/").split("/")
     if ".." in parts:
         return "its location leaves the folder by '..'"
+    if location.endswith("/"):
+        return "its location is a folder"
     if "\\" in location:
         return "its location is written with backslashes; use '/'"
     return None
