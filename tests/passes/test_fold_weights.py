@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.graph import Model, Value
