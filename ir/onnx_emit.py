@@ -244,6 +244,7 @@ class Emitter:
         names, domains = self.names, self.domains
         of, used = names.of, names.used
         add = target.add
+        taken: set[str] = set()
         for node in graph:
             proto: NodeProto = add()
             proto.op_type = op = node.op
@@ -252,7 +253,8 @@ class Emitter:
                 proto.domain = domain
             domains[domain] = None
             if node.name:
-                proto.name = node.name
+                proto.name = node.name if node.name not in taken else _unlike(node.name, taken)
+                taken.add(proto.name)
             if node.overload:
                 proto.overload = node.overload
                 self.need(10)
@@ -381,6 +383,14 @@ class Emitter:
             for raw in extra["devices"]:
                 proto.device_configurations.add().ParseFromString(raw)
             self.need(11)
+
+
+def _unlike(name: str, taken: set[str]) -> str:
+    """A node name like ``name`` that no node of the graph has: ONNX Runtime refuses a graph where two have the same."""
+    i = 2
+    while f"{name}_{i}" in taken:
+        i += 1
+    return f"{name}_{i}"
 
 
 def _takes_name(value: Value, name: str, graph: Graph) -> bool:
