@@ -3,15 +3,15 @@
 Operators that return an operand unchanged go, each under its own exact condition: Identity; Dropout at
 inference; Cast to the type that is there; Reshape, Expand, Tile, Pad, Slice, Transpose, Concat, Split,
 Squeeze, Unsqueeze, Flatten and Resize that move nothing; ``x*1``, ``x/1``, ``x-0``, ``x**1``, ``x and
-true``, ``x or false``, ``x xor false``; Sum, Mean, Max, Min of one operand; Clip without bounds; Where
-with a constant condition; ``-(-x)``, ``not not x``; ``f(f(x)) = f(x)`` for Relu, Abs, Ceil, Floor, Round, Sign.
+true``, ``x or false``, ``x xor false``; Sum, Mean, Max, Min of one operand; Clip of integers without
+bounds; Where with a constant condition; ``-(-x)``, ``not not x``; ``f(f(x)) = f(x)`` for Relu, Abs, Ceil, Floor, Round, Sign.
 
 **Why**    exporters leave them in; each costs a kernel call and, most of them, a copy.
 **Needs**  that the result has the operand's shape for every value of the symbols, or that the operator
            cannot change it; constants that a caller may override do not count as constants.
 **Leaves** ``x + 0.0`` for floats, which turns -0.0 into +0.0 (``x + -0.0`` goes; with the option
-           ``signed-zeros=false`` both go); numbers near zero or one; Clip before opset 11, whose default
-           bounds clip infinities; Dropout in training mode or with a used mask; QuantizeLinear and
+           ``signed-zeros=false`` both go); numbers near zero or one; Clip of floats, which without bounds
+           clips infinities to the largest finite number; Dropout in training mode or with a used mask; QuantizeLinear and
            DequantizeLinear, whose rounding is the point.
 **Numbers** exact; with ``signed-zeros=false`` zeros may change sign.
 **Source** ONNX operator specifications, versions 1 to 26; LLVM's rule for ``fadd x, +0.0`` (needs ``nsz``).
@@ -199,9 +199,10 @@ def _resize(node: Node, x: Value) -> str | None:
 
 
 def _clip(node: Node, x: Value) -> str | None:
-    if node.version < 11:
-        return "Clip before opset 11 clips infinities to the largest finite number"
-    return "Clip has a bound" if node.input(1) is not None or node.input(2) is not None else None
+    if node.version >= 11 and (node.input(1) is not None or node.input(2) is not None):
+        return "Clip has a bound"
+    # Without bounds it clips to the lowest and the highest number of the type.
+    return None if node.version >= 11 and x.dtype is not None and x.dtype.is_integer else "Clip clips infinities"
 
 
 _CHECKS: dict[str, Callable[[Node, Value], str | None]] = {
