@@ -91,7 +91,7 @@ class SymDim:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: SymDim | int) -> SymDim | int:
+    def __floordiv__(self, other: SymDim | int) -> Dim:
         return floordiv(self, other)
 
     def symbols(self) -> set[str]:
@@ -174,7 +174,7 @@ def dim_text(d: Dim) -> str:
     return "?" if d is None else str(d)
 
 
-def floordiv(a: Dim, b: Dim) -> Dim | SymDim | int:
+def floordiv(a: Dim, b: Dim) -> Dim:
     """``a // b``; exact polynomial division by an integer or a single monomial where it works, else opaque."""
     if a is None or b is None:
         return None

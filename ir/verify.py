@@ -95,7 +95,7 @@ class _Walk:
 
     def report(self, message: str, node: Node | None = None, help: str = STRUCTURE) -> None:
         at = _line(node) if node is not None else None
-        origin = node.name if node is not None else ""
+        origin = (node.name or ", ".join(node.origin)) if node is not None else ""
         self.found.append(VerifyError(message, where="verify", at=at, origin=origin or None, help=help))
         if len(self.found) >= self.limit:
             raise _Enough

@@ -5,6 +5,23 @@ most ``lexer.MAX_DEPTH`` deep, and no tensor is allocated beyond the elements th
 
 A line without types gets them from inference. Types that are written are kept as written, and are
 refused where inference proves that they cannot be.
+
+    text      = ["model" "ir" "=" INT "opset" DICT [DICT]] "graph" "@"NAME graph {function} [resources]
+    graph     = "(" {"%"NAME typed ["=" constant]} ")" ["->" "(" {"%"NAME typed} ")"] ["extra" DICT] body
+    function  = "function" "@"DOMAIN "::" NAME ["@"OVERLOAD] "(" ... ")" ["->" ...] "opset" DICT ["graph" "@"NAME]
+                ["attributes" "[" NAMES "]"] ["defaults" attributes] ["about" DICT] ["extra" DICT] body
+    body      = "{" {line} "return" {("%"NAME) ["as" STRING]} "}"
+    line      = "%"NAME typed "=" "const" constant
+              | [results "="] [DOMAIN "::"] OP ["@"OVERLOAD] "(" {"%"NAME | "_"} ")" [attributes] ["extra" DICT] [note]
+    results   = ("%"NAME | "_") typed {"," ...}           typed = [":" type] ["extra" DICT]
+    note      = "//" [STRING] ["from" STRING {"," STRING}]
+    attribute = INT | FLOAT | STRING | "[" ... "]" | constant with its type inside | "graph" "@"NAME graph
+              | "type" "<" type ">" | "ref" "<" NAME "," KIND ">" | "empty" "<" KIND ">"
+    type      = DTYPE "[" ("*" | {dim}) "]" ["@"LAYOUT] ["<" quantization ">"] | "?"
+              | ("seq" | "optional" | "sparse") "<" type ">" | "map" "<" DTYPE "," type ">"
+    resources = "resources" "{" {"#"DIGEST ":" STRING} "}"
+
+Items in braces are separated by commas, except lines, functions and resources; ``tests/ir/showcase.ir`` shows every form.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def print_graph(graph: Graph, *, explicit: bool = False) -> str:
 
 
 def print_node(node: Node) -> str:
-    """One line for messages: names as they are, bodies and data of constants left out."""
+    """One line for messages: names as they are, bodies, data of constants and origin left out."""
     printer = _Printer(explicit=False, brief=True)
     return printer.return_line(node) if node.is_return else printer.node(node, "")
 
@@ -264,7 +264,7 @@ class _Printer:
             text += self._attrs(node, indent)
         if node.extra:
             text += _extra(node.extra)
-        if node.name or node.origin:
+        if (node.name or node.origin) and not self.brief:
             text += _note(node)
         return text
 
