@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +178,9 @@ def same_attr(a: Any, b: Any) -> bool:
     import numpy as np
 
     if isinstance(a, float) or isinstance(b, float):
-        if not (isinstance(a, (int, float, np.number)) and isinstance(b, (int, float, np.number))):
+        if not (isinstance(a, Real) and isinstance(b, Real)):
             return False
-        return np.float32(a).tobytes() == np.float32(b).tobytes()
+        return np.float32(float(a)).tobytes() == np.float32(float(b)).tobytes()
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(same_attr(x, y) for x, y in zip(a, b, strict=True))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(a, (str, bytes)) and isinstance(b, (str, bytes)):
