@@ -14,6 +14,7 @@ from .constants import Constant, SparseConstant
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
+from .type_agreement import contradiction
 from .types import OptionalType, SequenceType, TensorType, Type
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Emitter:
         self._onnx = onnx
         self.put_tensor = put_tensor
         self.value_info = value_info
-        self.ir_version = 1
+        self.ir_version = 3  # the first that may import operator sets
         self.domains: dict[str, None] = {}
         self.names = Names(())
 
@@ -216,8 +217,8 @@ class Emitter:
                 names.used.add(name)
             seen.add(name)
             declared = port.declared
-            if declared is None and main:
-                declared = value.type
+            if declared is None or (not main and contradiction(declared, value.type)):
+                declared = value.type  # what a body returns is no interface: passes may have changed it
             self._info(proto.output.add(), name, declared, port.extra)
 
     def _copy(self, value: Value, name: str, nodes: Any) -> None:
@@ -244,7 +245,7 @@ class Emitter:
         names, domains = self.names, self.domains
         of, used = names.of, names.used
         add = target.add
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         for node in graph:
             proto: NodeProto = add()
             proto.op_type = op = node.op
@@ -253,8 +254,7 @@ class Emitter:
                 proto.domain = domain
             domains[domain] = None
             if node.name:
-                proto.name = node.name if node.name not in taken else _unlike(node.name, taken)
-                taken.add(proto.name)
+                proto.name = _unlike(node.name, taken)
             if node.overload:
                 proto.overload = node.overload
                 self.need(10)
@@ -385,12 +385,17 @@ class Emitter:
             self.need(11)
 
 
-def _unlike(name: str, taken: set[str]) -> str:
-    """A node name like ``name`` that no node of the graph has: ONNX Runtime refuses a graph where two have the same."""
-    i = 2
-    while f"{name}_{i}" in taken:
-        i += 1
-    return f"{name}_{i}"
+def _unlike(name: str, taken: dict[str, int]) -> str:
+    """``name`` where no node before has it, else one like it: ONNX Runtime refuses two nodes of one name in a graph.
+
+    ``taken`` has how often each name was asked for.
+    """
+    found = name
+    while found in taken:
+        taken[name] += 1
+        found = f"{name}_{taken[name]}"
+    taken[found] = 1
+    return found
 
 
 def _takes_name(value: Value, name: str, graph: Graph) -> bool:
