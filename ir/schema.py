@@ -185,4 +185,4 @@ def same_attr(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(same_attr(x, y) for x, y in zip(a, b, strict=True))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(a, (str, bytes)) and isinstance(b, (str, bytes)):
         return (a.encode() if isinstance(a, str) else a) == (b.encode() if isinstance(b, str) else b)
-    return type(a) is type(b) and bool(a == b)
+    return type(a) is type(b) and bool(a == b)  # pyright: ignore[reportUnknownArgumentType]
