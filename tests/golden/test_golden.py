@@ -11,6 +11,7 @@ from planish.passes.core import Context, Fuel, Numbers, pass_name
 from planish.passes.manager import Pipeline
 from planish.passes.pipeline import flatten
 from planish.passes.registry import entries
+from planish.passes.target import get_target
 
 from .execution import compare_runs
 from .suite import HERE, Case, accept_result, cases, suite_files
@@ -48,7 +49,8 @@ def test_golden(case: Case, accept: bool) -> None:
 
     notes: list[str] = []
     fuel = Fuel(int(case.options["fuel"])) if "fuel" in case.options else Fuel()
-    ctx = Context(trace=True, sink=notes.append, fuel=fuel)
+    target = get_target(case.options["target"]) if "target" in case.options else None
+    ctx = Context(target=target, trace=True, sink=notes.append, fuel=fuel)
     pipeline.run(model, ctx)
     verify(model)
     found = text_of(model)
@@ -70,7 +72,7 @@ def test_golden(case: Case, accept: bool) -> None:
         assert found.rstrip() == expected
 
     if "fuel" not in case.options:
-        again = pipeline.run(model, Context())
+        again = pipeline.run(model, Context(target=target))
         assert text_of(model) == found, "a second run changed the result of the first"
         assert again.changes == 0
 
