@@ -60,9 +60,14 @@ class _Scopes:
                 stack.extend((iter(body), []) for body in reversed(node.subgraphs))
 
     def _node(self, node: Node, added: list[Key]) -> None:
+        trace = self.r.ctx.trace
         for key in (node_key(node), elements_key(node)):
             if key is None:
+                if trace and node_key(node) is None:
+                    self.r.ctx.note(f"{node.op} may give something else the second time, is unknown, or has a body")
                 continue
+            if trace and key not in self.nodes:
+                self.r.ctx.note(f"nothing visible is equal to {node!r}")
             first = self.nodes.get(key)
             if first is None:
                 self.nodes[key] = node

@@ -42,6 +42,8 @@ class EliminateDeadCode(Pass):
                 if r.allow_value(value):
                     r.remove_constant(value)
         remove_imports(model, r)
+        if r.ctx.trace and not r.changes:
+            r.ctx.note("outputs depend on everything that may go")
 
 
 def sweep(graph: Graph, r: Rewriter) -> None:
@@ -50,7 +52,9 @@ def sweep(graph: Graph, r: Rewriter) -> None:
         if r.ctx.fuel.empty:
             return
         if not any(out.uses for out in node.outputs):
-            if is_removable(node) and r.allow(node):
+            if not is_removable(node):
+                r.ctx.note(f"{node.op} is unknown and may have effects")
+            elif r.allow(node):
                 r.erase(node)
             continue
         if all(out.uses for out in node.outputs):

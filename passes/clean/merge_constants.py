@@ -27,6 +27,8 @@ class MergeConstants(Pass):
         for root in model.roots():
             for same in equal_constants(root):
                 keep_first(root, same, r)
+        if r.ctx.trace and not r.changes:
+            r.ctx.note("no two constants are equal")
 
 
 def equal_constants(root: Graph) -> Iterator[list[Value]]:
