@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
+
+SCHEMA = 1
+"""Version of the JSON forms; grows when a key changes its meaning or goes."""
 
 
 @dataclass
@@ -104,3 +108,14 @@ def count_text(number: float) -> str:
         if number < limit:
             return f"{number / limit * 1e3:.3g} {unit}"
     return f"{number:.3g}"
+
+
+def plain_data(value: Any) -> Any:
+    """For JSON: keys as text, tuples and sets as lists, numbers that JSON lacks as text."""
+    if isinstance(value, dict):
+        return {str(k): plain_data(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(v) for v in cast("list[Any]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -31,9 +31,7 @@ from .reference import Reference, Runnable
 from .report import CLEANED, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
 from .samples import Samples, Source
 from .validate import (
-    LEVELS,
     AnyModel,
-    Validation,
     as_model,
     check_numbers,
     check_structure,
@@ -41,6 +39,7 @@ from .validate import (
     make_reference,
     make_samples,
 )
+from .validation import LEVELS, Validation
 
 Progress = Callable[[str, int, int], None]
 MAX_GROWTH = 0.1

@@ -10,13 +10,10 @@ from typing import Any
 
 from ..ir.graph import Model
 from ..passes.manager import PassRecord, RunRecord
-from .compare import OutputCheck
-from .document import Document, Table, Text, bytes_text, time_text
+from .document import SCHEMA, Document, Table, Text, bytes_text, plain_data, time_text
 from .measuring import Measured
-from .validate import Validation
+from .validation import Validation
 
-SCHEMA = 1
-"""Version of the JSON form; grows when a key changes its meaning or goes."""
 KEPT, CLEANED, ORIGINAL, UNCHANGED = "kept", "clean-only", "original", "unchanged"
 
 
@@ -57,8 +54,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that JSON lacks become strings."""
         plain: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
-        plain["validation"]["bound"] = self.validation.bound
-        return _json(plain)
+        plain["validation"] = self.validation.to_dict()
+        return plain_data(plain)
 
     def document(self) -> Document:
         """What is printed."""
@@ -91,16 +88,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "checkout" if name == "planish" else "missing"
     return found
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _json(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_json(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    return value
 
 
 # -- the document
@@ -139,7 +126,7 @@ def _document(r: Report) -> Iterator[Text | Table]:
             [_pass_row(p) for p in r.passes],
         )
     yield Text("")
-    yield from _validation(r.validation)
+    yield from r.validation.document()
     yield Text(f"measured: {r.measured.sentence}")
     for note in dict.fromkeys(r.notes):
         yield Text(f"note: {note}", "dim")
@@ -170,37 +157,3 @@ def _pass_row(p: PassRecord) -> tuple[str, ...]:
     hits = sorted(p.hits.items(), key=lambda item: (-item[1], item[0]))
     rules = ", ".join(f"{name.split('/')[-1]} {count}" for name, count in hits[:4]) + (", ..." if len(hits) > 4 else "")
     return (p.name, str(p.changes), f"{p.nodes_before} -> {p.nodes_after}", time_text(p.seconds * 1e6), rules)
-
-
-def _validation(v: Validation) -> Iterator[Text | Table]:
-    if v.method == "none":
-        yield Text("NOT validated: nothing was checked, as asked for", "red")
-        return
-    if v.method == "structure":
-        why = f" because {v.because}" if v.because else ", as asked for"
-        verdict = "sound" if v.equivalent else "NOT equivalent"
-        yield Text(f"validated: structure only{why}; {verdict}", "red" if v.because or not v.equivalent else "yellow")
-    else:
-        verdict = "equivalent" if v.equivalent else "NOT equivalent"
-        yield Text(f"validated: {verdict} on {v.samples} of {v.origin}", "green" if v.equivalent else "red")
-        yield Text(f"  against {v.reference}")
-        yield Text(f"  bound: {v.bound}")
-        rows = [
-            row
-            for label, checks in (("as written", v.outputs), ("runtime-optimized", v.optimized_outputs))
-            for row in _check_rows(label, checks)
-        ]
-        columns = ("output", "run", "result", "max error>", "of scale>", "of bound>")
-        yield Table("", columns, list(rows))
-    for problem in v.problems:
-        yield Text(f"  different: {problem}", "red")
-    for warning in v.warnings:
-        yield Text(f"  warning: {warning}", "yellow")
-
-
-def _check_rows(label: str, checks: list[OutputCheck]) -> Iterator[tuple[str, ...]]:
-    for c in checks[:12]:
-        share = f"{c.used:.1%}" if c.used < 100 else ">100x"
-        yield (c.output, label, c.status, f"{c.error:.2g}", f"{c.relative:.2g}", share)
-    if len(checks) > 12:
-        yield ("...", label, f"{len(checks) - 12} more", "", "", "")

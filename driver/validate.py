@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,57 +22,15 @@ from ..ir.onnx_reader import read_model
 from ..ir.types import TensorType, type_text
 from ..ir.verify import verify
 from ..passes.core import Numbers
-from .compare import DIFFERENT, EQUAL, FLOOR, NOISE, UNSTABLE, OutputCheck
+from .compare import DIFFERENT, EQUAL, UNSTABLE, OutputCheck
 from .generate import generate_samples
 from .reference import Reference, Runnable
 from .samples import Samples, Source, load_samples
+from .validation import Validation
 
-LEVELS = ("none", "structure", "final", "each-pass")
 AnyModel: TypeAlias = "Model | bytes | str | os.PathLike[str]"
 Progress: TypeAlias = Callable[[str, int, int], None]
 MIN_SAMPLES = 2
-
-
-@dataclass
-class Validation:
-    """What was compared, by which bounds, and what came out."""
-
-    level: str
-    """What was asked for: one of ``LEVELS``."""
-    method: str = "none"
-    """What was done: ``none``, ``structure`` or ``numeric``."""
-    equivalent: bool | None = None
-    """``None`` where nothing was checked."""
-    because: str = ""
-    """Why less was done than asked for."""
-    contract: str = Numbers.EXACT.value
-    """The weakest promise of the passes that changed something."""
-    reference: str = ""
-    samples: int = 0
-    origin: str = ""
-    ranges: dict[str, str] = field(default_factory=dict[str, str])
-    tolerance: float = 0.0
-    outputs: list[OutputCheck] = field(default_factory=list[OutputCheck])
-    """The optimized model as written."""
-    optimized_outputs: list[OutputCheck] = field(default_factory=list[OutputCheck])
-    """The optimized model under the runtime's own optimizer."""
-    problems: list[str] = field(default_factory=list[str])
-    """What makes the two different."""
-    warnings: list[str] = field(default_factory=list[str])
-
-    @property
-    def short(self) -> bool:
-        """Whether less was proved than was asked for."""
-        return self.level in ("final", "each-pass") and self.method != "numeric"
-
-    @property
-    def bound(self) -> str:
-        """The bound as a sentence."""
-        extra = f" + {self.tolerance:g} x scale (allowed)" if self.tolerance else ""
-        return (
-            f"integers, booleans and strings equal; floats within {FLOOR:g} eps x scale of the element's slice"
-            f" + {NOISE:g} x measured rounding noise{extra}; NaN and infinities in the same places"
-        )
 
 
 def as_model(model: AnyModel) -> tuple[Model, Runnable]:

@@ -1,0 +1,98 @@
+"""Replays a reproducer: the text file that is written when a pass fails or a result differs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..backends.ort.backend import Executor
+from ..ir.clone import clone_model
+from ..ir.errors import PlanishError, UsageError
+from ..ir.text.parser import parse_model
+from ..passes.core import Context, Fuel
+from ..passes.instruments import VerifyEach
+from ..passes.manager import Pipeline
+from ..passes.target import get_target
+from .document import SCHEMA, Document, Text
+from .validate import check_numbers, make_reference, make_samples
+
+
+@dataclass
+class Replay:
+    """What came of it."""
+
+    pipeline: str
+    reproduced: bool
+    """Whether it still fails."""
+    expected: str
+    """The first line of the error that was recorded."""
+    error: str = ""
+    """The error of this run."""
+    changes: int = 0
+    header: dict[str, str] = field(default_factory=dict[str, str])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def document(self) -> Document:
+        verdict = "it still fails" if self.reproduced else "it does not fail any more"
+        document: Document = [Text(f"{self.pipeline}: {verdict} ({self.changes} changes)", "bold")]
+        document.append(Text(f"recorded: {self.expected}"))
+        document.append(Text(self.error or "this run: no error", "red" if self.error else "green"))
+        return document
+
+
+def replay(path: str | os.PathLike[str]) -> Replay:
+    """Runs the pipeline of a reproducer on its model, verifies, and compares outputs where the runtime can.
+
+    Raises ``UsageError`` for a file that is no reproducer and ``TextError`` for one that does not parse.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", where="run", help="give a file repro-....ir") from None
+    header = _header(text)
+    if "pipeline" not in header:
+        raise UsageError(
+            f"{path} is no reproducer: it does not start with `// pipeline: ...`", where="run", help="see --repro-dir"
+        )
+    original = parse_model(text)
+    model = clone_model(original)
+    found = Replay(header["pipeline"], False, header.get("error", ""), header=header)
+    try:
+        ctx = _context(header)
+        found.changes = Pipeline(header["pipeline"]).run(model, ctx, [VerifyEach()]).changes
+        reference = make_reference(original)
+        if not isinstance(reference, str):
+            samples = make_samples(None, original, reference, seed=ctx.seed)
+            checked = check_numbers(reference, model, samples)
+            found.error = "; ".join(checked.problems)
+    except PlanishError as error:
+        found.error = str(error)
+    found.reproduced = bool(found.error)
+    return found
+
+
+def _header(text: str) -> dict[str, str]:
+    header: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.startswith("// "):
+            break
+        key, _, value = line[3:].partition(":")
+        header[key.strip()] = value.strip()
+    return header
+
+
+def _context(header: dict[str, str]) -> Context:
+    target, fuel = header.get("target", "-"), header.get("fuel", "")
+    disabled = frozenset(filter(None, header.get("disabled", "").split(",")))
+    return Context(
+        target=get_target(target) if target != "-" else None,
+        executor=Executor(),
+        seed=int(header.get("seed") or 0),
+        fuel=Fuel(int(fuel) if fuel else None),
+        disabled=disabled,
+    )

@@ -1,0 +1,97 @@
+"""The verdict of a comparison of two models, as data and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..passes.core import Numbers
+from .compare import FLOOR, NOISE, OutputCheck
+from .document import SCHEMA, Document, Table, Text, plain_data
+
+LEVELS = ("none", "structure", "final", "each-pass")
+
+
+@dataclass
+class Validation:
+    """What was compared, by which bounds, and what came out."""
+
+    level: str
+    """What was asked for: one of ``LEVELS``."""
+    method: str = "none"
+    """What was done: ``none``, ``structure`` or ``numeric``."""
+    equivalent: bool | None = None
+    """``None`` where nothing was checked."""
+    because: str = ""
+    """Why less was done than asked for."""
+    contract: str = Numbers.EXACT.value
+    """The weakest promise of the passes that changed something."""
+    reference: str = ""
+    samples: int = 0
+    origin: str = ""
+    ranges: dict[str, str] = field(default_factory=dict[str, str])
+    tolerance: float = 0.0
+    outputs: list[OutputCheck] = field(default_factory=list[OutputCheck])
+    """The optimized model as written."""
+    optimized_outputs: list[OutputCheck] = field(default_factory=list[OutputCheck])
+    """The optimized model under the runtime's own optimizer."""
+    problems: list[str] = field(default_factory=list[str])
+    """What makes the two different."""
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def short(self) -> bool:
+        """Whether less was proved than was asked for."""
+        return self.level in ("final", "each-pass") and self.method != "numeric"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return plain_data({"schema": SCHEMA, **asdict(self), "bound": self.bound})
+
+    @property
+    def bound(self) -> str:
+        """The bound as a sentence."""
+        extra = f" + {self.tolerance:g} x scale (allowed)" if self.tolerance else ""
+        return (
+            f"integers, booleans and strings equal; floats within {FLOOR:g} eps x scale of the element's slice"
+            f" + {NOISE:g} x measured rounding noise{extra}; NaN and infinities in the same places"
+        )
+
+    def document(self) -> Document:
+        """What is printed."""
+        return list(_parts(self))
+
+
+def _parts(v: Validation) -> Iterator[Text | Table]:
+    if v.method == "none":
+        yield Text("NOT validated: nothing was checked, as asked for", "red")
+        return
+    if v.method == "structure":
+        why = f" because {v.because}" if v.because else ", as asked for"
+        verdict = "sound" if v.equivalent else "NOT equivalent"
+        yield Text(f"validated: structure only{why}; {verdict}", "red" if v.because or not v.equivalent else "yellow")
+    else:
+        verdict = "equivalent" if v.equivalent else "NOT equivalent"
+        yield Text(f"validated: {verdict} on {v.samples} of {v.origin}", "green" if v.equivalent else "red")
+        yield Text(f"  against {v.reference}")
+        yield Text(f"  bound: {v.bound}")
+        rows = [
+            row
+            for label, checks in (("as written", v.outputs), ("runtime-optimized", v.optimized_outputs))
+            for row in _check_rows(label, checks)
+        ]
+        columns = ("output", "run", "result", "max error>", "of scale>", "of bound>")
+        yield Table("", columns, list(rows))
+    for problem in v.problems:
+        yield Text(f"  different: {problem}", "red")
+    for warning in v.warnings:
+        yield Text(f"  warning: {warning}", "yellow")
+
+
+def _check_rows(label: str, checks: list[OutputCheck]) -> Iterator[tuple[str, ...]]:
+    for c in checks[:12]:
+        share = f"{c.used:.1%}" if c.used < 100 else ">100x"
+        yield (c.output, label, c.status, f"{c.error:.2g}", f"{c.relative:.2g}", share)
+    if len(checks) > 12:
+        yield ("...", label, f"{len(checks) - 12} more", "", "", "")
