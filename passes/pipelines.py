@@ -13,4 +13,9 @@ PIPELINES: dict[str, str] = {
         f"inline-functions,({_CLEAN_RULES},merge-constants,eliminate-common-subexpressions,"
         "eliminate-dead-code)*"
     ),
+    # Recognizers first: a constant folded into weights is no longer part of a spelled-out activation.
+    "fuse": (
+        "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm,fuse-softplus),"
+        "(fold-pad,fold-batchnorm,fold-scale-shift)"
+    ),
 }

@@ -14,8 +14,9 @@ only where every output sees every weight, that is without padding:
 nothing else; a constant that varies along the channel axis only and does not change the shape of the other operand.
 A product gets a bias if it has none; a MatMul keeps the Add behind it as its bias.
 **Leaves** constants along other axes or of a higher rank, ``constant / y``, division by zero, operands that are not
-constants, a shift in front of padding, of ConvTranspose or of MatMul, integer arithmetic, a weight that others use too
-when a copy takes more than ``max_shared_bytes``, a result outside its type's normal range.
+constants, a shift in front of padding, of ConvTranspose or of MatMul, the last node of a spelled-out Gelu or norm (the
+runtime would no longer recognize it), integer arithmetic, a weight that others use too when a copy takes more than
+``max_shared_bytes``, a result outside its type's normal range.
 **Numbers** reassociates; computed in float64, rounded once.
 """
 
@@ -39,6 +40,7 @@ from ..shared.linear import (
     linear_at,
     linear_of,
 )
+from ..shared.protected import require_not_part
 
 _MAPS = ("Add", "Sub", "Mul", "Div", "Neg")
 
@@ -89,6 +91,7 @@ class InFront(NodeRule):
         operand, x = _variable(before)
         linear = linear_of(node)
         affine = _affine_in_front(before, operand, x, input_axis(linear), input_channels(linear))
+        require_not_part(before)
         return absorb_before(r, linear, x, affine, self.limit)
 
 
