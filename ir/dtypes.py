@@ -1,4 +1,4 @@
-"""Element types: all of ONNX's (IR version 13), with their storage in numpy.
+"""Element types: all of ONNX's (IR version 14), with their storage in numpy.
 
 Source: ``TensorProto.DataType`` in onnx 1.23. The names are the ones of the textual form. Types
 narrower than a byte are unpacked in numpy (one element per byte, ``ml_dtypes``) and packed in files,
@@ -43,6 +43,8 @@ class DType(Enum):
     F8E8M0 = ("f8e8m0", 24, 8, "float8_e8m0fnu", "float")
     U2 = ("u2", 25, 2, "uint2", "uint")
     I2 = ("i2", 26, 2, "int2", "int")
+    F6E2M3 = ("f6e2m3", 27, 6, "float6_e2m3fn", "float")
+    F6E3M2 = ("f6e3m2", 28, 6, "float6_e3m2fn", "float")
 
     # Members are singletons; identity hashing is what the many dictionaries keyed by dtype want.
     __hash__ = object.__hash__
@@ -118,6 +120,9 @@ def unpack(raw: bytes | memoryview, dtype: DType, count: int) -> np.ndarray[Any,
     if not dtype.is_packed:
         return np.frombuffer(raw, dtype.numpy)
     packed = np.frombuffer(raw, np.uint8)
+    if 8 % dtype.bits:
+        bits = np.unpackbits(packed, bitorder="little", count=count * dtype.bits).reshape(count, dtype.bits)
+        return np.packbits(bits, axis=1, bitorder="little").reshape(-1).view(dtype.numpy)
     per_byte = 8 // dtype.bits
     mask = (1 << dtype.bits) - 1
     fields = np.empty((packed.size, per_byte), np.uint8)
@@ -141,6 +146,9 @@ def pack(array: np.ndarray[Any, Any], dtype: DType) -> bytes:
     per_byte = 8 // dtype.bits
     fields = flat.astype(np.int8).view(np.uint8) if dtype.kind in ("int", "uint") else flat.view(np.uint8)
     fields = fields & mask
+    if 8 % dtype.bits:
+        bits = np.unpackbits(fields[:, None], axis=1, bitorder="little", count=dtype.bits)
+        return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
     padded = np.zeros(-(-fields.size // per_byte) * per_byte, np.uint8)
     padded[: fields.size] = fields
     packed = np.zeros(padded.size // per_byte, np.uint8)

@@ -122,7 +122,7 @@ def reproducer_text(model: Model, pipeline: str, ctx: Context, error: PlanishErr
         f"// versions: planish {_version(version)}, onnx {version('onnx')}, python {platform.python_version()}",
         f"// error: {first}",
     ]
-    return "\n".join(head) + "\n" + print_model(model, resources="inline") + "\n"
+    return "\n".join(head) + "\n" + print_model(model, resources="inline", explicit=True) + "\n"
 
 
 def _version(version: Callable[[str], str]) -> str:

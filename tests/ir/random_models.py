@@ -49,8 +49,8 @@ def bits(rng: random.Random, dtype: DType, shape: tuple[int, ...]) -> np.ndarray
         values = [rng.choice((low, high, rng.randint(low, high))) for _ in range(count)]
         return np.array(values, np.uint64 if dtype.kind == "uint" else np.int64).astype(dtype.numpy).reshape(shape)
     raw = bytearray(rng.randbytes(count * dtype.numpy.itemsize))
-    if dtype is DType.F4E2M1:
-        raw = bytearray(b & 15 for b in raw)
+    if dtype.is_packed:
+        raw = bytearray(b & ((1 << dtype.bits) - 1) for b in raw)
     return np.frombuffer(bytes(raw), dtype.numpy).reshape(shape)
 
 
