@@ -292,7 +292,19 @@ def broadcast_dim(node: Node, a: Dim, b: Dim) -> Dim:
     if a_whole and b_whole:
         fail(node, f"extents {a} and {b} do not broadcast, expected equal ones or 1")
     # An extent other than 1 stands whatever the other is: the run fails otherwise.
-    return a if a_whole else b if b_whole else None
+    if a_whole or b_whole:
+        return a if a_whole else b
+    return a if _is_clipped(b, a) else b if _is_clipped(a, b) else None
+
+
+def _is_clipped(d: Dim, whole: Dim) -> bool:
+    """Whether ``d`` is ``min(whole, n)`` with an integer n above 0: where the two differ they do not broadcast, unless
+    ``d`` is 1."""
+    factors = d.terms[0][0] if isinstance(d, SymDim) and len(d.terms) == 1 and d.terms[0][1] == 1 else ()
+    if len(factors) != 1 or isinstance(factors[0], str) or factors[0].function != "min" or whole is None:
+        return False
+    sides = (factors[0].a, factors[0].b)
+    return any(x == whole and type(n) is int and n > 0 for x, n in (sides, sides[::-1]))
 
 
 def broadcast(node: Node, a: Shape | None, b: Shape | None) -> Shape | None:

@@ -101,7 +101,7 @@ ROWS = [
     ("DynamicQuantizeLinear", ["f32[N,3]"], {"_outputs": 3}, "u8[N,3]"),
     ("DepthToSpace", ["f32[N,8,H,W]"], {"blocksize": 2}, "f32[N,2,2*H,2*W]"),
     ("SpaceToDepth", ["f32[N,2,4,6]"], {"blocksize": 2}, "f32[N,8,2,3]"),
-    ("Resize", ["f32[N,3,H,W]", None, np.float32([1, 1, 2, 0.5])], {}, "f32[N,3,2*H,floordiv(W, 2)]"),
+    ("Resize", ["f32[N,3,H,W]", None, np.array([1, 1, 2, 0.5], np.float32)], {}, "f32[N,3,2*H,floordiv(W, 2)]"),
     ("Resize", ["f32[N,3,H,W]", None, None, (1, 3, 8, 9)], {}, "f32[1,3,8,9]"),
     ("Dropout", ["f32[N]"], {"_outputs": 2}, "f32[N]"),
     ("Attention", ["f32[N,L,64]", "f32[N,S,32]", "f32[N,S,32]"], {"q_num_heads": 4, "kv_num_heads": 2}, "f32[N,L,64]"),
@@ -449,3 +449,17 @@ def test_shape_arithmetic_agrees_with_integers(ops: list[str], data: Any) -> Non
         if value.known is None:
             return
         assert evaluate(value.known[0], sizes) == actual
+
+
+def test_broadcast_of_a_clipped_extent() -> None:
+    """A slice of at most 512 positions, added to a sequence: where the extents differ the run fails."""
+    b = Builder()
+    x, table, end = (
+        b.input("x", DType.F32, ("S", 4)),
+        b.input("t", DType.F32, (512, 4)),
+        b.input("n", DType.F32, ("S",)),
+    )
+    rows = b.Slice(table, b.const([0]), b.Shape(end), b.const([0]))
+    assert str(rows.type) == "f32[min(512, S),4]"
+    assert str(b.Add(x, rows).type) == "f32[S,4]"
+    assert str(b.Add(rows, x).type) == "f32[S,4]"
