@@ -65,15 +65,20 @@ class ReshapeTarget(NodeRule):
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         wanted, x = computed(node, 1), node.inputs[0]
-        if x is None or node.version < 5 or node.attr("allowzero", 0):
-            raise NoMatch("allowzero is 1")
+        if x is None or node.version < 5:
+            raise NoMatch(f"the target is an attribute at opset {node.version}")
         assert wanted.known is not None
-        source = x.shape
-        if any(isinstance(d, int) and d <= 0 for d in wanted.known):
+        known = list(wanted.known)
+        shape = node.output.shape
+        if shape is not None and len(shape) == len(known):
+            known = [d if k == -1 else k for k, d in zip(known, shape, strict=True)]
+        if any(isinstance(d, int) and d <= 0 for d in known):
             raise NoMatch(f"the target {list(wanted.known)} has 0 or -1")
-        target = reshape_target(source, wanted.known, nonempty=self.nonempty)
+        target = reshape_target(x.shape, known, nonempty=self.nonempty)
         if target is None:
-            raise NoMatch(f"no constant target says {list(wanted.known)} for an operand {x.type}")
+            raise NoMatch(f"no constant target says {known} for an operand {x.type}")
+        if node.attr("allowzero", 0):
+            r.set_attr(node, "allowzero", None)  # zeros in the new target copy extents
         r.set_input(node, 1, r.const(constant_of(target)))
         return MODIFIED
 
