@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 
 from ..constants import Constant
 from ..dims import Dim, add, call, floordiv, mul, product, sub
@@ -73,13 +74,18 @@ def cast(node: Node) -> Elements:
 
 
 def _pairs(node: Node, apply: Callable[[Dim, Dim], Dim]) -> Elements:
-    a, b = elements(node, 0), elements(node, 1)
-    if a is None or b is None:
+    rows = _aligned([elements(node, 0), elements(node, 1)])
+    return None if rows is None else tuple([apply(x, y) for x, y in rows])
+
+
+def _aligned(operands: list[Elements]) -> list[tuple[Dim, ...]] | None:
+    """The operands' elements side by side, single ones repeated; ``None`` where one operand is not known."""
+    known = [x for x in operands if x is not None]
+    lengths = {len(x) for x in known} - {1}
+    if len(known) != len(operands) or len(lengths) > 1:
         return None
-    if len(a) != len(b):
-        # One element broadcasts against many.
-        a, b = (a * len(b) if len(a) == 1 else a), (b * len(a) if len(b) == 1 else b)
-    return tuple([apply(x, y) for x, y in zip(a, b, strict=True)])
+    size = lengths.pop() if lengths else 1
+    return list(zip(*(x * size if len(x) == 1 else x for x in known), strict=True))
 
 
 @contents("Add")
@@ -133,16 +139,9 @@ def mod_elements(node: Node) -> Elements:
 
 @contents("Min", "Max")
 def extreme(node: Node) -> Elements:
-    operands = [elements(node, i) for i in range(len(node.inputs))]
-    found = operands[0]
+    rows = _aligned([elements(node, i) for i in range(len(node.inputs))])
     function = node.op.lower()
-    for other in operands[1:]:
-        if found is None or other is None:
-            return None
-        size = max(len(found), len(other))
-        a, b = (x * size if len(x) == 1 else x for x in (found, other))
-        found = tuple([_extreme(function, x, y) for x, y in zip(a, b, strict=True)])
-    return found
+    return None if rows is None else tuple([reduce(partial(_extreme, function), row) for row in rows])
 
 
 def _extreme(function: str, a: Dim, b: Dim) -> Dim:
@@ -221,13 +220,8 @@ def logic(node: Node) -> Elements:
 
 @contents("Where")
 def where(node: Node) -> Elements:
-    operands = [elements(node, i) for i in range(3)]
-    if any(x is None for x in operands):
-        return None
-    known = [x for x in operands if x is not None]
-    size = max(map(len, known))
-    condition, a, b = (x * size if len(x) == 1 else x for x in known)
-    return tuple([_chosen(c, x, y) for c, x, y in zip(condition, a, b, strict=True)])
+    rows = _aligned([elements(node, i) for i in range(3)])
+    return None if rows is None else tuple([_chosen(*row) for row in rows])
 
 
 def _chosen(condition: Dim, a: Dim, b: Dim) -> Dim:
@@ -330,21 +324,21 @@ def range_elements(node: Node) -> Elements:
     if any(b is None or len(b) != 1 for b in bounds):
         return None
     start, limit, delta = (b[0] for b in bounds if b is not None)
-    found = range(start, limit, delta) if delta else ()
-    return tuple(found) if len(found) <= MAX_ELEMENTS else None
+    if not delta or -((start - limit) // delta) > MAX_ELEMENTS:
+        return None
+    return tuple(range(start, limit, delta))
 
 
 @contents("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
-def reduce(node: Node) -> Elements:
+def reduction(node: Node) -> Elements:
     data = elements(node, 0)
     if data is None or not data or not _reduces(node):
         return None
     if node.op == "ReduceProd":
         return (product(data),)
-    total = data[0]
-    for d in data[1:]:
-        total = add(total, d) if node.op == "ReduceSum" else _extreme(node.op[6:].lower(), total, d)
-    return (total,)
+    if node.op == "ReduceSum":
+        return (reduce(add, data),)
+    return (reduce(partial(_extreme, node.op[6:].lower()), data),)
 
 
 def _reduces(node: Node) -> bool:

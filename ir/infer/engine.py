@@ -16,6 +16,7 @@ from ..dims import Dim
 from ..dtypes import DType
 from ..errors import ModelError
 from ..graph import Graph, Model, Node, Value
+from ..schema import schema
 from ..types import TensorType, Type
 from .calls import Calls
 from .contrib import by_constraint
@@ -134,10 +135,9 @@ class Inference:
                 changed = _set_elements(node, known) or changed
         except ModelError as error:
             return self._failed(node, error)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             # Rules take operators as their schemas describe them; a node that is not so ends up here.
-            text = f"malformed node: {type(error).__name__}: {error}; expected operands and attributes as in the schema"
-            return self._failed(node, mismatch(node, text), error)
+            return self._failed(node, mismatch(node, _malformed(node, error)), error)
         if self.errors:
             self.errors.pop(node, None)
         return changed
@@ -173,6 +173,19 @@ class Inference:
             raise error from cause
         self.errors[node] = error
         return changed
+
+
+def _malformed(node: Node, error: Exception) -> str:
+    """What about the node is not as its schema says, else what went wrong in the rule."""
+    found = schema(node.domain, node.op, node.version)
+    if found is not None:
+        count = len(node.inputs)
+        if not found.min_inputs <= count <= found.max_inputs:
+            return f"malformed node: {count} operands, expected {found.min_inputs} to {found.max_inputs}"
+        missing = [a.name for a in found.attrs.values() if a.required and a.name not in node.attrs]
+        if missing:
+            return f"malformed node: attribute {missing[0]} is missing"
+    return f"malformed node: {type(error).__name__}: {error}; expected operands and attributes as in the schema"
 
 
 def _by_schema(node: Node) -> Types:

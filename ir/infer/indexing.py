@@ -258,7 +258,7 @@ def _range_length(node: Node) -> Dim:
     if all(b is not None and len(b) == 1 for b in bounds):
         start, limit, delta = (b[0] for b in bounds if b is not None)
         if type(start) is int and type(limit) is int and type(delta) is int:
-            return len(range(start, limit, delta)) if delta else None
+            return max(0, -((start - limit) // delta)) if delta else None
         span = sub(limit, start)
         if type(delta) is not int or delta < 1 or not isinstance(span, SymDim):
             return None

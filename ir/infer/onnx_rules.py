@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..constants import ArrayConstant, Constant
 from ..dims import Dim, SymDim
+from ..errors import ModelError
 from ..graph import Attr, Graph, Node, Value
 from ..onnx_proto import attr_to_proto, tensor_to_proto, type_from_proto, type_to_proto
 from ..schema import STANDARD
@@ -128,7 +129,10 @@ def _ask(node: Node, schema: OpSchema, version: int) -> Types:
         if constant is not None:
             data[name] = tensor_to_proto(constant, name)
     proto.output.extend([f"o{i}" for i in range(len(node.outputs))])
-    proto.attribute.extend([attr_to_proto(name, attr) for name, attr in node.attrs.items()])
+    try:
+        proto.attribute.extend([attr_to_proto(name, attr) for name, attr in node.attrs.items()])
+    except ModelError as error:
+        raise mismatch(node, error.message) from error
     imports = [onnx.OperatorSetIdProto(domain=node.domain, version=version)]
     try:
         found = infer_node_outputs(schema, proto, types, data, opset_imports=imports, ir_version=10)

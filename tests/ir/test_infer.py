@@ -428,9 +428,10 @@ def test_shape_arithmetic_agrees_with_integers(ops: list[str], data: Any) -> Non
     sizes = {"A": data.draw(st.integers(0, 9)), "B": data.draw(st.integers(0, 9))}
     shape = b.Shape(b.input("x", F32, ("A", "B", 3)))
     value = b.Gather(shape, np.int64(data.draw(st.integers(0, 2))))
-    actual = evaluate(value.known[0], sizes)
+    actual: Any = evaluate(value.known[0], sizes)
+    right: Any
     for op in ops:
-        other = b.Gather(shape, np.int64(data.draw(st.integers(0, 2))))
+        other: Any = b.Gather(shape, np.int64(data.draw(st.integers(0, 2))))
         if data.draw(st.booleans()):
             other = b.const(np.int64(data.draw(st.integers(-4, 4))))
         right = int(other.numpy()) if other.data is not None else evaluate(other.known[0], sizes)
