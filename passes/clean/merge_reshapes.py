@@ -99,12 +99,12 @@ class LastShape(NodeRule):
         if inner is None:
             raise NoMatch("the operand is not computed by Reshape, Flatten, Squeeze or Unsqueeze")
         x = source_of(inner)
-        target = self._own_target(node)
-        if target is None:
-            shape = node.output.shape
-            if shape is None:
-                raise NoMatch("the rank of the result is unknown")
-            target = reshape_target(x.shape, shape, nonempty=self._fails_when_empty(node))
+        if self._own_target(node) is not None:
+            return r.Reshape(x, node.inputs[1])
+        shape = node.output.shape
+        if shape is None:
+            raise NoMatch("the rank of the result is unknown")
+        target = reshape_target(x.shape, shape, nonempty=self._fails_when_empty(node))
         if target is None or (node.version < 5 and min(target, default=1) < 1):
             raise NoMatch(f"no constant target says {node.output.type} for an operand {x.type}")
         return emit_reshape(r, x, target, node)

@@ -4,15 +4,16 @@ Operators that return an operand unchanged go, each under its own exact conditio
 inference; Cast to the type that is there; Reshape, Expand, Tile, Pad, Slice, Transpose, Concat, Split,
 Squeeze, Unsqueeze, Flatten and Resize that move nothing; ``x*1``, ``x/1``, ``x-0``, ``x**1``, ``x and
 true``, ``x or false``, ``x xor false``; Sum, Mean, Max, Min of one operand; Clip of integers without
-bounds; Where with a constant condition; ``-(-x)``, ``not not x``; ``f(f(x)) = f(x)`` for Relu, Abs, Ceil, Floor, Round, Sign.
+bounds; Where with a constant condition; ``-(-x)``, ``not not x``; ``f(f(x)) = f(x)`` for Relu, Abs, Ceil,
+Floor, Round, Sign.
 
 **Why**    exporters leave them in; each costs a kernel call and, most of them, a copy.
 **Needs**  that the result has the operand's shape for every value of the symbols, or that the operator
            cannot change it; constants that a caller may override do not count as constants.
 **Leaves** ``x + 0.0`` for floats, which turns -0.0 into +0.0 (``x + -0.0`` goes; with the option
            ``signed-zeros=false`` both go); numbers near zero or one; Clip of floats, which without bounds
-           clips infinities to the largest finite number; Dropout in training mode or with a used mask; QuantizeLinear and
-           DequantizeLinear, whose rounding is the point.
+           clips infinities to the largest finite number; Dropout in training mode or with a used mask;
+           QuantizeLinear and DequantizeLinear, whose rounding is the point.
 **Numbers** exact; with ``signed-zeros=false`` zeros may change sign.
 **Source** ONNX operator specifications, versions 1 to 26; LLVM's rule for ``fadd x, +0.0`` (needs ``nsz``).
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,11 @@ def _erf(x: Array) -> Array:
     return np.vectorize(math.erf, otypes=[np.float64])(x) if x.size else x
 
 
-for _op, _function in {
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+_UNARY: dict[str, Any] = {
     "Exp": np.exp,
     "Log": np.log,
     "Sin": np.sin,
@@ -174,13 +179,14 @@ for _op, _function in {
     "Acos": np.arccos,
     "Atan": np.arctan,
     "Erf": _erf,
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Sigmoid": _sigmoid,
     "Sqrt": np.sqrt,
     "Floor": np.floor,
     "Ceil": np.ceil,
     "Round": np.rint,
-}.items():
-    _register_unary(_op, _function)
+}
+for _op in _UNARY:
+    _register_unary(_op, _UNARY[_op])
 
 
 @kernel("Reciprocal")
@@ -234,7 +240,7 @@ def cast(node: Node, operands: Operands) -> list[Array]:
     source = from_numpy(x.dtype)
     if to is source:
         return [x]
-    if to not in _PLAIN or source not in _PLAIN or to is None:
+    if to is None or to not in _PLAIN or source not in _PLAIN:
         raise NoKernel(f"no cast from {source.text} to {to.text if to else '?'}")
     if to is DType.BOOL:
         return [x.astype(np.float32) != 0 if source in (DType.F16, DType.BF16) else x != 0]
@@ -280,7 +286,7 @@ def reduce(node: Node, operands: Operands) -> list[Array]:
         return [np.asarray((np.max if node.op == "ReduceMax" else np.min)(x, axis=axes, keepdims=keep))]
     function: Any = {"ReduceSum": np.sum, "ReduceMean": np.mean, "ReduceProd": np.prod}[node.op]
     if _is_float(x):
-        return [_in_float64(lambda v: function(v, axis=axes, keepdims=keep), x)]
+        return [_in_float64(partial(function, axis=axes, keepdims=keep), x)]
     if node.op == "ReduceMean" or from_numpy(x.dtype) not in _PLAIN:
         raise NoKernel(f"no {node.op} of {x.dtype}")
     return [np.asarray(function(x, axis=axes, keepdims=keep, dtype=x.dtype))]
@@ -292,7 +298,7 @@ def cumsum(node: Node, operands: Operands) -> list[Array]:
     if node.attr("exclusive", 0) or node.attr("reverse", 0) or not -x.ndim <= axis < x.ndim:
         raise NoKernel("exclusive or reverse")
     if _is_float(x):
-        return [_in_float64(lambda v: np.cumsum(v, axis), x)]
+        return [_in_float64(partial(np.cumsum, axis=axis), x)]
     return [np.cumsum(x, axis, dtype=x.dtype)]
 
 

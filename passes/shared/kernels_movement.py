@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from ...ir.constants import Constant
 from ...ir.dims import is_static
 from ...ir.graph import Node
 from .kernels import Array, NoKernel, Operands, axis_attr, ints, kernel, optional, present
@@ -45,7 +47,7 @@ def split(node: Node, operands: Operands) -> list[Array]:
     x = present(operands, 0)
     axis = axis_attr(node, x.ndim, 0)
     sizes = int_list(node, "split", 1) if has_list(node, "split", 1) else _even_parts(node, x.shape[axis])
-    if sizes is None or sum(sizes) != x.shape[axis] or len(sizes) != len(node.outputs):
+    if sizes is None or sum(sizes) != x.shape[axis] or len(sizes) != len(node.outputs) or 0 in sizes:
         raise NoKernel(f"split {sizes} does not fit extent {x.shape[axis]}")
     return np.split(x, np.cumsum(sizes[:-1]), axis)
 
@@ -177,7 +179,7 @@ def where(node: Node, operands: Operands) -> list[Array]:
 @kernel("ConstantOfShape")
 def constant_of_shape(node: Node, operands: Operands) -> list[Array]:
     value = node.attrs.get("value")
-    item = np.zeros((), np.float32) if value is None else value.numpy().reshape(-1)[0]  # type: ignore[union-attr]
+    item: Any = value.numpy().reshape(-1)[0] if isinstance(value, Constant) else np.zeros((), np.float32)
     return [np.broadcast_to(item, ints(operands, 0) or ())]
 
 

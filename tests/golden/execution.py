@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from planish.ir.dims import Dim, SymDim, evaluate
 from planish.ir.dtypes import DType
 from planish.ir.graph import Model, Value
@@ -46,7 +47,7 @@ class Runner:
         self.names = [o.name for o in self.session.get_outputs()]
 
     def __call__(self, feeds: Feeds) -> list[Any]:
-        return self.session.run(None, feeds)
+        return list(self.session.run(None, feeds))
 
 
 def symbols_of(model: Model) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from planish.ir.graph import Model
 from planish.ir.text.parser import parse_model
 from planish.ir.text.printer import print_model
