@@ -153,6 +153,7 @@ def inspect(
     model: ModelFile,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="check every invariant")] = True,
     text: Annotated[bool, typer.Option("--text", help="print the graph itself")] = False,
+    dim: Dims = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in MODEL and whether it is sound."""
@@ -163,7 +164,7 @@ def inspect(
 
         sys.stdout.write(f"{read_model(model)}\n")
         return
-    found = run(model, verify=verify)
+    found = run(model, verify=verify, dims=_dims(dim))
     _print(found, as_json)
     if found.problems:
         raise typer.Exit(FAILED)

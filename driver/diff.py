@@ -51,7 +51,7 @@ def diff(a: AnyModel, b: AnyModel, *, text: bool = False) -> Difference:
     for op in sorted({*counts[0], *counts[1]}):
         if counts[0][op] != counts[1][op]:
             found.ops[op] = (counts[0][op], counts[1][op])
-    _match(found, _structure(left), _structure(right))
+    _match(found, _Signed(left), _Signed(right))
     if text:
         lines = difflib.unified_diff(str(left).splitlines(), str(right).splitlines(), "a", "b", lineterm="")
         found.text = list(lines)
@@ -62,57 +62,70 @@ def _op(node: Node) -> str:
     return f"{node.domain}:{node.op}" if node.domain else node.op
 
 
-def _match(found: Difference, left: dict[Node, str], right: dict[Node, str]) -> None:
-    """First by structure, then by name, the rest is removed or added."""
-    open_right: dict[str, list[Node]] = {}
-    for node, key in right.items():
-        open_right.setdefault(key, []).append(node)
-    rest: list[Node] = []
-    for node, key in left.items():
-        partners = open_right.get(key)
-        if partners:
-            partners.pop(0)
-            found.same += 1
-        else:
-            rest.append(node)
-    unmatched = [node for nodes in open_right.values() for node in nodes]
-    order = {node: i for i, node in enumerate(right)}
-    by_name = {node.name: node for node in sorted(unmatched, key=order.__getitem__) if node.name}
-    paired: set[Node] = set()
-    for node in rest:
-        partner = by_name.pop(node.name, None) if node.name else None
-        if partner is None:
-            found.removed.append(print_node(node))
-        else:
-            paired.add(partner)
-            found.changed.append((print_node(node), print_node(partner)))
-    found.added = [print_node(n) for n in sorted(unmatched, key=order.__getitem__) if n not in paired]
+class _Signed:
+    """A model's nodes with what identifies them."""
 
+    def __init__(self, model: Model) -> None:
+        self.deep: dict[Node, str] = {}
+        """Hash of what a node computes, all the way up to inputs and constants."""
+        self.local: dict[Node, str] = {}
+        """The same, but with operands by their names: equal where only something further up changed."""
+        self._values: dict[Value, str] = {}
+        for root in model.roots():
+            for graph in root.all_graphs():
+                for i, value in enumerate(graph.inputs):
+                    self._values[value] = f"input {value.name}" if graph.parent is None else f"body input {i}"
+                for value in graph.constants:
+                    self._values[value] = f"constant {value.data.digest()}" if value.data is not None else "constant"
+            # Outer nodes first: bodies capture outer values.
+            for node in root.all_nodes():
+                self._sign(node)
 
-def _structure(model: Model) -> dict[Node, str]:
-    """A hash of what every node computes: operator, attributes, and hashes of its operands."""
-    keys: dict[Node, str] = {}
-    values: dict[Value, str] = {}
-    for root in model.roots():
-        for graph in root.all_graphs():
-            for i, value in enumerate(graph.inputs):
-                values[value] = f"input {value.name}" if graph.parent is None else f"body input {i}"
-            for value in graph.constants:
-                values[value] = f"constant {value.data.digest()}" if value.data is not None else "constant"
-    for root in model.roots():
-        _hash_graph(root, keys, values)
-    return keys
-
-
-def _hash_graph(root: Graph, keys: dict[Node, str], values: dict[Value, str]) -> None:
-    # Outer nodes first: bodies capture outer values. What a body computes enters its node's hash as text.
-    for node in root.all_nodes():
-        parts = [_op(node), *(values.get(v, "later") if v is not None else "-" for v in node.inputs)]
-        parts += [f"{name}={_attr_text(attr)}" for name, attr in sorted(node.attrs.items())]
-        key = hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-        keys[node] = key
+    def _sign(self, node: Node) -> None:
+        head = [_op(node), *(f"{name}={_attr_text(attr)}" for name, attr in sorted(node.attrs.items()))]
+        operands = [self._values.get(v, "later") if v is not None else "-" for v in node.inputs]
+        key = self.deep[node] = _hash([*head, *operands])
+        names = [operands[i] if v is None or v.data is not None else v.name for i, v in enumerate(node.inputs)]
+        self.local[node] = _hash([*head, *names, *(v.name for v in node.outputs)])
         for i, out in enumerate(node.outputs):
-            values[out] = f"{key}.{i}"
+            self._values[out] = f"{key}.{i}"
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _match(found: Difference, left: _Signed, right: _Signed) -> None:
+    """Pairs nodes by what they compute, then by what they do to values of the same names, then by name."""
+    rest, open_right = list(left.deep), list(right.deep)
+    for keys_left, keys_right in ((left.deep, right.deep), (left.local, right.local)):
+        before = len(rest)
+        rest, open_right, _ = _pair(rest, open_right, keys_left, keys_right)
+        found.same += before - len(rest)
+    names = [{n: n.name or f"unnamed {i} {id(side)}" for i, n in enumerate(side.deep)} for side in (left, right)]
+    rest, open_right, pairs = _pair(rest, open_right, names[0], names[1])
+    found.changed = [(print_node(a), print_node(b)) for a, b in pairs]
+    found.removed = [print_node(n) for n in rest]
+    found.added = [print_node(n) for n in open_right]
+
+
+def _pair(
+    left: list[Node], right: list[Node], keys_left: dict[Node, str], keys_right: dict[Node, str]
+) -> tuple[list[Node], list[Node], list[tuple[Node, Node]]]:
+    """What has no partner on either side, and the pairs; nodes of one key in order."""
+    waiting: dict[str, list[Node]] = {}
+    for node in reversed(right):
+        waiting.setdefault(keys_right[node], []).append(node)
+    pairs: list[tuple[Node, Node]] = []
+    lonely: list[Node] = []
+    for node in left:
+        partners = waiting.get(keys_left[node])
+        if partners:
+            pairs.append((node, partners.pop()))
+        else:
+            lonely.append(node)
+    taken = {b for _, b in pairs}
+    return lonely, [n for n in right if n not in taken], pairs
 
 
 def _attr_text(attr: Attr) -> str:
@@ -138,7 +151,10 @@ def _document(d: Difference) -> Document:
     if d.changed:
         document.append(Text("\nchanged"))
         for before, after in d.changed[:LINES]:
-            document += [Text(f"  - {before}", "red"), Text(f"  + {after}", "green")]
+            if before == after:
+                document.append(Text(f"  other constants: {before}", "yellow"))
+            else:
+                document += [Text(f"  - {before}", "red"), Text(f"  + {after}", "green")]
         document.extend([Text(f"  ... {len(d.changed) - LINES} more")] if len(d.changed) > LINES else [])
     if d.text:
         document.append(Text("\n".join(["", *d.text])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..ir.dims import Dim, dim_text
 from ..ir.graph import Model
 from ..ir.types import TensorType, type_text
 from ..ir.verify import problems as broken_invariants
+from .dims import with_dims
 from .document import SCHEMA, Document, Table, Text, bytes_text, count_text
 from .validate import AnyModel, as_model
 
@@ -53,9 +55,14 @@ class Inspection:
         return list(_document(self))
 
 
-def inspect(model: AnyModel, *, verify: bool = True) -> Inspection:
-    """Summarizes a model (a path, bytes, or a graph). Raises ``ReadError``; what is broken inside is reported."""
+def inspect(model: AnyModel, *, verify: bool = True, dims: Mapping[str, int] | None = None) -> Inspection:
+    """Summarizes a model (a path, bytes, or a graph). Raises ``ReadError``; what is broken inside is reported.
+
+    ``dims`` fixes symbols of the inputs, so that arithmetic and sizes become numbers.
+    """
     graph, source = as_model(model)
+    if dims:
+        graph = with_dims(graph, dims)
     nodes = list(graph.all_nodes())
     constants = [v.data for g in graph.all_graphs() for v in g.constants if v.data is not None]
     types: Counter[str] = Counter()

@@ -12,20 +12,18 @@ from typing import Any
 
 from ..backends.ort.backend import Executor, OrtBackend
 from ..ir.clone import clone_model
-from ..ir.dims import Dim
 from ..ir.errors import NotEquivalentError, UsageError
 from ..ir.graph import Model
-from ..ir.infer import infer_model
 from ..ir.onnx_reader import read_model
 from ..ir.onnx_writer import model_to_bytes, write_model
 from ..ir.safe_files import SafeFiles
-from ..ir.types import substitute_dims
 from ..passes.core import Context, Fuel, Numbers
 from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach
 from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipeline import flatten, pipeline_text
 from ..passes.pipelines import PIPELINES
 from ..passes.target import Target, get_target
+from .dims import with_dims
 from .measuring import Measured, host_arch, measure_pair, runs_here
 from .reference import Reference, Runnable
 from .report import CLEANED, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
@@ -203,7 +201,7 @@ class _Job:
         if isinstance(model, Model):
             self.original = clone_model(model)  # the caller may change theirs later
             self.source = _runnable(self.original)
-        self.base = self._fixed_dims(self.original)
+        self.base = with_dims(self.original, options.dims) if options.dims else self.original
         self.before = size_of(self.original, _file_bytes(self.original, self.source))
         self.reference: Reference | None = None
         self.samples: Samples | None = None
@@ -234,28 +232,6 @@ class _Job:
     def _progress(self, label: str, done: int = 0, total: int = 0) -> None:
         if self.options.progress is not None:
             self.options.progress(label, done, total)
-
-    def _fixed_dims(self, model: Model) -> Model:
-        if not self.options.dims:
-            return model
-        symbols = {
-            s for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int) and d for s in d.symbols()
-        }
-        unknown = [name for name in self.options.dims if name not in symbols]
-        if unknown:
-            raise UsageError(
-                f"the inputs have no dimension named {', '.join(unknown)}",
-                where="dims",
-                help=f"they have {', '.join(sorted(symbols)) or 'fixed dimensions only'}",
-            )
-        fixed = clone_model(model)
-        values: dict[str, Dim] = dict(self.options.dims)
-        for value in fixed.graph.inputs:
-            value.type = substitute_dims(value.type, values)
-        for port in fixed.graph.ports:
-            port.declared = substitute_dims(port.declared, values)
-        infer_model(fixed)
-        return fixed
 
     def _prepare_runs(self, samples: Source | Samples | None) -> None:
         self._progress("loading the original")

@@ -156,4 +156,5 @@ def _op_rows(r: Report) -> list[tuple[str, str, str]]:
 def _pass_row(p: PassRecord) -> tuple[str, ...]:
     hits = sorted(p.hits.items(), key=lambda item: (-item[1], item[0]))
     rules = ", ".join(f"{name.split('/')[-1]} {count}" for name, count in hits[:4]) + (", ..." if len(hits) > 4 else "")
-    return (p.name, str(p.changes), f"{p.nodes_before} -> {p.nodes_after}", time_text(p.seconds * 1e6), rules)
+    name = p.name if len(p.name) <= 60 or "," not in p.name else f"({p.name.count(',') + 1} passes together)"
+    return (name, str(p.changes), f"{p.nodes_before} -> {p.nodes_after}", time_text(p.seconds * 1e6), rules)
