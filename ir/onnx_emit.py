@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from .constants import Constant, SparseConstant
+import numpy as np
+
+from .constants import ArrayConstant, Constant, SparseConstant, SplatConstant
+from .dtypes import DType
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
@@ -38,6 +41,24 @@ _IR_OF_DTYPE = {
     "f6e2m3": 14,
     "f6e3m2": 14,
 }
+
+SPLAT_BYTES = 1024
+"""Tensors of one value up to this size are written element by element: runtimes treat initializers better."""
+_SPLAT_DTYPES = frozenset(
+    (
+        DType.F16,
+        DType.F32,
+        DType.F64,
+        DType.BOOL,
+        DType.I8,
+        DType.I16,
+        DType.I32,
+        DType.I64,
+        DType.U8,
+        DType.U16,
+        DType.U32,
+    )
+)
 
 
 class Names:
@@ -180,15 +201,23 @@ class Emitter:
         proto.name = graph.name
         for value in graph.inputs:
             name = names.of.get(value) or names.give(value, "input")
-            declared = (value.extra or {}).get("declared", value.type)
-            self._info(proto.input.add(), name, declared, value.extra)
+            self._info(proto.input.add(), name, value.type, value.extra)
             default = graph.defaults.get(value)
             if default is not None:
                 self._tensor(default, name, None, proto)
                 self.need(4)
         for value in graph.constants:
-            assert value.data is not None
-            self._tensor(value.data, names.of.get(value) or names.give(value, "const"), value.extra, proto)
+            data = value.data
+            assert data is not None
+            name = names.of.get(value) or names.give(value, "const")
+            if (
+                type(data) is SplatConstant
+                and value.extra is None
+                and is_written_as_node(data, graph.opsets.get("", 0))
+            ):
+                self._splat(data, name, proto)
+            else:
+                self._tensor(data, name, value.extra, proto)
             self.need(4)
         self._nodes(graph, proto.node)
         self._outputs(graph, proto, main=main)
@@ -310,6 +339,17 @@ class Emitter:
         if extra is not None:
             self.put_extra(proto, extra)
 
+    def _splat(self, data: SplatConstant, name: str, graph: GraphProto) -> None:
+        """A tensor of one value as a ConstantOfShape node, so that the file holds one element of it."""
+        shape = self.names.fresh(f"{name}/shape")
+        self._tensor(ArrayConstant(np.array(data.shape, np.int64)), shape, None, graph)
+        node = graph.node.add()
+        node.op_type = "ConstantOfShape"
+        node.input.append(shape)
+        node.output.append(name)
+        fill_attr(node.attribute.add(), "value", SplatConstant(data.value, data.dtype, (1,)), self._body)
+        self.domains[""] = None
+
     def _info(self, proto: Any, name: str, t: Type | None, extra: dict[str, Any] | None) -> None:
         proto.name = name
         if t is not None:
@@ -320,10 +360,13 @@ class Emitter:
         self.put_extra(proto, extra)
         if "denotation" in extra:
             proto.type.denotation = extra["denotation"]
-        if "dim_denotations" in extra and len(extra["dim_denotations"]) == len(proto.type.tensor_type.shape.dim):
-            for dim, text in zip(proto.type.tensor_type.shape.dim, extra["dim_denotations"], strict=True):
-                if text:
-                    dim.denotation = text
+        dims = proto.type.tensor_type.shape.dim if t is not None else ()
+        for dim, text in zip(dims, extra.get("dim_denotations", ()), strict=False):
+            if text:
+                dim.denotation = text
+        for dim, text in zip(dims, extra.get("unknown_dims", ()), strict=False):
+            if text and dim.WhichOneof("value") is None:
+                _spell_unknown(dim, text)
 
     def _value_infos(self, graph: Graph, proto: GraphProto) -> None:
         """Types of intermediates: all known ones on request, else only those that no rule could infer again."""
@@ -385,6 +428,19 @@ class Emitter:
             for raw in extra["devices"]:
                 proto.device_configurations.add().ParseFromString(raw)
             self.need(11)
+
+
+def is_written_as_node(data: SplatConstant, opset: int) -> bool:
+    """Whether a file holds this tensor of one value as one element and a shape (ConstantOfShape-9)."""
+    return opset >= 9 and data.nbytes > SPLAT_BYTES and data.dtype in _SPLAT_DTYPES
+
+
+def _spell_unknown(dim: Any, text: str) -> None:
+    """Writes an unknown extent as the file had it: runtimes show the interface's words to their callers."""
+    if text.startswith("="):
+        dim.dim_value = int(text[1:])
+    else:
+        dim.dim_param = text
 
 
 def _unlike(name: str, taken: dict[str, int]) -> str:

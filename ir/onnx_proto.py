@@ -157,7 +157,8 @@ def tensor_to_proto(constant: Constant, name: str = "") -> TensorProto:
 
 def fill_tensor(proto: TensorProto, constant: Constant, name: str = "") -> None:
     """Fills in an empty message: data goes in once, which counts for large tensors."""
-    proto.name = name
+    if name:
+        proto.name = name
     proto.data_type = constant.dtype.code
     proto.dims.extend(constant.shape)
     if constant.dtype is DType.STRING:

@@ -1,8 +1,9 @@
 """ONNX graph and function messages to :class:`Graph`: names become uses, ``Constant`` nodes constants.
 
 What ``extra`` holds, on values, ports and nodes alike: ``doc`` (str), ``metadata`` (dict), ``denotation``
-(str), ``dim_denotations`` (tuple), ``declared`` (the file's type of an output whose operator planish cannot
-infer), ``quantization`` (dict of ONNX's ``quantization_annotation``), ``devices`` (serialized messages).
+(str), ``dim_denotations`` (tuple), ``unknown_dims`` (tuple, how the file spells extents it does not know),
+``declared`` (the file's type of an output whose operator planish cannot infer), ``quantization`` (dict of
+ONNX's ``quantization_annotation``), ``devices`` (serialized messages).
 """
 
 from __future__ import annotations
@@ -314,10 +315,21 @@ def _info_extra(info: ValueInfoProto) -> dict[str, Any] | None:
     if info.type.denotation:
         extra["denotation"] = remark(info.type.denotation)
     if info.type.HasField("tensor_type"):
-        dims = tuple(remark(d.denotation) for d in info.type.tensor_type.shape.dim)
-        if any(dims):
-            extra["dim_denotations"] = dims
+        dims = info.type.tensor_type.shape.dim
+        denotations = tuple([remark(d.denotation) for d in dims])
+        if any(denotations):
+            extra["dim_denotations"] = denotations
+        unknown = tuple([_spelling(d) for d in dims])
+        if any(unknown):
+            extra["unknown_dims"] = unknown
     return extra or None
+
+
+def _spelling(dim: Any) -> str:
+    """How the file says that nothing is known of an extent: ``?``, ``-1``, ``=-1`` for the number, empty for nothing."""
+    if dim.dim_value < 0:
+        return f"={dim.dim_value}"
+    return dim.dim_param if dim.dim_param in ("?", "-1") else ""
 
 
 def _keep_declared(infos: Sequence[ValueInfoProto], scope: dict[str, Value], foreign: set[str]) -> None:

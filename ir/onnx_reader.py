@@ -72,7 +72,7 @@ def _name_open_dims(model: Model) -> None:
     """Gives every extent that the inputs leave open a symbol, so that shape arithmetic can follow it.
 
     Paddle's exporter names every open extent ``?``, which by the standard would make them all equal; they
-    are not. The file's own spelling stays in ``extra["declared"]`` and is written back.
+    are not. How the file spells them stays in ``extra["unknown_dims"]`` and is written back.
     """
     for value in model.graph.inputs:
         t = value.tensor
@@ -80,8 +80,6 @@ def _name_open_dims(model: Model) -> None:
             continue
         dims = tuple(anonymous(f"{value.name}.{i}") if _is_open(d) else d for i, d in enumerate(t.shape))
         if dims != t.shape:
-            if None not in t.shape:
-                value.extra = {**(value.extra or {}), "declared": t}
             value.type = t.with_shape(dims)
 
 
