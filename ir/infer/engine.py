@@ -8,8 +8,6 @@ are facts.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from itertools import zip_longest
 
 from ..dims import Dim
@@ -26,8 +24,6 @@ from .rules import MAX_ELEMENTS, WHOLE, Elements, Types, mismatch
 
 MAX_DEPTH = 48
 """Bodies nested deeper, and function calls beyond it, keep unknown types."""
-VISITS_PER_NODE = 16
-"""Incremental inference gives up ordering its work after this many visits a node and starts over."""
 
 
 def infer_node(node: Node) -> bool:
@@ -56,40 +52,6 @@ def infer_model(model: Model, *, strict: bool = False) -> list[ModelError]:
     for function in model.functions.values():
         inference.body(function.graph)
     return list(inference.errors.values())
-
-
-def update_from(nodes: Iterable[Node]) -> list[Node]:
-    """Infers the given nodes again, and users of what changes for as long as something changes.
-
-    Give them in topological order where possible. Returns the nodes whose results changed, each once, in
-    order of first change. Raises ``ModelError`` like :func:`infer_node`.
-    """
-    inference = Inference(strict=True)
-    changed: dict[Node, None] = {}
-    visits: dict[Node, int] = {}
-    queue = deque(dict.fromkeys(nodes))
-    waiting = set(queue)
-    while queue:
-        node = queue.popleft()
-        waiting.discard(node)
-        if node.erased or node.graph is None:
-            continue
-        visits[node] = visits.get(node, 0) + 1
-        if visits[node] > VISITS_PER_NODE:
-            # The work order is hopeless for this graph; one pass in order settles everything.
-            inference.body(node.graph.root)
-            return list(changed)
-        if not inference.node(node):
-            continue
-        changed[node] = None
-        for out in node.outputs:
-            for user, _ in out.uses:
-                # What a body returns is a result of the node that runs it.
-                target = user if not user.is_return else user.graph.parent if user.graph is not None else None
-                if target is not None and target not in waiting:
-                    waiting.add(target)
-                    queue.append(target)
-    return list(changed)
 
 
 class Inference:

@@ -371,6 +371,41 @@ def test_update_stops_where_nothing_changes() -> None:
     assert [n.op for n in update_from([shaped.producer])] == ["Relu", "Reshape", "Relu"]
 
 
+def test_update_through_a_long_residual_chain() -> None:
+    """Main and side paths meet with types from before and after the change; that is no contradiction yet."""
+    b = Builder()
+    x = b.input("x", F32, (4, 8))
+    y = start = b.Relu(x)
+    c = b.input("c", DType.BOOL, ())
+    for i in range(100):
+        side = b.Abs(b.Neg(b.Relu(y)))
+        if i % 10 == 0:
+            then, other = body([], lambda g, v=y: [g.Neg(v)]), body([], lambda g, v=y: [g.Abs(v)])
+            side = b.If(c, then_branch=then, else_branch=other)
+        y = b.Add(y, side)
+    x.type = TensorType(F32, (2, 8))
+    changed = update_from([start.producer])
+    assert text(y) == "f32[2,8]"
+    assert len(changed) == sum(1 for _ in b.graph.all_nodes())
+    assert infer_graph(b.graph) == []
+
+
+def test_update_reports_what_the_change_broke_and_nothing_older() -> None:
+    b = Builder()
+    x, w = b.input("x", F32, (2, 8)), b.const(np.zeros((8, 3), np.float32))
+    y = b.Relu(x)
+    z = b.MatMul(y, w)
+    old = b.graph.append(Node("Add", [y, b.const(np.zeros(5, np.float32))]))
+    assert len(infer_graph(b.graph)) == 1
+    update_from([y.producer])
+    x.type = TensorType(F32, (4, 8))
+    assert old not in update_from([y.producer])
+    x.type = TensorType(F32, (2, 9))
+    with pytest.raises(ModelError, match="MatMul"):
+        update_from([y.producer])
+    assert z.type is None
+
+
 # -- laws
 
 
