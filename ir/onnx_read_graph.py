@@ -326,7 +326,7 @@ def _info_extra(info: ValueInfoProto) -> dict[str, Any] | None:
 
 
 def _spelling(dim: Any) -> str:
-    """How the file says that nothing is known of an extent: ``?``, ``-1``, ``=-1`` for the number, empty for nothing."""
+    """How the file says that it does not know an extent: ``?``, ``-1``, ``=-1`` for the number, empty for nothing."""
     if dim.dim_value < 0:
         return f"={dim.dim_value}"
     return dim.dim_param if dim.dim_param in ("?", "-1") else ""

@@ -40,7 +40,7 @@ X = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 64)
 def run(model: Model, **inputs: Any) -> list[Any]:
     raw = model_to_bytes(model)
     onnx.checker.check_model(raw, full_check=True)
-    return ort.InferenceSession(raw, providers=["CPUExecutionProvider"]).run(None, inputs)
+    return list(ort.InferenceSession(raw, providers=["CPUExecutionProvider"]).run(None, inputs))
 
 
 def perceptron() -> Model:
@@ -65,7 +65,7 @@ def test_a_script_edits_the_graph() -> None:
     """Relu becomes LeakyRelu, a bias is replaced, a node appended: what such scripts do."""
     model = perceptron()
     before = run(model, x=X)[0]
-    graph = to_surgeon(model)
+    graph: Any = to_surgeon(model)
     relu = next(n for n in graph.nodes if n.op == "Relu")
     relu.op, relu.attrs = "LeakyRelu", {"alpha": 0.0}
     add = next(n for n in graph.nodes if n.op == "Add")
@@ -84,7 +84,7 @@ def test_a_script_edits_the_graph() -> None:
 
 
 def test_nodes_in_any_order() -> None:
-    graph = to_surgeon(perceptron())
+    graph: Any = to_surgeon(perceptron())
     graph.nodes.reverse()
     assert np.array_equal(run(from_surgeon(graph), x=X)[0], run(perceptron(), x=X)[0])
 
@@ -96,7 +96,7 @@ def test_weights_are_not_touched_unless_the_script_looks() -> None:
     b = Builder(opset=17)
     w = b.const(LazyConstant(fail, F32, (64, 8)), "w")
     b.output(b.MatMul(b.input("x", F32, (1, 64)), w), "y")
-    graph = to_surgeon(b.model())
+    graph: Any = to_surgeon(b.model())
     assert graph.nodes[0].inputs[1].shape == [64, 8]
     assert graph.nodes[0].inputs[1].dtype == np.float32
     back = from_surgeon(graph)
@@ -107,7 +107,7 @@ def test_weights_are_not_touched_unless_the_script_looks() -> None:
 
 def test_the_graph_can_still_be_exported_by_graphsurgeon_itself() -> None:
     model = perceptron()
-    graph = to_surgeon(model)
+    graph: Any = to_surgeon(model)
     exported = gs.export_onnx(graph)
     raw = numpy_helper.to_array(exported.graph.initializer[0])
     assert np.array_equal(raw, SeededConstant(1, F32, (64, 32)).numpy())
@@ -183,11 +183,11 @@ def test_what_graphsurgeon_would_lose_is_refused() -> None:
 
 
 def test_faults_of_the_script_are_its_own() -> None:
-    graph = to_surgeon(perceptron())
+    graph: Any = to_surgeon(perceptron())
     graph.nodes[0].outputs[0].name = graph.nodes[1].outputs[0].name
     with pytest.raises(PassError, match=r"the GraphSurgeon script left an unsound graph: .* is defined twice"):
         from_surgeon(graph)
-    graph = to_surgeon(perceptron())
+    graph: Any = to_surgeon(perceptron())
     graph.nodes[0].attrs["bad"] = object()
     with pytest.raises(PassError, match="GraphSurgeon cannot export its graph"):
         from_surgeon(graph)
