@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .collector import collector_paused
 from .graph import Attr, Function, Graph, Model, Node, Port, Value
 
 
@@ -34,8 +35,9 @@ def clone_graph(graph: Graph, values: dict[Value, Value] | None = None) -> Graph
     """
     values = {} if values is None else values
     cloner = _Cloner(values, dict(graph.opsets))
-    copy = cloner.clone(graph)
-    cloner.connect()
+    with collector_paused():
+        copy = cloner.clone(graph)
+        cloner.connect()
     return copy
 
 

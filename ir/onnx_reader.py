@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from .collector import collector_paused
 from .dims import Dim, SymDim, anonymous
 from .errors import ReadError
 from .external_data import ExternalFiles
@@ -52,10 +53,8 @@ def read_model(
         proto = _parse(source, path, limits)
         where = Path(folder) if folder is not None else path.parent if path is not None else None
         external = ExternalFiles(where, path, allow_hard_links=limits.allow_hard_links)
-        try:
-            model = read_proto(proto, external, limits, sort=False)
-        except OutOfOrder:
-            model = read_proto(proto, external, limits, sort=True)
+        with collector_paused():
+            model = read_in_any_order(proto, external, limits)
     except ReadError as error:
         if path is not None and error.at is None:
             error.at = str(path)
@@ -161,8 +160,15 @@ def _not_a_model(path: Path | None, why: str) -> ReadError:
 # -- messages
 
 
-def read_proto(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: bool) -> Model:
-    """The model in a message, without inference. Raises ``OutOfOrder`` when ``sort`` is needed."""
+def read_in_any_order(proto: ModelProto, external: ExternalFiles, limits: Limits) -> Model:
+    """The model in a message, without inference; its nodes are sorted where they need it."""
+    try:
+        return _read(proto, external, limits, sort=False)
+    except OutOfOrder:
+        return _read(proto, external, limits, sort=True)
+
+
+def _read(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: bool) -> Model:
     from onnx import IR_VERSION
 
     if not proto.HasField("graph"):

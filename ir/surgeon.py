@@ -21,8 +21,7 @@ from .external_data import ExternalFiles
 from .graph import AttrRef, EmptyAttr, Graph, Model, Value
 from .limits import Limits
 from .onnx_proto import attr_kind, fill_tensor
-from .onnx_read_graph import OutOfOrder
-from .onnx_reader import read_proto
+from .onnx_reader import read_in_any_order
 from .onnx_writer import build_proto
 from .schema import GRAPHS, SPARSE, SPARSES, TENSORS, TYPE, TYPES
 from .types import SequenceType, TensorType, Type
@@ -96,10 +95,7 @@ def from_surgeon(graph: gs.Graph) -> Model:
         values.number = number
     try:
         proto = gs.export_onnx(graph, do_type_check=False)
-        try:
-            model = read_proto(proto, stubs, Limits(), sort=False)
-        except OutOfOrder:
-            model = read_proto(proto, stubs, Limits(), sort=True)
+        model = read_in_any_order(proto, stubs, Limits())
     except ReadError as error:
         raise PassError(
             f"the GraphSurgeon script left an unsound graph: {error.message}", where="surgeon", help=_SCRIPT
