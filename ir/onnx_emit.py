@@ -210,11 +210,7 @@ class Emitter:
             data = value.data
             assert data is not None
             name = names.of.get(value) or names.give(value, "const")
-            if (
-                type(data) is SplatConstant
-                and value.extra is None
-                and is_written_as_node(data, graph.opsets.get("", 0))
-            ):
+            if isinstance(data, SplatConstant) and is_written_as_node(value, graph):
                 self._splat(data, name, proto)
             else:
                 self._tensor(data, name, value.extra, proto)
@@ -430,9 +426,12 @@ class Emitter:
             self.need(11)
 
 
-def is_written_as_node(data: SplatConstant, opset: int) -> bool:
-    """Whether a file holds this tensor of one value as one element and a shape (ConstantOfShape-9)."""
-    return opset >= 9 and data.nbytes > SPLAT_BYTES and data.dtype in _SPLAT_DTYPES
+def is_written_as_node(value: Value, graph: Graph) -> bool:
+    """Whether a file holds this constant as one element and a shape (ConstantOfShape-9)."""
+    data = value.data
+    if type(data) is not SplatConstant or value.extra is not None or data.dtype not in _SPLAT_DTYPES:
+        return False
+    return data.nbytes > SPLAT_BYTES and graph.opsets.get("", 0) >= 9
 
 
 def _spell_unknown(dim: Any, text: str) -> None:

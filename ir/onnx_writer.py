@@ -18,7 +18,7 @@ from .dtypes import DType
 from .errors import UsageError
 from .external_data import refused_location
 from .graph import Model
-from .onnx_emit import Emitter, PutTensor
+from .onnx_emit import Emitter, PutTensor, is_written_as_node
 from .safe_files import SafeFiles, cannot_write
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def _initializers(model: Model) -> Iterable[Constant]:
         yield from graph.defaults.values()
         for value in graph.constants:
             assert value.data is not None
-            yield value.data
+            if not is_written_as_node(value, graph):
+                yield value.data
 
 
 def _wants_external(model: Model, external_data: External) -> bool:

@@ -255,11 +255,11 @@ def test_declared_types_of_outputs_are_kept_and_value_info_comes_on_request() ->
 
 KINDS = {
     "array": lambda: ArrayConstant(np.arange(600, dtype=np.float32)),
-    "splat": lambda: SplatConstant(2.5, F32, (1 << 20,)),
+    "splat": lambda: SplatConstant(2.5, F32, (256,)),
     "seeded": lambda: SeededConstant(3, F32, (700,)),
     "packed": lambda: ArrayConstant(np.arange(5000).astype(np.int8) % 8, DType.I4),
     "lazy": lambda: LazyConstant(lambda: np.arange(300.0), DType.F64, (300,)),
-    "zeros": lambda: SplatConstant(0, F32, (3 << 20,)),
+    "zeros": lambda: ArrayConstant(np.zeros(3 << 20, np.float32)),
 }
 
 
@@ -286,6 +286,20 @@ def test_every_kind_of_constant_survives(tmp_path: Path, external: bool | str) -
     write_model(read, again)
     assert bool(list(tmp_path.glob("again.onnx.data"))) == bool(external)
     assert [a.tolist() for a in run(path)] == [a.tolist() for a in run(again)]
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_large_tensor_of_one_value_takes_no_room(tmp_path: Path, external: bool) -> None:
+    """It becomes a ConstantOfShape node where the operator set has one."""
+    b = Builder(opset=21)
+    x = b.input("x", F32, (1,))
+    b.output(b.ReduceSum(b.Mul(b.const(SplatConstant(2.5, F32, (1 << 20,)), "w"), x), keepdims=0), "y")
+    write_model(b.model(), tmp_path / "m.onnx", external_data=external)
+    assert sum(f.stat().st_size for f in tmp_path.iterdir()) < 1000
+    assert [n.op for n in read_model(tmp_path / "m.onnx").graph] == ["ConstantOfShape", "Mul", "ReduceSum"]
+    old = Builder(opset=8)
+    old.output(old.Neg(old.const(SplatConstant(2.5, F32, (1 << 10,)), "w")), "y")
+    assert [n.op for n in read_model(model_to_bytes(old.model())).graph] == ["Neg"]
 
 
 def test_large_constants_lie_on_pages_and_shared_ones_once(tmp_path: Path) -> None:
@@ -455,7 +469,7 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_over_two_gigabytes(tmp_path: Path) -> None:
     b = Builder(opset=21)
-    b.output(b.Neg(b.const(SplatConstant(0, F32, (1 << 29,)), "w")), "y")
+    b.output(b.Neg(b.const(LazyConstant(lambda: np.zeros(1 << 29, np.float32), F32, (1 << 29,)), "w")), "y")
     for write in (model_to_proto, model_to_bytes, lambda m: write_model(m, tmp_path / "m.onnx", external_data=False)):
         with pytest.raises(UsageError, match="takes 2147483648 bytes in one file"):
             write(b.model())
