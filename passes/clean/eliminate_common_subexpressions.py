@@ -72,6 +72,8 @@ class _Scopes:
             if first is None:
                 self.nodes[key] = node
                 added.append(key)
+            elif first.erased:  # it was needed only by a node that another one stands for now
+                self.nodes[key] = node
             elif same_annotations(first, node) and self.r.allow(node):
                 self.r.replace(node, first.outputs)
                 return

@@ -1,0 +1,114 @@
+"""merge-views: a Transpose between two Reshapes that only group axes for it is a Transpose of more axes.
+
+    reshape([B,H,L,S] transpose([B*H,L,S], swap) of reshape(x)) = transpose(x, [0,1,3,2])
+
+Both Reshapes are read as groupings of one list of extents (the finest that both need); the Transpose moves whole
+groups. What is left is at most one Reshape in front or behind.
+
+**Why**    exporters flatten batch and heads around the Transpose of keys; three kernel calls and two shapes
+           computed at run time become one call, and attention becomes visible.
+**Needs**  extents known as integers or polynomials of symbols, whose products show how axes are grouped.
+**Leaves** groupings that cut through an extent that the Transpose moves in one piece; chains that would not
+           get shorter.
+**Numbers** exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...ir.dims import Dim, SymDim, floordiv, mul, same_shape
+from ...ir.graph import Node, Value
+from ..core import RewritePass
+from ..rewrite.rewriter import Rewriter
+from ..rewrite.rule import NodeRule, NoMatch
+from ..shared.operands import perm_of, producer_of
+from ..shared.targets import emit_reshape, reshape_target
+
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+
+
+@dataclass
+class MergeViews(RewritePass):
+    """Takes Reshapes out from around a Transpose."""
+
+    def rules(self) -> Iterable[NodeRule]:
+        return [AroundTranspose()]
+
+
+class AroundTranspose(NodeRule):
+    """Reshape, Transpose, Reshape."""
+
+    roots = _VIEWS
+
+    def promising(self, node: Node) -> bool:
+        middle = producer_of(node, 0, "Transpose")
+        return middle is not None and producer_of(middle, 0, *_VIEWS) is not None
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        middle = producer_of(node, 0, "Transpose")
+        first = producer_of(middle, 0, *_VIEWS) if middle is not None else None
+        if middle is None or first is None:
+            raise NoMatch("no Transpose behind a Reshape in front")
+        x, grouped, perm = first.inputs[0], first.output.shape, perm_of(middle)
+        if x is None or x.shape is None or grouped is None or perm is None or node.output.shape is None:
+            raise NoMatch("a shape is not known")
+        if len(middle.output.uses) != 1:
+            raise NoMatch(f"%{middle.output.name} has another user")
+        atoms, groups = _refined(x.shape, grouped)
+        order = [a for axis in perm for a in groups[axis]]
+        out = tuple(atoms[a] for a in order)
+        before, behind = not same_shape(tuple(atoms), x.shape), not same_shape(out, node.output.shape)
+        if before and behind:
+            raise NoMatch("Reshapes on both sides remain")
+        if before:
+            x = _reshape(r, x, atoms, node)
+        y = r.Transpose(x, perm=tuple(order))
+        return _reshape(r, y, node.output.shape, node) if behind else y
+
+
+def _reshape(r: Rewriter, x: Value, wanted: Sequence[Dim], like: Node) -> Any:
+    target = reshape_target(x.shape, wanted, nonempty=True)
+    if target is None:
+        raise NoMatch("a Reshape remains whose target cannot be constant")
+    return emit_reshape(r, x, target, like)
+
+
+def _refined(source: Sequence[Dim], grouped: Sequence[Dim]) -> tuple[list[Dim], list[list[int]]]:
+    """The finest extents that both shapes are made of, and for each axis of ``grouped`` the positions it takes."""
+    atoms: list[Dim] = []
+    groups: list[list[int]] = []
+    left = list(reversed(source))
+    for extent in grouped:
+        own: list[int] = []
+        groups.append(own)
+        rest = extent
+        while rest != 1 or (not own and left and left[-1] == 1):
+            if not left:
+                raise NoMatch(f"{list(grouped)} does not group {list(source)}")
+            piece = left.pop()
+            if piece == rest:
+                rest = 1
+            elif (quotient := _exactly(rest, piece)) is not None:
+                rest = quotient
+            elif (quotient := _exactly(piece, rest)) is not None:
+                left.append(quotient)
+                piece, rest = rest, 1
+            else:
+                raise NoMatch(f"extents {rest} and {piece} share no visible factor")
+            own.append(len(atoms))
+            atoms.append(piece)
+    if left:
+        raise NoMatch(f"{list(grouped)} does not group {list(source)}")
+    return atoms, groups
+
+
+def _exactly(a: Dim, b: Dim) -> Dim:
+    """``a / b`` where it is exact for all values of the symbols."""
+    if a is None or b is None or b == 1 or b == 0:
+        return None
+    quotient = floordiv(a, b)
+    plain = isinstance(quotient, int) or (isinstance(quotient, SymDim) and "floordiv" not in str(quotient))
+    return quotient if plain and mul(quotient, b) == a else None
