@@ -54,7 +54,7 @@ COMMUTATIVE = frozenset(
 RANDOM = frozenset(
     ("", op)
     for op in ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-)
+) | frozenset(("com.microsoft", op) for op in ("Sampling", "BiasDropout", "BitmaskDropout", "BitmaskBiasDropout"))
 """Two runs may differ. Dropout and BatchNormalization are random or stateful only in training mode: see ``is_pure``."""
 
 UNARY = frozenset(
