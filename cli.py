@@ -327,7 +327,8 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = app(arguments, prog_name="planish", standalone_mode=False)
-        return code if isinstance(code, int) else OK
+        # The parser turns Ctrl-C into this code, without a word.
+        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else OK
     except PlanishError as error:
         return _planish_error(error, as_json, traceback)
     except typer.Abort:
