@@ -23,8 +23,8 @@ from .rules import (
     plain,
 )
 
-MAX_EXACT_DEPTH = 4
-"""Loops nested deeper start from unknown shapes: a search for fixpoints in each would be exponential."""
+MAX_EXACT_DEPTH, MAX_TYPED_DEPTH = 3, 8
+"""Loops nested deeper start from unknown shapes, then from unknown types: a search in each would be exponential."""
 ROUNDS = 5
 """Rounds in which carried shapes may lose extents one by one before they lose all."""
 
@@ -92,7 +92,7 @@ def _carried(
     """Types that the carried values have in every iteration; the body is inferred with them."""
     state = list(start)
     if engine.depth > MAX_EXACT_DEPTH:
-        state = [_without_shape(t) for t in state]
+        state = [_without_shape(t) if engine.depth <= MAX_TYPED_DEPTH else None for t in state]
     for turn in range(ROUNDS + 2):
         for value, type_ in zip(into, state, strict=True):
             _set(value, type_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -298,6 +299,31 @@ def test_loop_reaches_a_fixpoint() -> None:
 
     out = b.Loop(np.int64(4), np.bool_(True), x, x, body=body(inputs, step), _outputs=3)
     assert [text(v) for v in out] == ["f32[?,3]", "f32[N,3]", "f32[4,N,3]"]
+
+
+def test_nested_loops_do_not_take_exponential_time() -> None:
+    """Each level changes the carried element type, so that no level is done after one round."""
+
+    def nest(depth: int) -> Graph:
+        inner = Builder(Graph("body", {"": 21}))
+        i, c, x = inner.input("i", I64, ()), inner.input("c", DType.BOOL, ()), inner.input("x", F32, None)
+        y = inner.Cast(x, to=11 if depth % 2 else 1)
+        if depth:
+            node = Node("Loop", [i, c, y], {"body": nest(depth - 1)})
+            inner.graph.append(node)
+            y = node.output
+        inner.output(c, "c")
+        inner.output(y, "y")
+        return inner.graph
+
+    b = Builder()
+    x = b.input("x", F32, ("N",))
+    top = Node("Loop", [b.const(np.int64(3)), b.const(np.bool_(True)), x], {"body": nest(30)})
+    b.graph.append(top)
+    start = time.process_time()
+    infer_graph(b.graph)
+    assert time.process_time() - start < 5
+    assert top.output.dtype is None
 
 
 def test_scan_takes_slices() -> None:
