@@ -1,6 +1,6 @@
 """Comparing run times that a noisy machine cannot blur.
 
-The candidates run in turns (A B C, C B A, ...), so that a slow second hits all of them; every turn gives
+The candidates run in turns (A B C, B C A, ...), so that a slow second hits all of them; every turn gives
 one ratio per candidate against the first, and the median of the ratios is the answer. Its confidence
 interval is the one of order statistics: for n turns the true median lies between the k-th smallest and
 the k-th largest ratio with a probability that the binomial distribution gives, whatever the noise looks
@@ -88,7 +88,8 @@ def _turns(runs: Sequence[Run], seconds: float, cpu_clock: bool) -> list[list[fl
                 for _ in range(repeats):
                     runs[i](turn)
                 times[i].append((clock() - begin) / repeats / 1e3)
-            order.reverse()
+            # Rotated rather than reversed: whoever ran twice in a row would find its weights in the cache.
+            order.append(order.pop(0))
             if turn + 1 >= MIN_TURNS and (time.perf_counter() - start > seconds or _settled(times)):
                 break
             if time.perf_counter() - start > 3 * seconds and turn >= 4:
