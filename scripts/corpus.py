@@ -17,7 +17,7 @@ import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from planish.ir.onnx_proto import tensor_from_proto
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes
 from planish.ir.verify import verify
+from planish.passes.manager import Pipeline
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 NEWEST_IR, NEWEST_OPSET = 13, 26
@@ -142,6 +143,24 @@ def _tensors(folder: Path, stem: str, infos: Any) -> list[Any]:
         else:
             found.append(onnx.TensorProto.FromString(raw))
     return found
+
+
+def frozen(case: Case, keep: int) -> Case:
+    """The case with its inputs made constants, but the first ``keep``: what constant folding gets to see."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    known = {t.name for t in model.graph.initializer}
+    free = [i.name for i in model.graph.input if i.name not in known]
+    (values, expected), *_ = case.data
+    for name, value in list(zip(free, values, strict=False))[keep:]:
+        if not isinstance(value, (np.ndarray, np.generic, onnx.TensorProto)):
+            raise ValueError("only tensors can be frozen")
+        tensor = model.graph.initializer.add()
+        tensor.CopyFrom(value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(np.asarray(value)))
+        tensor.name = name
+        del model.graph.input[[i.name for i in model.graph.input].index(name)]
+    model.ir_version = max(4, model.ir_version)
+    return replace(case, model=model, data=[(values[:keep], expected)])
 
 
 # -- running
@@ -280,9 +299,8 @@ def _through_text(model: Model) -> Model:
 
 
 def _optimized(model: Model, pipeline: str) -> Model:
-    import planish
-
-    return planish.Pipeline(pipeline).run(model) or model
+    Pipeline(pipeline).run(model)
+    return model
 
 
 def _stage(stage: str, step: Any) -> Any:
@@ -357,9 +375,15 @@ def main() -> int:
     parser.add_argument("--share", default="1/1", help="K/N: the K-th of N fixed parts of the models")
     parser.add_argument("--filter", default="", help="only models whose suite/name contains this")
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this suite (may be repeated)")
+    parser.add_argument("--freeze", type=int, metavar="N", help="make all inputs but the first N constants")
     parser.add_argument("--list", type=int, default=100, metavar="N", help="list at most N failures")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    if args.pipeline != "none":
+        try:
+            Pipeline(args.pipeline)
+        except PlanishError as error:
+            parser.error(str(error))
     part, parts = map(int, args.share.split("/"))
     tallies: dict[str, Tally] = defaultdict(Tally)
     failures: list[str] = []
@@ -368,6 +392,11 @@ def main() -> int:
         label = f"{case.suite}/{case.name}"
         if args.filter not in label or zlib.crc32(label.encode()) % parts != part - 1:
             continue
+        if args.freeze is not None:
+            try:
+                case = frozen(case, args.freeze)
+            except (ValueError, TypeError):
+                continue
         tally = tallies[case.suite]
         tally.models += 1
         try:
