@@ -15,7 +15,7 @@ PIPELINES: dict[str, str] = {
     ),
     # Recognizers first: a constant folded into weights is no longer part of a spelled-out activation.
     "fuse": (
-        "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm,fuse-softplus),"
+        "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),"
         "(fold-pad,fold-batchnorm,fold-scale-shift)"
     ),
 }

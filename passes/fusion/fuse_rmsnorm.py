@@ -2,7 +2,8 @@
 
     y = x / sqrt(mean(x^2) + epsilon) * scale        mean over the last axes
 
-**Why** one node for five or six, with one pass over the tensor for four.
+**Why** one node for five or six, with one pass over the tensor for four. ONNX Runtime recognizes the spelled-out form
+by itself, and its further fusions look for what it makes of it, so the pass is in no default pipeline.
 **Needs** opset 23; a mean over the last axes that keeps them; a constant scalar epsilon; a scale of exactly the
 normalized extents, or none and extents that are known numbers; no other user in between. A Cast from half precision in
 front and back behind is what ``stash_type`` stands for.

@@ -2,7 +2,8 @@
 
     log(1 + exp(x)) = Softplus(x)
 
-**Why** one node for three.
+**Why** one node for three that does not overflow. ONNX Runtime's Softplus takes five times as long as the three nodes
+(it does not vectorize; measured on 1.31), so the pass is in no default pipeline.
 **Needs** no other user in between; f32, f16 or f64.
 **Leaves** other bases and other summands than one.
 **Numbers** reassociates: equal in real arithmetic, and closer to it. Where exp(x) overflows (x > 88 in f32) the three
