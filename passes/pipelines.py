@@ -18,4 +18,5 @@ PIPELINES: dict[str, str] = {
         "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),"
         "(fold-pad,fold-batchnorm,fold-scale-shift)"
     ),
+    "default": "clean,fuse,clean",
 }
