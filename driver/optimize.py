@@ -87,8 +87,7 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
         path = check_output(path)
-        external = bool(self.model.extra and self.model.extra.get("external_data"))
-        if self.source is None or external:
+        if self.source is None or _is_external(self.model):
             write_model(self.model, path)
         elif not (path.exists() and path.samefile(self.source)):
             with SafeFiles() as files:
@@ -378,7 +377,10 @@ class _Job:
         if self.reference is None or self.samples is None:
             return Measured(because=self.because or "there are no samples")
         self._progress("measuring")
-        return measure_pair(self.source, attempt.source, self.samples, seconds=self.options.measure_seconds)
+        original = self.source
+        if isinstance(original, Path) and isinstance(attempt.source, bytes) and not _is_external(self.original):
+            original = original.read_bytes()  # loaded the same way as the other: weights lie differently otherwise
+        return measure_pair(original, attempt.source, self.samples, seconds=self.options.measure_seconds)
 
     # -- results
 
@@ -432,14 +434,18 @@ def _runnable(model: Model) -> Runnable:
     return model if size > MAX_MEMORY_BYTES else model_to_bytes(model)
 
 
+def _is_external(model: Model) -> bool:
+    """Whether the model's file keeps weights in other files."""
+    return bool(model.extra and model.extra.get("external_data"))
+
+
 def _file_bytes(model: Model, source: Runnable) -> int:
     """Bytes on disk, weights in other files included."""
     if isinstance(source, bytes):
         return len(source)
     constants = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
     if isinstance(source, Path):
-        external = bool(model.extra and model.extra.get("external_data"))
-        return source.stat().st_size + (constants if external else 0)
+        return source.stat().st_size + (constants if _is_external(model) else 0)
     return constants
 
 
