@@ -23,6 +23,7 @@ from ..core import Numbers, RewritePass
 from ..rewrite import ANY, NoMatch, Rewriter, Rule
 from ..rewrite.matcher import close
 from ..rewrite.rule import Match
+from ..shared.attributes import require_own_attributes
 
 OPSET = 14
 
@@ -44,6 +45,7 @@ class GatedByItself(Rule):
         return op.Mul(x, op.HardSigmoid(x, alpha=ANY, beta=ANY, bind="gate"))
 
     def guard(self, m: Match) -> None:
+        require_own_attributes(m.gate)
         alpha, beta = m.gate.attr("alpha"), m.gate.attr("beta")
         if not (close(alpha, 1 / 6, 4, m.x.dtype) and close(beta, 0.5, 4, m.x.dtype)):
             raise NoMatch(f"HardSigmoid has alpha {alpha} and beta {beta}, expected 1/6 and 1/2")

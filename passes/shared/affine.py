@@ -18,6 +18,7 @@ from ...ir.constants import ArrayConstant, Constant
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.rule import NoMatch
+from .attributes import require_own_attributes
 
 Array = np.ndarray[Any, Any]
 
@@ -95,6 +96,7 @@ def legacy_axis(node: Node, other: Value, rank: int | None) -> int | None:
     """
     if node.version >= 7 or node.version == 0 or not other.shape:
         return None
+    require_own_attributes(node)
     if not node.attr("broadcast", 0):
         if len(other.shape) != rank:
             raise NoMatch(f"{node.op} of opset {node.version} without broadcast=1 wants equal shapes")
@@ -154,6 +156,7 @@ def batchnorm_affine(node: Node) -> Affine:
 
 def require_inference(node: Node) -> None:
     """Raises :class:`NoMatch` unless the BatchNormalization normalizes by stored statistics, one per channel."""
+    require_own_attributes(node)
     version = node.version
     if version >= 14:
         if node.attr("training_mode"):

@@ -12,6 +12,7 @@ from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
+from .attributes import require_own_attributes
 
 CLAMPS = ("Clip", "Relu", "Max", "Min")
 
@@ -53,6 +54,7 @@ def clamp_of(node: Node) -> Clamp:
 
 
 def _clip_bounds(node: Node) -> tuple[float, float]:
+    require_own_attributes(node)
     bounds: list[float] = []
     for i, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
         if node.version < 11:

@@ -22,6 +22,7 @@ from ...ir.onnx_proto import attr_from_proto, attr_to_proto, type_to_proto
 from ...ir.schema import ABSENT
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
+from .attributes import require_own_attributes
 from .decompose_contrib import CONTRIB_EQUATIONS
 from .emit import reduce_to_one
 
@@ -35,6 +36,7 @@ def decompose(r: Rewriter, node: Node) -> Results:
 
     Raises :class:`NoMatch` where no decomposition is known or it needs what the model's opset lacks.
     """
+    require_own_attributes(node)
     equation = CONTRIB_EQUATIONS.get((node.domain, node.op)) or (EQUATIONS.get(node.op) if not node.domain else None)
     if equation is not None:
         return equation(r, node)

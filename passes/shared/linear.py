@@ -17,6 +17,7 @@ from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .affine import FOLDABLE, ONE, ZERO, Affine, Array, channel_vector, rounded, scaled_weight
+from .attributes import require_own_attributes
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = (*CONVOLUTIONS, "Gemm", "MatMul")
@@ -112,6 +113,7 @@ def linear_of(node: Node) -> Linear:
     """The view of a product with constant weights of a float type. Raises :class:`NoMatch`."""
     if node.domain or node.op not in LINEAR:
         raise NoMatch(f"{node.op} is not a product with constant weights")
+    require_own_attributes(node)
     if node.op == "MatMul":
         return _matmul(node)
     weight = _weight(node, 1)
@@ -291,7 +293,10 @@ def _require_full_windows(linear: Linear) -> None:
         raise NoMatch("ConvTranspose adds a different number of inputs at the border: a shift in front cannot move")
     if op == "MatMul":
         raise NoMatch("MatMul has no bias: a shift in front would only move behind it")
-    if op == "Conv" and (node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or any(node.attrs.get("pads", ()))):  # pyright: ignore[reportArgumentType]
+    if op != "Conv":
+        return
+    pads: Any = node.attrs.get("pads", ())
+    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID") or any(pads):
         raise NoMatch("Conv pads with zeros, which the shift in front does not reach")
 
 

@@ -19,6 +19,7 @@ from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
+from .attributes import require_own_attributes
 from .operands import int_list
 
 ROOTS = ("Sqrt", "Pow")
@@ -98,6 +99,7 @@ def _squared(node: Node) -> Value:
 
 def _trailing_axes(mean: Node) -> int:
     """Number of trailing axes that a ReduceMean with keepdims averages over."""
+    require_own_attributes(mean)
     if not mean.attr("keepdims", 1):
         raise NoMatch("ReduceMean drops the axes")
     axes = int_list(mean, "axes", 1)

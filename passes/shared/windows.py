@@ -10,12 +10,14 @@ from typing import Any
 
 from ...ir.graph import Node, Value
 from ..rewrite.rule import NoMatch
+from .attributes import require_own_attributes
 
 Pads = tuple[int, ...]
 
 
 def window_pads(node: Node, spatial: int) -> Pads:
     """Pads of a Conv or pooling with ``spatial`` spatial axes. Raises :class:`NoMatch` where they are unknown."""
+    require_own_attributes(node)
     mode = node.attr("auto_pad", "NOTSET")
     mode = mode.decode() if isinstance(mode, bytes) else mode
     if mode in ("NOTSET", ""):
@@ -87,6 +89,7 @@ def padding_of(node: Node) -> Padding:
 
     Source: Pad-1 (``paddings``), -2 (attributes), -11, -13 (operands), -18 (``axes``), -19 (``wrap``) and later.
     """
+    require_own_attributes(node)
     mode = node.attr("mode", "constant")
     if mode not in ("constant", b"constant"):
         raise NoMatch(f"Pad mode is {mode}, expected constant")
