@@ -39,7 +39,7 @@ class Bench:
             rows.append((name, time_text(t.time_us), time_text(t.low_us), time_text(t.high_us), str(t.turns), ratio))
         columns = ("model", "median>", "quarter>", "three quarters>", "turns>", "ratio to the first>")
         threads = "one thread" if self.threads == 1 else f"{self.threads or 'all'} threads"
-        about = f"onnxruntime, {threads}, {self.clock} time of one run, {self.samples}"
+        about = f"onnxruntime, {threads}, {self.clock} time of one run, samples: {self.samples}"
         return [Text(about), Table("", columns, rows)]
 
 

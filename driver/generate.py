@@ -70,9 +70,9 @@ def generate_samples(
             break
         maker.attempt(sizes)
     texts = [",".join(f"{k}={s}" for k, s in sizes.items()) for sizes in maker.sizes]
-    note = f" with {'; '.join(dict.fromkeys(texts))}" if any(texts) else ""
+    note = f" for {'; '.join(dict.fromkeys(texts))}" if any(texts) else ""
     ranges = {name: draw.text for name, draw in maker.draws.items()}
-    return Samples(maker.items, f"{len(maker.items)} generated samples{note}", ranges)
+    return Samples(maker.items, f"made up{note}", ranges)
 
 
 class _Maker:

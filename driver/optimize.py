@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..backends.ort.backend import Executor, OrtBackend
@@ -156,7 +157,8 @@ def optimize(
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)
-    result = _Job(model, samples, options, steps).run()
+    with TemporaryDirectory(prefix="planish-") as folder:
+        result = _Job(model, samples, options, steps, Path(folder)).run()
     if path is not None:
         result.save(path)
     return result
@@ -191,15 +193,21 @@ class _Attempt:
 class _Job:
     """One call of :func:`optimize`."""
 
-    def __init__(self, model: AnyModel, samples: Source | Samples | None, options: Options, steps: Pipeline) -> None:
+    def __init__(
+        self, model: AnyModel, samples: Source | Samples | None, options: Options, steps: Pipeline, folder: Path
+    ) -> None:
+        """``folder`` takes models that are too large for memory, while the job runs."""
         self.options, self.steps = options, steps
         self.start = time.process_time()
         self.notes: list[str] = []
         self._progress("reading")
-        self.original, self.source = as_model(model)
+        self.original, source = as_model(model)
+        self.file = source if isinstance(source, Path) else None
+        self.folder = folder
         if isinstance(model, Model):
             self.original = clone_model(model)  # the caller may change theirs later
-            self.source = _runnable(self.original)
+            source = self._runnable(self.original, "original")
+        self.source: Runnable = source
         self.base = with_dims(self.original, options.dims) if options.dims else self.original
         self.before = size_of(self.original, _file_bytes(self.original, self.source))
         self.reference: Reference | None = None
@@ -248,7 +256,7 @@ class _Job:
     def _attempt(self, text: str) -> _Attempt:
         model = clone_model(self.base)
         record = self._transform(model, Pipeline(text))
-        source = _runnable(model)
+        source = self._runnable(model, "attempt")
         size = size_of(model, _file_bytes(model, source))
         attempt = _Attempt(text, model, record, source, size, Validation(self.options.validate))
         if not record.changes and not self.options.dims:
@@ -264,6 +272,14 @@ class _Job:
             if attempt.measured.slower:
                 attempt.worse = f"it is {attempt.measured.sentence}"
         return attempt
+
+    def _runnable(self, model: Model, name: str) -> Runnable:
+        """Bytes where they fit into memory, else a file, so that every session of one model reads the same."""
+        if _constant_bytes(model) <= MAX_MEMORY_BYTES:
+            return model_to_bytes(model)
+        path = self.folder / f"{name}.onnx"
+        write_model(model, path, external_data=True)
+        return path
 
     def _transform(self, model: Model, pipeline: Pipeline) -> RunRecord:
         legal = OrtBackend().legalize(model, self.options.target)
@@ -385,7 +401,7 @@ class _Job:
     # -- results
 
     def _report(self, decision: str, reasons: list[str], attempt: _Attempt) -> Report:
-        name = self.source.name if isinstance(self.source, Path) else "model"
+        name = self.file.name if self.file is not None else "model"
         report = Report(name, self.options.target.name, attempt.pipeline, self.before, attempt.size, decision, reasons)
         report.passes = pass_records(attempt.record)
         report.validation, report.measured = attempt.validation, attempt.measured
@@ -401,7 +417,7 @@ class _Job:
         report.passes = [] if decision == UNCHANGED else report.passes
         report.after = self.before
         report.validation = Validation(self.options.validate, "identity", True)
-        return Result(self.original, report, self.source if isinstance(self.source, Path) else None)
+        return Result(self.original, report, self.file)
 
 
 def contract_of(record: RunRecord, pipeline: Pipeline) -> Numbers:
@@ -428,12 +444,6 @@ def _leaf_steps(steps: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _runnable(model: Model) -> Runnable:
-    """Bytes where they fit into memory, so that every session of one model reads the same ones."""
-    size = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
-    return model if size > MAX_MEMORY_BYTES else model_to_bytes(model)
-
-
 def _is_external(model: Model) -> bool:
     """Whether the model's file keeps weights in other files."""
     return bool(model.extra and model.extra.get("external_data"))
@@ -443,10 +453,15 @@ def _file_bytes(model: Model, source: Runnable) -> int:
     """Bytes on disk, weights in other files included."""
     if isinstance(source, bytes):
         return len(source)
-    constants = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
     if isinstance(source, Path):
-        return source.stat().st_size + (constants if _is_external(model) else 0)
-    return constants
+        data = source.with_name(f"{source.name}.data")
+        beside = data.stat().st_size if data.exists() else _constant_bytes(model) if _is_external(model) else 0
+        return source.stat().st_size + beside
+    return _constant_bytes(model)
+
+
+def _constant_bytes(model: Model) -> int:
+    return sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
 
 
 __all__ = ["Options", "Result", "check_output", "contract_of", "optimize", "pipeline_text", "read_model"]

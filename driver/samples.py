@@ -59,7 +59,7 @@ def load_samples(source: Source, model: Model, *, limit: int = MAX_SAMPLES) -> S
     items = [_checked(sample, model, i, origin) for i, sample in enumerate(found)]
     if not items:
         _fail(f"{origin} holds no samples", "give at least one")
-    return Samples(items, f"{origin}, {len(items)} samples")
+    return Samples(items, origin)
 
 
 def _from_path(path: Path, model: Model, limit: int) -> Iterator[Mapping[str, Any]]:

@@ -73,7 +73,7 @@ def _parts(v: Validation) -> Iterator[Text | Table]:
         yield Text(f"validated: structure only{why}; {verdict}", "red" if v.because or not v.equivalent else "yellow")
     else:
         verdict = "equivalent" if v.equivalent else "NOT equivalent"
-        yield Text(f"validated: {verdict} on {v.samples} of {v.origin}", "green" if v.equivalent else "red")
+        yield Text(f"validated: {verdict} on {v.samples} samples ({v.origin})", "green" if v.equivalent else "red")
         yield Text(f"  against {v.reference}")
         yield Text(f"  bound: {v.bound}")
         rows = [

@@ -54,7 +54,7 @@ def test_optimize_writes_and_reports(folder: Path, run: Run) -> None:
     code, out, err = run(*optimize(folder))
     assert (code, err) == (0, "")
     assert (folder / "o.onnx").exists()
-    assert "validated: equivalent on 3 of s.npz" in out
+    assert "validated: equivalent on 3 samples (s.npz)" in out
     assert "\x1b" not in out
 
 

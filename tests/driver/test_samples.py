@@ -22,7 +22,7 @@ def test_npz_strips_the_axis_that_counts(tmp_path: Path) -> None:
     found = load_samples(tmp_path / "s.npz", classifier())
     assert len(found) == 3
     assert found.items[0]["x"].shape == (2, 3, 16, 16)
-    assert found.origin == "s.npz, 3 samples"
+    assert found.origin == "s.npz"
 
 
 def test_other_sources_give_the_same(tmp_path: Path) -> None:
