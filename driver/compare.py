@@ -29,12 +29,15 @@ from ..ir.dtypes import from_numpy
 
 FLOOR = 8.0
 """Roundings that any reordering may add: sums of a few terms, a product folded into a weight."""
+LOW_FLOOR = 2.0
+"""The same for types of at most 16 bits: kernels compute in float32 and round to them at the end."""
 NOISE = 3.0
 """How far beyond the measured noise a result may lie: the noise is a maximum over few draws."""
 SLICE = 16
 """The fewest elements that say what scale a slice has."""
 SMALL = 256
 """Outputs with fewer elements say too little about the noise, other samples must help."""
+LOW_PRECISION = 1e-4
 EQUAL, ROUNDED, UNSTABLE, DIFFERENT = "bit-equal", "within-bound", "unstable", "different"
 ORDER = (EQUAL, ROUNDED, UNSTABLE, DIFFERENT)
 
@@ -183,7 +186,8 @@ def _check_floats(
     spread = _spread(noise, scale)
     # Where everything around is zero, the smallest number of the type is no difference worth reporting.
     tiny = float(np.finfo(np.float32 if eps > 1e-10 else np.float64).tiny)
-    bound = (FLOOR * eps + tolerance) * scale + NOISE * spread + tiny
+    floor = FLOOR if eps < LOW_PRECISION else LOW_FLOOR
+    bound = (floor * eps + tolerance) * scale + NOISE * spread + tiny
     used = error / bound
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     # More than half of the digits lost to noise: what the passes do cannot be told from it.

@@ -19,13 +19,14 @@ import numpy as np
 from ..backends.core import Array, Sample
 from ..ir.clone import clone_model
 from ..ir.constants import ArrayConstant
-from ..ir.dtypes import DType
+from ..ir.dtypes import DType, from_numpy
 from ..ir.graph import Graph, Model, Node, Value
 from ..ir.ops import MOVEMENT
 
-NOISY_TYPES = (DType.F32, DType.F64, DType.F16)
-STRENGTH = 8
-"""Spacings. More than one, so that a few draws also find what one rounding in ten changes, as steps do."""
+STRENGTH = {DType.F32: 8, DType.F64: 8, DType.F16: 1}
+"""Spacings. Sums of hundreds of terms round that much, and draws also find what one rounding in ten changes, as
+steps do. Kernels for float16 sum in float32 and round once."""
+NOISY_TYPES = tuple(STRENGTH)
 MAX_WEIGHT_BYTES = 1 << 29
 """Weights beyond this many bytes in all stay as they are: noise in the results alone must do."""
 _EXACT = {op for _, op in MOVEMENT} | set(
@@ -88,7 +89,8 @@ def noisy_sample(sample: Sample, seed: int) -> dict[str, Array]:
 
 def _moved(array: Array, draw: np.random.Generator) -> Array:
     spacing: Any = np.finfo(array.dtype).eps
-    steps = cast("Array", draw.integers(-STRENGTH, STRENGTH + 1, array.shape))
+    strength = STRENGTH[from_numpy(array.dtype)]
+    steps = cast("Array", draw.integers(-strength, strength + 1, array.shape))
     return np.asarray(array * (1 + steps * spacing).astype(array.dtype), array.dtype)
 
 
@@ -97,7 +99,7 @@ def _add_noise(node: Node, out: Value, up: bool) -> None:
     assert graph is not None
     assert out.dtype is not None
     dtype = out.dtype.numpy
-    step = STRENGTH * np.finfo(dtype).eps
+    step = STRENGTH[out.dtype] * np.finfo(dtype).eps
     factor = graph.add_constant(ArrayConstant(np.asarray(1 + step if up else 1 - step, dtype)), "noise")
     uses = list(out.uses)
     product = Node("Mul", (out, factor), name="noise")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..passes.core import Numbers
-from .compare import FLOOR, NOISE, OutputCheck
+from .compare import FLOOR, LOW_FLOOR, NOISE, OutputCheck
 from .document import SCHEMA, Document, Table, Text, plain_data
 
 LEVELS = ("none", "structure", "final", "each-pass")
@@ -54,7 +54,8 @@ class Validation:
         """The bound as a sentence."""
         extra = f" + {self.tolerance:g} x scale (allowed)" if self.tolerance else ""
         return (
-            f"integers, booleans and strings equal; floats within {FLOOR:g} eps x scale of the element's slice"
+            f"integers, booleans and strings equal; floats within {FLOOR:g} eps ({LOW_FLOOR:g} for 16 bits) "
+            f"x scale of the element's slice"
             f" + {NOISE:g} x measured rounding noise{extra}; NaN and infinities in the same places"
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
+from .foreign_types import is_foreign, run_foreign
 
 if TYPE_CHECKING:
     from ...passes.target import Target
@@ -128,6 +129,8 @@ class Session:
         self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
         """Names of the inputs that must be given (those with a default are not among them)."""
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
+        types = [i.type for i in (*self._session.get_inputs(), *self._session.get_outputs())]
+        self._foreign = any(map(is_foreign, types))
         self._known = {*self.inputs, *(i.name for i in self._session.get_overridable_initializers())}
 
     def run(self, inputs: Sample) -> Outputs:
@@ -141,6 +144,8 @@ class Session:
                 " and ".join(parts), where="ort", help=f"the model's inputs: {', '.join(self.inputs) or 'none'}"
             )
         try:
+            if self._foreign:
+                return run_foreign(self._session, inputs)
             return list(self._session.run(None, dict(inputs)))
         except Exception as error:
             raise backend_error("run", error) from error
