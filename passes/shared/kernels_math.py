@@ -125,15 +125,21 @@ def pow_(node: Node, operands: Operands) -> list[Array]:
     return [wide.astype(a.dtype)]
 
 
+def _ordered(x: Array) -> Array:
+    """``x`` where the greater of two elements is beyond doubt: of 0.0 and -0.0, runtimes return whichever they like."""
+    if from_numpy(x.dtype) not in _PLAIN:
+        raise NoKernel(f"no arithmetic on {x.dtype}")
+    if _is_float(x) and (np.isnan(x).any() or ((x == 0) & np.signbit(x)).any()):
+        raise NoKernel("an operand has NaN or -0.0")
+    return x
+
+
 @kernel("Max", "Min")
 def max_min(node: Node, operands: Operands) -> list[Array]:
     function = np.maximum if node.op == "Max" else np.minimum
     out = present(operands, 0)
     for i in range(len(operands)):
-        x = present(operands, i)
-        if from_numpy(x.dtype) not in _PLAIN or (_is_float(x) and np.isnan(x).any()):
-            raise NoKernel("an operand has NaN")
-        out = function(out, x)
+        out = function(out, _ordered(present(operands, i)))
     return [np.asarray(out)]
 
 
@@ -204,10 +210,10 @@ def exact_unary(node: Node, operands: Operands) -> list[Array]:
     x = present(operands, 0)
     if from_numpy(x.dtype) not in _PLAIN:
         raise NoKernel(f"no arithmetic on {x.dtype}")
-    if node.op in ("Sign", "Relu") and _is_float(x) and np.isnan(x).any():
-        raise NoKernel("the operand has NaN")
+    if node.op in ("Sign", "Relu"):
+        _ordered(x)
     if node.op == "Relu":
-        return [np.where(x > 0, x, np.zeros((), x.dtype))]
+        return [np.maximum(x, np.zeros((), x.dtype))]
     function: Any = {
         "Neg": np.negative,
         "Abs": np.abs,
@@ -225,13 +231,13 @@ def is_nan(node: Node, operands: Operands) -> list[Array]:
 
 @kernel("Clip")
 def clip(node: Node, operands: Operands) -> list[Array]:
-    x = present(operands, 0)
+    x = _ordered(present(operands, 0))
     low, high = optional(operands, 1), optional(operands, 2)
-    if node.version < 11 or from_numpy(x.dtype) not in _PLAIN or (_is_float(x) and np.isnan(x).any()):
-        raise NoKernel("Clip of an old opset, or of NaN")
+    if node.version < 11:
+        raise NoKernel("the bounds are attributes")
     if low is not None:
-        x = np.maximum(x, low)
-    return [np.asarray(np.minimum(x, high) if high is not None else x)]
+        x = np.maximum(x, _ordered(low))
+    return [np.asarray(np.minimum(x, _ordered(high)) if high is not None else x)]
 
 
 @kernel("Cast")
@@ -281,8 +287,7 @@ def reduce(node: Node, operands: Operands) -> list[Array]:
         raise NoKernel("nothing to reduce")
     keep = bool(node.attr("keepdims", 1))
     if node.op in ("ReduceMax", "ReduceMin"):
-        if _is_float(x) and np.isnan(x).any():
-            raise NoKernel("the operand has NaN")
+        _ordered(x)
         return [np.asarray((np.max if node.op == "ReduceMax" else np.min)(x, axis=axes, keepdims=keep))]
     function: Any = {"ReduceSum": np.sum, "ReduceMean": np.mean, "ReduceProd": np.prod}[node.op]
     if _is_float(x):
