@@ -80,7 +80,7 @@ class OfScores(NodeRule):
             raise NoMatch("neither factor comes from a linear layer by movement alone")
         made = linear.add or linear.node
         r.begin(made, origin_of([made, *scalings]))
-        scaled = absorb_after(r, linear, Affine(np.float64(total), ZERO).checked(), self.limit)
+        scaled = absorb_after(r, linear, Affine(np.array(total, np.float64), ZERO).checked(), self.limit)
         r.replace(made, scaled)
         for scaling in scalings:
             r.replace(scaling, _scaled(scaling))

@@ -14,10 +14,10 @@ CONTRIB = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
 
-def again(r: Rewriter, node: Node, *inputs: Value | None) -> Any:
-    """The operator of ``node`` with its attributes on other operands."""
+def again(r: Rewriter, node: Node, *inputs: Value | None, **changed: Any) -> Any:
+    """The operator of ``node`` with its attributes, some of them changed, on other operands."""
     name = f"{node.domain}::{node.op}" if node.domain else node.op
-    return r.op(name, *inputs, **cast("dict[str, Any]", node.attrs))
+    return r.op(name, *inputs, **{**cast("dict[str, Any]", node.attrs), **changed})
 
 
 def squeeze(r: Rewriter, x: Value, axes: Sequence[int]) -> Any:
