@@ -422,10 +422,12 @@ class Graph:
 
     def all_graphs(self) -> Iterator[Graph]:
         """This graph and all bodies inside, outer ones first."""
-        yield self
-        for node in self.all_nodes():
-            if node.attrs:
-                yield from node.subgraphs
+        stack: list[Graph] = [self]
+        while stack:
+            graph = stack.pop()
+            yield graph
+            bodies = [body for node in graph if node.attrs for body in node.subgraphs]
+            stack.extend(reversed(bodies))
 
     @property
     def outer(self) -> Graph | None:

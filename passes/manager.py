@@ -130,7 +130,7 @@ class _Runner:
 
     def _run(self, step: Pass | Together) -> PassRecord:
         before = {label: s.hits for label, s in self.ctx.statistics.items()}
-        nodes = count_nodes(self.model)
+        nodes = self.record.passes[-1].nodes_after if self.record.passes else count_nodes(self.model)
         r = Rewriter(self.ctx, str(step))
         start = time.process_time()
         try:
@@ -154,7 +154,8 @@ class _Runner:
             for label, s in self.ctx.statistics.items()
             if s.hits > before.get(label, 0)
         }
-        return PassRecord(str(step), seconds, r.changes, nodes, count_nodes(self.model), hits)
+        after = count_nodes(self.model) if r.changes else nodes
+        return PassRecord(str(step), seconds, r.changes, nodes, after, hits)
 
 
 def count_nodes(model: Model) -> int:

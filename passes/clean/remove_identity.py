@@ -60,6 +60,9 @@ def operand(node: Node, i: int = 0) -> Value:
     return value
 
 
+_VARIADIC = ("Concat", "Sum", "Mean", "Max", "Min")
+
+
 class SameValue(NodeRule):
     """Movement that moves nothing, and operators of one operand that do nothing."""
 
@@ -79,6 +82,22 @@ class SameValue(NodeRule):
         ),
         *("Split", "Squeeze", "Unsqueeze", "Flatten", "Resize", "Upsample", "Sum", "Mean", "Max", "Min", "Clip"),
     )
+
+    def promising(self, node: Node) -> bool:
+        op, value = node.op, node.inputs[0] if node.inputs else None
+        if value is None or (len(node.inputs) > 1 and op in _VARIADIC):
+            return False
+        if op == "Split":
+            return len(node.outputs) == 1
+        if op == "Cast":
+            return value.dtype is node.outputs[0].dtype
+        if op == "Transpose":
+            perm = node.attrs.get("perm")
+            return perm is None or list(perm) == sorted(perm)  # type: ignore[arg-type]
+        before, after = value.shape, node.outputs[0].shape
+        if before is None or after is None:
+            return True
+        return before == after or (len(before) == len(after) and None in before)
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         x = operand(node)
@@ -238,14 +257,12 @@ def all_equal(value: Value, wanted: float) -> bool:
     if data is None or data.dtype is DType.STRING or data.count == 0:
         return False
     if isinstance(data, SplatConstant):
-        array = np.asarray(data.value).reshape(1)
+        array = np.asarray(data.value)
     elif data.count > MAX_SCAN:
         return False
     else:
-        array = data.numpy().reshape(-1)
-    if not (array[:1] == wanted).all():
-        return False
-    if not bool((array == wanted).all()):
+        array = data.numpy()
+    if array.item(0) != wanted or not bool((array == wanted).all()):
         return False
     return wanted != 0 or not data.dtype.is_float or bool((np.signbit(array) == np.signbit(wanted)).all())
 
