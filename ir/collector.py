@@ -7,12 +7,12 @@ nothing: half the time of reading or copying a large model.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
+def collector_paused() -> Generator[None]:
     """Runs the block without cycle collections, in all threads; leaves a collector that was off alone."""
     if not gc.isenabled():
         yield
