@@ -52,7 +52,7 @@ class _Scopes:
             node = next(nodes, None)
             if node is None:
                 for key in added:
-                    del self.nodes[key]
+                    self.nodes.pop(key, None)
                 stack.pop()
                 continue
             self._node(node, added)
@@ -69,11 +69,9 @@ class _Scopes:
             if trace and key not in self.nodes:
                 self.r.ctx.note(f"nothing visible is equal to {node!r}")
             first = self.nodes.get(key)
-            if first is None:
+            if first is None or first.erased:  # erased: only a node needed it that another one stands for now
                 self.nodes[key] = node
                 added.append(key)
-            elif first.erased:  # it was needed only by a node that another one stands for now
-                self.nodes[key] = node
             elif same_annotations(first, node) and self.r.allow(node):
                 self.r.replace(node, first.outputs)
                 return
