@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .driver.bench import bench as bench
+    from .driver.bisect import bisect as bisect
     from .driver.compile import compile as compile
     from .driver.diff import diff as diff
     from .driver.explain import explain as explain
@@ -41,6 +42,7 @@ _NAMES = {
     "Result": ("driver.optimize", "Result"),
     "Target": ("passes.target", "Target"),
     "bench": ("driver.bench", "bench"),
+    "bisect": ("driver.bisect", "bisect"),
     "compile": ("driver.compile", "compile"),
     "diff": ("driver.diff", "diff"),
     "explain": ("driver.explain", "explain"),
@@ -61,6 +63,7 @@ __all__ = [
     "Target",
     "__version__",
     "bench",
+    "bisect",
     "compile",
     "diff",
     "explain",

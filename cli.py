@@ -208,6 +208,27 @@ def bench(
     _print(found, as_json)
 
 
+@app.command()
+def bisect(
+    model: ModelFile,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
+    samples: SamplesFile = None,
+    target: TargetName = "generic",
+    tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0, help="time limit")] = 600.0,
+    as_json: AsJson = False,
+    seed: Seed = 0,
+) -> None:
+    """Find the single rewrite that makes MODEL wrong; exit with 1 where there is one."""
+    from .driver.bisect import bisect as run
+
+    with _progress():
+        found = run(model, pipeline, samples, target=target, tolerance=tolerance, seconds=seconds, seed=seed)
+    _print(found, as_json)
+    if found.guilty is not None:
+        raise typer.Exit(FAILED)
+
+
 @app.command("run")
 def run_reproducer(
     repro: Annotated[Path, typer.Argument(metavar="REPRO.ir", help="written by `optimize --repro-dir`")],

@@ -24,10 +24,11 @@ from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipeline import flatten, pipeline_text
 from ..passes.pipelines import PIPELINES
 from ..passes.target import Target, get_target
+from .bisect import Guilty, find_guilty
 from .dims import with_dims
 from .measuring import Measured, host_arch, measure_pair, runs_here
 from .reference import Reference, Runnable
-from .report import CLEANED, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
+from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
 from .samples import Samples, Source
 from .validate import (
     AnyModel,
@@ -66,6 +67,7 @@ class Options:
     max_growth: float = MAX_GROWTH
     measure_seconds: float = 3.0
     validate_seconds: float = 60.0
+    bisect_seconds: float = 60.0
     print_after_change: Callable[[str], object] | None = None
     repro_dir: Path | None = None
     progress: Progress | None = None
@@ -83,7 +85,7 @@ class Result:
     @property
     def changed(self) -> bool:
         """Whether the model is another than the original."""
-        return self.report.decision in (KEPT, CLEANED)
+        return self.report.decision in (KEPT, CLEANED, DIMS_ONLY)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
@@ -113,6 +115,7 @@ def optimize(
     max_growth: float = MAX_GROWTH,
     measure_seconds: float = 3.0,
     validate_seconds: float = 60.0,
+    bisect_seconds: float = 60.0,
     print_after_change: Callable[[str], object] | None = None,
     repro_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -128,7 +131,8 @@ def optimize(
     * ``max_growth``: a file that grows by more than this fraction (and 64 KiB) is not kept.
     * ``dims``: symbols of the inputs to fix, ``{"batch": 1}``.
     * ``fuel``: stop after that many rewrites; ``disabled``: rules or passes that must not fire.
-    * ``repro_dir``: where a reproducer goes when a pass fails.
+    * ``repro_dir``: where a reproducer goes when a pass fails or the outputs differ.
+    * ``bisect_seconds``: how long to look for the rewrite at fault when outputs differ.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``PassError`` when a pass
     fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for what is wrong with the arguments.
@@ -151,6 +155,7 @@ def optimize(
         max_growth,
         measure_seconds,
         validate_seconds,
+        bisect_seconds,
         print_after_change,
         Path(repro_dir) if repro_dir is not None else None,
         progress,
@@ -221,6 +226,8 @@ class _Job:
         fallback = PIPELINES.get("clean")
         if fallback is not None and Pipeline("clean").steps and str(Pipeline("clean")) != attempts[0]:
             attempts.append(str(Pipeline("clean")))
+        if self.options.dims:
+            attempts.append("none")  # with its dimensions fixed the original is no longer the file
         reasons: list[str] = []
         last: _Attempt | None = None
         for i, text in enumerate(attempts):
@@ -228,8 +235,8 @@ class _Job:
             last = attempt
             if not attempt.record.changes and not self.options.dims:
                 return self._original(UNCHANGED if i == 0 else ORIGINAL, reasons, attempt)
-            if not attempt.worse:
-                return Result(attempt.model, self._report(KEPT if i == 0 else CLEANED, reasons, attempt))
+            if not attempt.worse or text == "none":
+                return Result(attempt.model, self._report(_decision(i, text), reasons, attempt))
             reasons.append(f"{text if len(text) < 60 else 'the pipeline'}: not kept, {attempt.worse}")
         assert last is not None
         return self._original(ORIGINAL, reasons, last)
@@ -350,14 +357,29 @@ class _Job:
 
     def _not_equivalent(self, attempt: _Attempt) -> NotEquivalentError:
         v = attempt.validation
-        repro = None
-        if self.options.repro_dir is not None:
-            repro = self._write_repro(attempt, v.problems[0])
+        repro = self._write_repro(attempt, v.problems[0]) if self.options.repro_dir is not None else None
+        guilty: Guilty | None = None
+        if self.reference is not None and v.method == "numeric":
+            self._progress("looking for the rewrite at fault")
+            guilty, _ = find_guilty(
+                self.base,
+                attempt.pipeline,
+                self._context,
+                self.reference,
+                tolerance=self.options.tolerance,
+                seconds=self.options.bisect_seconds,
+            )
+        problems = "; ".join(v.problems[:3])
+        if guilty is None:
+            help = "a pass is at fault: `--validate each-pass` names it; "
+        else:
+            problems = f"{problems}; {guilty}"
+            help = f"the rule is at fault, leave it out with `--disable {guilty.rule}` and report it; "
         return NotEquivalentError(
-            f"the optimized model is not equivalent: {'; '.join(v.problems[:3])}",
+            f"the optimized model is not equivalent: {problems}",
             where="validate",
-            help="a pass is at fault: `--validate each-pass` names it, `--disable` leaves a rule out; "
-            "`--allow-different` writes the result nevertheless",
+            origin=guilty.origin[0] if guilty is not None and guilty.origin else None,
+            help=f"{help}`--allow-different` writes the result nevertheless",
             repro=repro,
         )
 
@@ -418,6 +440,12 @@ class _Job:
         report.after = self.before
         report.validation = Validation(self.options.validate, "identity", True)
         return Result(self.original, report, self.file)
+
+
+def _decision(attempt: int, pipeline: str) -> str:
+    if attempt == 0:
+        return KEPT
+    return DIMS_ONLY if pipeline == "none" else CLEANED
 
 
 def contract_of(record: RunRecord, pipeline: Pipeline) -> Numbers:

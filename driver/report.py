@@ -15,6 +15,7 @@ from .measuring import Measured
 from .validation import Validation
 
 KEPT, CLEANED, ORIGINAL, UNCHANGED = "kept", "clean-only", "original", "unchanged"
+DIMS_ONLY = "dims-only"
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Report:
     before: Size
     after: Size
     decision: str
-    """``kept``, ``clean-only`` (the whole pipeline made it worse), ``original`` (so did that), ``unchanged``."""
+    """``kept``; ``clean-only`` (the whole pipeline made it worse); ``original`` (so did that); ``dims-only`` (the same
+    where dimensions were to be fixed); ``unchanged``."""
     reasons: list[str] = field(default_factory=list[str])
     """Why not everything was kept."""
     passes: list[PassRecord] = field(default_factory=list[PassRecord])
@@ -138,6 +140,7 @@ def _decision(r: Report) -> str:
         CLEANED: "only cleaned up, further changes made it worse",
         ORIGINAL: "left as it is, every change made it worse",
         UNCHANGED: "nothing to improve",
+        DIMS_ONLY: "dimensions fixed, every further change made it worse",
     }[r.decision]
 
 

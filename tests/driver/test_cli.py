@@ -72,6 +72,7 @@ KEYS = {
     "versions written",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
+    "bisect": "guilty pipeline ranges runs schema",
     "diff": "added changed equal interface ops removed same schema text",
     "bench": "clock comparisons names samples schema threads times",
     "passes": "passes pipelines schema",
@@ -90,6 +91,7 @@ def test_json_keys_are_stable(folder: Path, run: Run, command: str) -> None:
         "inspect": ["inspect", model],
         "diff": ["diff", model, model],
         "bench": ["bench", model, "--seconds", "0.05"],
+        "bisect": ["bisect", model, "-p", "remove-identity"],
         "passes": ["passes"],
         "targets": ["targets"],
         "explain": ["explain", "fold-batchnorm", model],

@@ -146,6 +146,7 @@ def test_a_wrong_result_is_refused() -> None:
     assert "output y" in text
     assert "allowed" in text
     assert "--allow-different" in text
+    assert "first wrong after rewrite 1 of 1: remove-relu/Wrong at 'relu'" in text
     allowed = optimize(classifier(), samples=SAMPLES, pipeline="remove-relu", measure=False, allow_different=True)
     assert allowed.report.validation.equivalent is False
 
@@ -161,6 +162,18 @@ def test_each_pass_names_the_guilty_one() -> None:
             measure=False,
         )
     assert error.value.where == "remove-relu"
+
+
+@pytest.mark.usefixtures("extra_passes")
+def test_the_guilty_rewrite_is_found_among_others() -> None:
+    found = planish.bisect(classifier(), "remove-identity,fold-batchnorm,remove-relu", SAMPLES)
+    assert found.guilty is not None
+    assert (found.guilty.number, found.guilty.rule) == (found.guilty.total, "remove-relu/Wrong")
+    found = planish.bisect(classifier(), "remove-relu,remove-identity,fold-batchnorm", SAMPLES)
+    assert found.guilty is not None
+    assert found.guilty.number == 1
+    assert found.guilty.total == 3
+    assert planish.bisect(classifier(), PIPELINE, SAMPLES).guilty is None
 
 
 @pytest.mark.usefixtures("extra_passes")
@@ -226,6 +239,9 @@ def test_dims_are_fixed() -> None:
     result = optimize(embedder(), pipeline="none", dims={"length": 7}, measure=False)
     assert str(result.model.graph.inputs[0].type) == "i64[batch,7]"
     assert result.report.validation.equivalent
+    worse = optimize(embedder(), pipeline="fold-constants", dims={"length": 7}, measure=False, max_growth=-1e9)
+    assert worse.report.decision in ("dims-only", "kept")
+    assert str(worse.model.graph.inputs[0].type) == "i64[batch,7]"
     with pytest.raises(UsageError, match="batch, length"):
         optimize(embedder(), pipeline="none", dims={"N": 7}, measure=False)
 
