@@ -173,7 +173,9 @@ def option_text(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ",".join(option_text(v) for v in value) + "]"  # pyright: ignore[reportUnknownVariableType]
     text = str(value)
-    return text if re.fullmatch(r"[+-]?[\w.][\w.+-]*", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if re.fullmatch(r"[+-]?[\w.][\w.+-]*", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def parse_option(cls: type[Pass], name: str, value: Any) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...ir.constants import SparseConstant
+from ...ir.constants import SparseConstant, SplatConstant
 from ...ir.graph import Graph, Model, Value
 from ..core import Pass
 from ..rewrite.rewriter import Rewriter
@@ -36,7 +36,11 @@ def equal_constants(root: Graph) -> Iterator[list[Value]]:
     groups = grouped((v for g in root.all_graphs() for v in g.constants), _head)
     for group in groups:
         for alike in grouped(group, _first_bytes):
-            yield from grouped(alike, _digest)
+            # Equal first bytes settle it where there is nothing else.
+            if all(isinstance(v.data, SplatConstant) and not v.data.dtype.is_packed for v in alike):
+                yield alike
+            else:
+                yield from grouped(alike, _digest)
 
 
 def grouped(values: Any, key: Any) -> list[list[Value]]:
