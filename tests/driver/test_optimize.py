@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import planish
-from planish.driver import optimize as module
+from planish.driver import job as module
+from planish.driver.contract import contract_of
 from planish.driver.measuring import Measured
-from planish.driver.optimize import contract_of, optimize
+from planish.driver.optimize import optimize
 from planish.driver.reproduce import replay
 from planish.ir.builder import Builder
 from planish.ir.clone import clone_model
