@@ -18,5 +18,10 @@ PIPELINES: dict[str, str] = {
         "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),"
         "(fold-pad,fold-batchnorm,fold-scale-shift)"
     ),
+    # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
+    "fuse-conv": (
+        "(turn-softmax,split-convolution,hoist-slice,expand-square,fuse-gated-residual,fold-scale-shift),"
+        "pad-channels,(widen-convolution,raise-conv1d),fuse-affine-chain"
+    ),
     "default": "clean,fuse,clean",
 }

@@ -6,8 +6,8 @@ for Mul, Div, Add, Sub, Neg by constants of one number or one number per channel
 
 **Why** one pass over the tensor for two or more; and on ONNX Runtime a BatchNormalization stays in the blocked layout
 of convolutions and takes the activation behind it, where a Mul or Add by a constant costs two reorderings.
-**Needs** two such nodes in a row, or one between convolutions (and what keeps their layout); rank 4, axis 1 the
-channels, their number known; no other user in between.
+**Needs** two such nodes in a row with several channels or a convolution nearby, or one between convolutions (and
+what keeps their layout); rank 4, axis 1 the channels, their number known; no other user in between.
 **Leaves** what stands directly behind or in front of a product that can take it (other passes fold it there), training
 mode, constants along other axes, a single BatchNormalization.
 **Numbers** reassociates; computed in float64, rounded once.
@@ -74,7 +74,7 @@ class Chain(NodeRule):
                 break
             nodes.append(producer)
             maps.append(affine)
-        _require_gain(nodes, x)
+        _require_gain(nodes, channels, x)
         r.begin(node, origin_of(reversed(nodes)))
         return _emit(r, x, compose(reversed(maps)), channels)
 
@@ -123,12 +123,16 @@ def _is_step(node: Node, channels: int) -> bool:
     return True
 
 
-def _require_gain(nodes: list[Node], x: Value) -> None:
+def _require_gain(nodes: list[Node], channels: int, x: Value) -> None:
+    behind, in_front = is_blocked_producer(x), any(is_blocked_user(u) for u in nodes[0].output.users)
     if len(nodes) > 1:
+        # One channel far from any convolution is a mask or an image being scaled: others look for those.
+        if not (behind or in_front) and channels == 1:
+            raise NoMatch("one channel, far from any convolution")
         return
     if nodes[0].op == "BatchNormalization":
         raise NoMatch("it is a BatchNormalization already")
-    if not (is_blocked_producer(x) and any(is_blocked_user(u) for u in nodes[0].output.users)):
+    if not (behind and in_front):
         raise NoMatch(f"a single {nodes[0].op} that does not stand between convolutions")
 
 
