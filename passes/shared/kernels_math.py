@@ -21,6 +21,8 @@ _PLAIN = frozenset(
     )
 )
 _EXACT_INTEGER = 1 << 53
+SLOW_ELEMENTS = 1 << 20
+"""Largest operand of what numpy has no function for (0.1 us an element)."""
 
 
 def _is_float(x: Array) -> bool:
@@ -165,6 +167,8 @@ def _register_unary(op: str, function: Any) -> None:
 
 
 def _erf(x: Array) -> Array:
+    if x.size > SLOW_ELEMENTS:
+        raise NoKernel(f"Erf of {x.size} elements takes too long here, the limit is {SLOW_ELEMENTS}")
     return np.vectorize(math.erf, otypes=[np.float64])(x) if x.size else x
 
 
@@ -224,6 +228,43 @@ def exact_unary(node: Node, operands: Operands) -> list[Array]:
     return [np.asarray(function(x))]
 
 
+@kernel("LeakyRelu")
+def leaky_relu(node: Node, operands: Operands) -> list[Array]:
+    alpha = float(np.float32(node.attr("alpha", 0.01)))
+
+    def leaky(x: Array) -> Array:
+        return np.where(x < 0, alpha * x, x)
+
+    return [_in_float64(leaky, present(operands, 0))]
+
+
+@kernel("Softplus")
+def softplus(node: Node, operands: Operands) -> list[Array]:
+    return [_in_float64(partial(np.logaddexp, 0.0), present(operands, 0))]
+
+
+@kernel("Softmax")
+def softmax(node: Node, operands: Operands) -> list[Array]:
+    x = present(operands, 0)
+    axis = axis_attr(node, x.ndim, -1)
+    if node.version < 13 or x.size == 0:
+        raise NoKernel("Softmax before opset 13 flattens its operand")
+
+    def normalized(v: Array) -> Array:
+        e = np.exp(v - v.max(axis, keepdims=True))
+        return e / e.sum(axis, keepdims=True)
+
+    return [_in_float64(normalized, x)]
+
+
+@kernel("IsInf")
+def is_inf(node: Node, operands: Operands) -> list[Array]:
+    x = present(operands, 0)
+    if not node.attr("detect_negative", 1) or not node.attr("detect_positive", 1):
+        raise NoKernel("detects infinities of one sign")
+    return [np.asarray(np.isinf(x))]
+
+
 @kernel("IsNaN")
 def is_nan(node: Node, operands: Operands) -> list[Array]:
     return [np.asarray(np.isnan(present(operands, 0)))]
@@ -240,7 +281,7 @@ def clip(node: Node, operands: Operands) -> list[Array]:
     return [np.asarray(np.minimum(x, _ordered(high)) if high is not None else x)]
 
 
-@kernel("Cast")
+@kernel("Cast", "CastLike")
 def cast(node: Node, operands: Operands) -> list[Array]:
     x, to = present(operands, 0), node.output.dtype
     source = from_numpy(x.dtype)
@@ -279,7 +320,25 @@ def _axes(node: Node, operands: Operands, rank: int) -> tuple[int, ...] | None:
     return tuple(a % rank for a in given) if rank else ()
 
 
-@kernel("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
+def _sum_of_squares(x: Array, **how: Any) -> Array:
+    return np.sum(x * x, **how)
+
+
+def _l1(x: Array, **how: Any) -> Array:
+    return np.sum(np.abs(x), **how)
+
+
+def _l2(x: Array, **how: Any) -> Array:
+    return np.sqrt(np.sum(x * x, **how))
+
+
+_REDUCTIONS: dict[str, Any] = {
+    **{"ReduceSum": np.sum, "ReduceMean": np.mean, "ReduceProd": np.prod},
+    **{"ReduceL1": _l1, "ReduceL2": _l2, "ReduceSumSquare": _sum_of_squares},
+}
+
+
+@kernel(*("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
 def reduce(node: Node, operands: Operands) -> list[Array]:
     x = present(operands, 0)
     axes = _axes(node, operands, x.ndim)
@@ -289,10 +348,10 @@ def reduce(node: Node, operands: Operands) -> list[Array]:
     if node.op in ("ReduceMax", "ReduceMin"):
         _ordered(x)
         return [np.asarray((np.max if node.op == "ReduceMax" else np.min)(x, axis=axes, keepdims=keep))]
-    function: Any = {"ReduceSum": np.sum, "ReduceMean": np.mean, "ReduceProd": np.prod}[node.op]
+    function: Any = _REDUCTIONS[node.op]
     if _is_float(x):
         return [_in_float64(partial(function, axis=axes, keepdims=keep), x)]
-    if node.op == "ReduceMean" or from_numpy(x.dtype) not in _PLAIN:
+    if node.op not in ("ReduceSum", "ReduceProd") or from_numpy(x.dtype) not in _PLAIN:
         raise NoKernel(f"no {node.op} of {x.dtype}")
     return [np.asarray(function(x, axis=axes, keepdims=keep, dtype=x.dtype))]
 

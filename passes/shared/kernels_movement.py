@@ -135,6 +135,30 @@ def scatter_nd(node: Node, operands: Operands) -> list[Array]:
     return [out]
 
 
+@kernel("ScatterElements")
+def scatter_elements(node: Node, operands: Operands) -> list[Array]:
+    x, indices, updates = (present(operands, i) for i in range(3))
+    axis = axis_attr(node, x.ndim, 0)
+    wanted = _indices(indices, x.shape[axis])
+    at = [np.broadcast_to(i, wanted.shape) for i in np.ix_(*map(np.arange, wanted.shape))]
+    at[axis] = wanted
+    flat = np.ravel_multi_index(tuple(at), x.shape).reshape(-1)
+    if node.attr("reduction", "none") != "none" or np.unique(flat).size != flat.size:
+        raise NoKernel("reduction is not none, or two updates go to one place")
+    out = x.copy()
+    out[tuple(at)] = updates
+    return [out]
+
+
+@kernel("EyeLike")
+def eye_like(node: Node, operands: Operands) -> list[Array]:
+    x, dtype = present(operands, 0), node.output.dtype
+    if x.ndim != 2 or dtype is None:
+        raise NoKernel("the operand is not a matrix")
+    rows, columns = x.shape
+    return [np.eye(rows, columns, int(node.attr("k", 0))).astype(dtype.numpy)]
+
+
 @kernel("Expand")
 def expand(node: Node, operands: Operands) -> list[Array]:
     x, shape = present(operands, 0), ints(operands, 1) or []
