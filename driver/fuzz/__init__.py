@@ -1,0 +1,1 @@
+"""Differential fuzzing of passes: random models, each pass, ONNX Runtime as the judge."""

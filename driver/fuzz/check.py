@@ -1,0 +1,235 @@
+"""One model through one pipeline: whatever can be wrong with the result, found and named.
+
+What is checked, in this order: the passes come to an end without an error; they changed something exactly where they
+say so; the graph verifies, types inferred anew; names and types of the interface are the same; a second run has
+nothing to do (single passes) and a run on a copy gives the same bytes; the text of the result parses back to itself;
+the file reads back; the runtime loads it; every sample that the original takes gives the same outputs, within the
+numeric contract of the passes that changed something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...backends.core import Array, Outputs, Sample
+from ...backends.ort.session import Session
+from ...ir.clone import clone_model
+from ...ir.errors import BackendError, PassError, PlanishError
+from ...ir.graph import Model
+from ...ir.onnx_reader import read_model
+from ...ir.onnx_writer import model_to_bytes
+from ...ir.text import parse_model, print_model
+from ...ir.verify import verify
+from ...passes.core import Context, Numbers, Pass
+from ...passes.manager import Pipeline, RunRecord
+from ...passes.pipeline import Step, flatten
+from ...passes.target import Target
+from ..compare import leaves
+from ..reference import Reference
+from ..validate import interface_problems
+
+KINDS = (
+    "original", "crash", "claims", "invalid", "interface", "restless", "undetermined", "text", "file", "refused",
+    "inexact", "different",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong."""
+
+    pipeline: str
+    kind: str
+    """One of ``KINDS``."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}: {self.kind}: {self.message}"
+
+
+class Subject:
+    """A model with samples and the outputs that any transformation of it must keep."""
+
+    def __init__(self, model: Model, samples: Sequence[Sample], target: Target | None = None) -> None:
+        """Raises ``PlanishError`` where the runtime refuses the model or each of the samples."""
+        self.model, self.target = model, target
+        self.data = model_to_bytes(model)
+        self.reference = Reference(model, self.data)
+        refusal: BackendError | None = None
+        for sample in samples:
+            self.reference.samples.append(sample)
+            try:
+                self.reference.outputs(len(self.reference.samples) - 1)
+            except BackendError as error:
+                self.reference.samples.pop()
+                refusal = error
+        if not self.reference.samples:
+            raise refusal or BackendError("the model has no samples", where="fuzz")
+
+    def context(self) -> Context:
+        return Context(target=self.target)
+
+    def transformed(self, steps: Sequence[Step], ctx: Context | None = None) -> tuple[Model, RunRecord]:
+        """A copy of the model behind the steps. Raises ``PlanishError`` where one of them fails."""
+        model = clone_model(self.model)
+        record = Pipeline(list(steps)).run(model, ctx or self.context())
+        return model, record
+
+    def original_failure(self) -> Failure | None:
+        """What is wrong before any pass: reader, writer, text, inference."""
+        try:
+            verify(self.model, types=True)
+        except PlanishError as error:
+            return Failure("", "invalid", f"the original does not verify: {error}")
+        problem = text_problem(self.model)
+        if problem:
+            return Failure("", "text", problem)
+        return self._read_back(self.model, self.data, "")
+
+    def check(self, pipeline: str, *, thorough: bool = True) -> Failure | None:
+        """What the pipeline does wrong, or ``None``. Without ``thorough`` only what a single run shows."""
+        steps = Pipeline(pipeline).steps
+        try:
+            model, record = self.transformed(steps)
+        except PlanishError as error:
+            return Failure(pipeline, "crash", str(error))
+        if not record.changes:
+            same = str(model) == str(self.model) if thorough else True
+            return None if same else Failure(pipeline, "claims", "the model changed, yet no change was counted")
+        return self._result(pipeline, steps, model, record, thorough=thorough)
+
+    def _result(
+        self, pipeline: str, steps: Sequence[Step], model: Model, record: RunRecord, *, thorough: bool
+    ) -> Failure | None:
+        try:
+            verify(model, types=True)
+        except PlanishError as error:
+            return Failure(pipeline, "invalid", str(error))
+        problems = interface_problems(self.model, model)
+        if problems:
+            return Failure(pipeline, "interface", "; ".join(problems))
+        try:
+            data = model_to_bytes(model)
+        except PlanishError as error:
+            return Failure(pipeline, "file", str(error))
+        if thorough:
+            failure = self._again(pipeline, steps, model, data)
+            if failure is not None:
+                return failure
+        return self._numbers(pipeline, data, weakest(steps, record))
+
+    def _again(self, pipeline: str, steps: Sequence[Step], model: Model, data: bytes) -> Failure | None:
+        problem = text_problem(model)
+        if problem:
+            return Failure(pipeline, "text", problem)
+        failure = self._read_back(model, data, pipeline)
+        if failure is not None:
+            return failure
+        other, _ = self.transformed(steps)
+        if model_to_bytes(other) != data:
+            return Failure(pipeline, "undetermined", "two runs on copies give different bytes")
+        if len(steps) == 1 and isinstance(steps[0], Pass):
+            before = str(model)
+            try:
+                changes = Pipeline(list(steps)).run(model, self.context()).changes
+            except PlanishError as error:
+                return Failure(pipeline, "crash", f"in a second run: {error}")
+            if changes:
+                return Failure(pipeline, "restless", f"a second run makes {changes} changes: {_first(before, model)}")
+        return None
+
+    def _read_back(self, model: Model, data: bytes, pipeline: str) -> Failure | None:
+        try:
+            again = read_model(data)
+            verify(again, types=True)
+            problems = interface_problems(model, again)
+            twice = model_to_bytes(again)
+        except PlanishError as error:
+            return Failure(pipeline, "file", f"what was written does not read back: {error}")
+        if problems:
+            return Failure(pipeline, "file", f"what was written reads back as another model: {problems[0]}")
+        if model_to_bytes(read_model(twice)) != twice:
+            return Failure(pipeline, "file", "writing, reading and writing changes the file")
+        return None
+
+    def _numbers(self, pipeline: str, data: bytes, contract: Numbers) -> Failure | None:
+        try:
+            session = Session(data)
+        except BackendError as error:
+            return Failure(pipeline, "refused", error.message)
+        for i, sample in enumerate(self.reference.samples):
+            try:
+                found = session.run(sample)
+            except BackendError as error:
+                return Failure(pipeline, "refused", f"sample {i}: {error.message}")
+            bad = [c for c in self.reference.compare(i, found) if not c.equivalent]
+            if bad:
+                return Failure(pipeline, "different", f"sample {i}: {bad[0]}")
+            inexact = self._inexact(i, found) if contract is Numbers.EXACT else None
+            if inexact:
+                return Failure(pipeline, "inexact", f"sample {i}: {inexact}")
+        return None
+
+    def _inexact(self, i: int, found: Outputs) -> str | None:
+        """Where results are not equal to the bit; zeros may change their sign."""
+        names = self.reference.names
+        pairs = zip(leaves(names, self.reference.outputs(i)), leaves(names, found), strict=True)
+        for (label, a), (_, b) in pairs:
+            if a is not None and a.dtype.kind == "f" and not _equal(a, b):
+                off = np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0)
+                return f"output {label} differs by up to {off:.3g}, the passes promise equality"
+        return None
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return bool(((a == b) | (np.isnan(a) & np.isnan(b))).all())
+
+
+def weakest(steps: Sequence[Step], record: RunRecord) -> Numbers:
+    """The weakest promise among the passes that changed something."""
+    order = list(Numbers)
+    changed = {p.name for p in record.passes if p.changes}
+    promises = [_promise(step) for step in _units(steps) if str(step) in changed]
+    return max(promises, key=order.index, default=Numbers.EXACT)
+
+
+def _units(steps: Sequence[Step]) -> Iterator[Step]:
+    from ...passes.pipeline import Repeat
+
+    for step in steps:
+        if isinstance(step, Repeat):
+            yield from _units(step.steps)
+        else:
+            yield step
+
+
+def _promise(step: Step) -> Numbers:
+    return max((type(p).numbers for p in flatten([step])), key=list(Numbers).index, default=Numbers.EXACT)
+
+
+def text_problem(model: Model) -> str | None:
+    """How the textual form fails to come back, or ``None``."""
+    text = print_model(model, resources="inline", explicit=True)
+    try:
+        again = print_model(parse_model(text), resources="inline", explicit=True)
+    except PlanishError as error:
+        return f"the text does not parse: {error}"
+    return None if again == text else f"the text comes back changed: {_first_line(text, again)}"
+
+
+def _first(before: str, model: Model) -> str:
+    return _first_line(before, str(model))
+
+
+def _first_line(a: str, b: str) -> str:
+    lines = zip(a.splitlines(), b.splitlines(), strict=False)
+    x, y = next(((x, y) for x, y in lines if x != y), ("", "lines at the end"))
+    return f"{x.strip()!r} became {y.strip()!r}"
+
+
+def expect_pass_error(error: PlanishError) -> bool:
+    """Whether a pass, rather than the model, is said to be at fault."""
+    return isinstance(error, PassError)
