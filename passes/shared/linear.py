@@ -176,8 +176,10 @@ def absorb_after(r: Rewriter, linear: Linear, after: Affine, limit: int = SHARED
     Raises :class:`NoMatch` where the bias is not constant, a shared weight above ``limit`` bytes would be copied,
     or the new weight leaves its type's range.
     """
+    if not (after.scales or after.shifts):  # x + 0: the bias stays, constant or not
+        return _emit(r, linear, linear.x, linear.weight, None)
     weight: Value | Constant = linear.weight
-    bias = linear.bias_vector() if linear.bias is not None and (after.scales or after.shifts) else ZERO
+    bias = linear.bias_vector() if linear.bias is not None else ZERO
     if after.scales:
         require_cheap_copy(linear.weight, limit)
         factor, axes = _output_factor(linear, after.gain)
