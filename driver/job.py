@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes, write_model
 from ..ir.safe_files import SafeFiles
 from ..passes.core import Context, Fuel
-from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach
+from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach, write_reproducer
 from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipelines import PIPELINES
 from ..passes.target import Target
@@ -312,15 +311,11 @@ class Job:
 
     def _write_repro(self, attempt: _Attempt, problem: str) -> str | None:
         """The original with the whole pipeline: the difference shows only at its end."""
-        from ..passes.instruments import reproducer_text
-
         folder = self.options.repro_dir
         assert folder is not None
-        text = reproducer_text(clone_model(self.base), attempt.pipeline, self._context(), NotEquivalentError(problem))
-        path = folder / f"repro-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.ir"
+        different = NotEquivalentError(problem)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+            path = write_reproducer(folder, clone_model(self.base), attempt.pipeline, self._context(), different)
         except OSError as error:
             self.notes.append(f"no reproducer could be written: {error}")
             return None

@@ -11,6 +11,7 @@ from ..backends.ort.backend import Executor
 from ..ir.clone import clone_model
 from ..ir.errors import PlanishError, UsageError
 from ..ir.text.parser import parse_model
+from ..ir.text.sidecar import load_resources
 from ..passes.core import Context, Fuel
 from ..passes.instruments import VerifyEach
 from ..passes.manager import Pipeline
@@ -59,7 +60,8 @@ def replay(path: str | os.PathLike[str]) -> Replay:
         raise UsageError(
             f"{path} is no reproducer: it does not start with `// pipeline: ...`", where="run", help="see --repro-dir"
         )
-    original = parse_model(text)
+    beside = path.with_suffix(".npz")
+    original = parse_model(text, resources=load_resources(beside) if beside.exists() else None)
     model = clone_model(original)
     found = Replay(header["pipeline"], False, header.get("error", ""), header=header)
     try:

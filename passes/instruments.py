@@ -7,8 +7,10 @@ import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..ir.constants import Constant
 from ..ir.errors import NotEquivalentError, PassError, PlanishError, VerifyError
 from ..ir.graph import Model
+from ..ir.text.sidecar import save_resources
 from ..ir.verify import verify
 from .core import Context
 from .manager import Instrument, PassRecord, Pipeline
@@ -95,18 +97,36 @@ class Reproducer(Instrument):
                 target=ctx.target, seed=ctx.seed, max_constant_bytes=ctx.max_constant_bytes, disabled=ctx.disabled
             )
             Pipeline(list(done)).run(model, fresh)
-            text = reproducer_text(model, pipeline_text([step]), ctx, error)
-            name = f"repro-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.ir"
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.path = self.folder / name
-            self.path.write_text(text)
+            self.path = write_reproducer(self.folder, model, pipeline_text([step]), ctx, error)
             error.repro = f"planish run {self.path}"
         except (PlanishError, OSError) as second:
             ctx.note(f"no reproducer could be written: {second}")
 
 
-def reproducer_text(model: Model, pipeline: str, ctx: Context, error: PlanishError) -> str:
-    """A reproducer file: comment lines with pipeline, versions and the error, then the model's exact text."""
+def write_reproducer(folder: Path, model: Model, pipeline: str, ctx: Context, error: PlanishError) -> Path:
+    """Writes a reproducer named by its hash, many weights beside it; returns its path. Raises ``OSError``."""
+    beside: dict[str, Constant] = {}
+    text = reproducer_text(model, pipeline, ctx, error, beside)
+    path = folder / f"repro-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.ir"
+    folder.mkdir(parents=True, exist_ok=True)
+    if beside:
+        save_resources(path.with_suffix(".npz"), beside)
+    path.write_text(text, "utf-8")
+    return path
+
+
+INLINE_BYTES = 4 << 20
+"""Weights above this go into a file beside the reproducer instead of its text."""
+
+
+def reproducer_text(
+    model: Model, pipeline: str, ctx: Context, error: PlanishError, beside: dict[str, Constant] | None = None
+) -> str:
+    """A reproducer file: comment lines with pipeline, versions and the error, then the model's exact text.
+
+    Where ``beside`` is given and the model holds more than ``INLINE_BYTES`` of constants, it receives them
+    by digest and the text holds the digests only.
+    """
     from importlib.metadata import version
 
     from ..ir.text.printer import print_model
@@ -122,7 +142,9 @@ def reproducer_text(model: Model, pipeline: str, ctx: Context, error: PlanishErr
         f"// versions: planish {_version(version)}, onnx {version('onnx')}, python {platform.python_version()}",
         f"// error: {first}",
     ]
-    return "\n".join(head) + "\n" + print_model(model, resources="inline", explicit=True) + "\n"
+    size = sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
+    resources = beside if beside is not None and size > INLINE_BYTES else "inline"
+    return "\n".join(head) + "\n" + print_model(model, resources=resources, explicit=True) + "\n"
 
 
 def _version(version: Callable[[str], str]) -> str:

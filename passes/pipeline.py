@@ -20,7 +20,7 @@ from .core import Pass, RewritePass, parse_option, pass_name
 
 REPEAT_LIMIT = 8
 _DEPTH_LIMIT = 32
-_TOKEN = re.compile(r'\s*(?:([A-Za-z_][\w.-]*)|(\)\*)|([(){}\[\],=])|("(?:[^"\\]|\\.)*")|([+-]?[\w.][\w.+-]*))')
+_TOKEN = re.compile(r'\s*(?:([+-]?[\w.][\w.+-]*)|(\)\*)|([(){}\[\],=])|("(?:[^"\\]|\\.)*"))')
 
 
 @dataclass
