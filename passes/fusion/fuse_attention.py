@@ -1,0 +1,188 @@
+"""Fuse scaled dot-product attention into the standard's Attention.
+
+    softmax(s q k^T + mask) v = Attention(q, k, v, mask; scale = s)
+
+Queries, keys and values that are split into heads in front, and the result that is merged behind, are taken in as
+[B, S, H*D]; keys and values repeated for grouped heads are taken in once; a key-value cache becomes ``past_key``,
+``past_value`` and the results ``present``.
+
+**Why** one node for eight to forty, no copies for heads, no scores in memory between nodes; what every runtime's
+attention kernels take.
+**Needs** opset 23; scores and probabilities that nothing else uses; static numbers of heads; scale before mask.
+**Leaves** numbers on the sum of scores and mask, scores of rank 3, a softmax over another axis, probabilities that are
+also an output or are dropped out in training.
+**Numbers** reassociates: the scale is spread over both factors. A row in which everything is masked by -inf, which
+gives NaN, may give zeros or the mean of the values instead.
+**Source** A. Vaswani et al., 2017; J. Ainslie et al. (grouped queries), 2023; Attention-23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ...ir.dims import same_dim, same_shape
+from ...ir.dtypes import DType
+from ...ir.graph import Node, Value
+from ..core import Numbers, RewritePass
+from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
+from ..rewrite.rewriter import origin_of
+from ..rewrite.rule import Replacement
+from ..shared.attention import Attention, attention_around, cached, merged_heads, packed_heads, ungrouped
+from ..shared.attention_mask import operand_mask, require_known_mask
+from ..shared.bounds import Bounds
+
+OPSET = 23
+
+
+@dataclass
+class FuseAttention(RewritePass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+    cache: bool = True
+    """Take a key-value cache in. Without it the cache is concatenated in front of the operator."""
+
+    def rules(self) -> Iterable[NodeRule]:
+        yield AroundSoftmax(self.cache)
+
+
+@dataclass
+class _Side:
+    """Keys or values."""
+
+    x: Value
+    """[B, G, T, D], the new part where there is a cache."""
+    past: Value | None = None
+    concat: Node | None = None
+    perm: tuple[int, ...] | None = None
+    nodes: list[Node] = field(default_factory=list[Node])
+
+
+class AroundSoftmax(NodeRule):
+    """Anchored at the softmax."""
+
+    roots = ("Softmax",)
+
+    def __init__(self, cache: bool) -> None:
+        self.cache = cache
+        self.bounds = Bounds()
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        if r.opset() < OPSET:
+            raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
+        if node.output.dtype not in (DType.F32, DType.F16, DType.BF16, DType.F64):
+            raise NoMatch(f"attention of {node.output.dtype!r}")
+        found = attention_around(node)
+        k, v = _side(found.k, found.key_perm), _side(found.v, None)
+        if not self.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
+            k, v = _without_cache(found.k, found.key_perm), _without_cache(found.v, None)
+        heads, groups = _heads(found, k, v)
+        require_known_mask(r, found)
+        self._emit(r, found, k, v, heads, groups)
+        return MODIFIED
+
+    def _emit(self, r: Rewriter, found: Attention, k: _Side, v: _Side, heads: int, groups: int) -> None:
+        packed = _packed(found, k, v)
+        tail = merged_heads(found.root.output) if packed is not None else None
+        last = tail[1] if tail is not None else found.root
+        concats = [side.concat for side in (k, v) if side.concat is not None]
+        r.begin(last, origin_of([*found.nodes, *concats]))
+        if packed is not None and tail is not None:
+            q, key, value = packed
+            extra = {"q_num_heads": heads, "kv_num_heads": groups}
+        else:
+            q, key, value, extra = found.q, _stacked(r, k), _stacked(r, v), {}
+        mask = operand_mask(r, found, self.bounds)
+        results: Any = r.op(
+            "Attention",
+            q,
+            key,
+            value,
+            *([mask, k.past, v.past] if k.past is not None else [mask] if mask is not None else []),
+            scale=found.scale,
+            _outputs=3 if k.past is not None else 1,
+            **extra,
+        )
+        y = results if k.past is None else results[0]
+        for side, present in zip((k, v), results[1:] if k.past is not None else (), strict=False):
+            assert side.concat is not None
+            r.replace(side.concat, present)
+        r.replace(last, y)
+
+
+def _side(x: Value, perm: tuple[int, ...] | None) -> _Side:
+    """With what repeats heads and what puts a cache in front taken apart."""
+    if perm is not None:
+        return _Side(x, perm=perm)
+    inner, nodes = ungrouped(x)
+    parts = cached(inner)
+    if parts is None:
+        return _Side(inner, nodes=nodes)
+    past, new, concat = parts
+    return _Side(new, past, concat, None, nodes)
+
+
+def _takes_cache(found: Attention, side: _Side) -> bool:
+    """Whether the cache is put together for this attention, and else only returned by the graph."""
+    if side.concat is None or side.past is None:
+        return False
+    inside = {*found.nodes, *side.nodes}
+    past, new = side.past.shape, side.x.shape
+    if past is None or new is None or not all(same_dim(past[i], new[i]) for i in (0, 1, 3)):
+        return False
+    return all(user in inside or user.is_return for user, _ in side.concat.output.uses)
+
+
+def _without_cache(x: Value, perm: tuple[int, ...] | None) -> _Side:
+    if perm is not None:
+        return _Side(x, perm=perm)
+    inner, nodes = ungrouped(x)
+    return _Side(inner, nodes=nodes)
+
+
+def _heads(found: Attention, k: _Side, v: _Side) -> tuple[int, int]:
+    """Numbers of query and of key heads. Raises :class:`NoMatch` where the extents do not fit."""
+    q = found.q.shape
+    ks = k.x.shape if k.perm is None else tuple(k.x.shape[a] for a in k.perm) if k.x.shape is not None else None
+    vs = v.x.shape
+    if q is None or ks is None or vs is None or len(ks) != 4 or len(vs) != 4:
+        raise NoMatch("a shape is unknown")
+    heads, groups = q[1], ks[1]
+    if not isinstance(heads, int) or not isinstance(groups, int) or groups < 1 or heads % groups or vs[1] != groups:
+        raise NoMatch(f"{heads} query heads, {groups} and {vs[1]} key and value heads")
+    if not (same_dim(q[0], ks[0]) and same_dim(q[0], vs[0]) and same_dim(q[3], ks[3]) and same_dim(ks[2], vs[2])):
+        raise NoMatch(f"queries {found.q.type}, keys {k.x.type} and values {v.x.type} broadcast")
+    if not isinstance(q[3], int) or not isinstance(vs[3], int):
+        raise NoMatch("the size of a head is unknown")
+    return heads, groups
+
+
+def _packed(found: Attention, k: _Side, v: _Side) -> tuple[Value, Value, Value] | None:
+    """Queries, keys and values as [B, S, H*D] where all three are split into heads in front."""
+    key_perm = k.perm
+    q = packed_heads(found.q)
+    key = packed_heads(k.x) if key_perm is None else _packed_by(k.x, key_perm)
+    value = packed_heads(v.x)
+    if q is None or key is None or value is None:
+        return None
+    return q[0], key[0], value[0]
+
+
+def _packed_by(x: Value, perm: tuple[int, ...]) -> tuple[Value, int] | None:
+    """Keys that one Transpose splits, moves and transposes at once: ``x`` is [B, T, G, D]."""
+    reshape = x.producer
+    if perm != (0, 2, 1, 3) or reshape is None or reshape.op != "Reshape" or reshape.domain:
+        return None
+    flat, shape = reshape.inputs[0], x.shape
+    if flat is None or flat.shape is None or len(flat.shape) != 3 or shape is None or len(shape) != 4:
+        return None
+    heads, size = shape[2], shape[3]
+    if not isinstance(heads, int) or not isinstance(size, int) or flat.shape[2] != heads * size:
+        return None
+    return (flat, heads) if same_shape(shape[:2], flat.shape[:2]) else None
+
+
+def _stacked(r: Rewriter, side: _Side) -> Value:
+    return side.x if side.perm is None else r.Transpose(side.x, perm=side.perm)
