@@ -363,7 +363,7 @@ class _Walk:
         proved = [(v.type, v.known) for v, _, _ in recorded]
         for value, t, known in recorded:
             value.type, value.known = t, known
-        if problem:
+        if problem and not _may_never_run(node):
             self.report(problem, node, "the model is inconsistent here, or the pass that made this node is at fault")
         for (value, t, known), (new_type, new_known) in zip(recorded, proved, strict=True):
             clash = contradiction(t, new_type)
@@ -371,6 +371,16 @@ class _Walk:
                 self.report(f"%{value.name}: recorded {type_text(t)}, inferred {type_text(new_type)}: {clash}", node)
             elif known is not None and new_known is not None and _elements_differ(known, new_known):
                 self.report(f"%{value.name}: recorded elements {list(known)}, inferred {list(new_known)}", node)
+
+
+def _may_never_run(node: Node) -> bool:
+    """Whether it is in a branch of an If: extents that contradict each other may be what the If asks about."""
+    graph = node.graph
+    while graph is not None and graph.parent is not None:
+        if graph.parent.op == "If":
+            return True
+        graph = graph.parent.graph
+    return False
 
 
 def _touched(node: Node) -> list[Value]:

@@ -357,3 +357,24 @@ def test_symbolic_squeeze_without_axes_stays(name: str, make: Callable[[Any], Ar
     nodes = [oh.make_node("Squeeze", ["x"], ["a"]), oh.make_node("Relu", ["a"], ["y"])]
     proto = build(nodes, [info("x", F, ["a", "b", "c"])], [info("y", F, None)])
     assert ops(same(proto, {"x": make(np.random.default_rng(0))})) == ["Squeeze", "Relu"]
+
+
+def test_a_branch_that_never_runs_may_contradict_itself() -> None:
+    """Once the extents are known, the branch for another rank cannot even be typed: that is no fault."""
+    three = oh.make_graph([oh.make_node("Squeeze", ["t", "one"], ["s"])], "three", [], [info("s", F, None)])
+    four = oh.make_graph([oh.make_node("Neg", ["t"], ["n"])], "four", [], [info("n", F, None)])
+    nodes = [
+        oh.make_node("Exp", ["f"], ["e"]),  # the runtime does not see through it, folding does
+        oh.make_node("Cast", ["e"], ["r"], to=I64),
+        oh.make_node("Tile", ["k", "r"], ["t"]),
+        oh.make_node("If", ["c"], ["i"], then_branch=three, else_branch=four),
+        oh.make_node("Mul", ["i", "x"], ["y"]),
+    ]
+    constants = {
+        "k": np.ones((1, 1, 2), np.float32),
+        "f": np.log([1.1, 4.1, 1.1]).astype(np.float32),
+        "one": np.array([1]),
+    }
+    inputs = [info("x", F, []), info("c", BOOL, [])]
+    feed = {"x": np.array(3, np.float32), "c": np.array(False)}
+    assert ops(same(build(nodes, inputs, [info("y", F, None)], constants), feed)) == ["Mul"]
