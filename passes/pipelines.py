@@ -25,3 +25,18 @@ PIPELINES: dict[str, str] = {
     ),
     "default": "clean,fuse,clean",
 }
+
+GROUPS = ("fuse-conv", "fuse-transformer", "fuse")
+"""Groups of fusions that can be left out as a whole where measurement says that they cost time."""
+
+ALTERNATIVES: dict[str, tuple[str, ...]] = {
+    "any": (
+        "none",
+        "clean",
+        "clean,fuse,clean",
+        "clean,fuse,fuse-conv,clean",
+        "clean,fuse,fuse-transformer,clean",
+        "clean,fuse,fuse-transformer,fuse-conv,clean",
+    ),
+}
+"""Pipelines that the tuner compares, for every target and by architecture. Names that do not exist are left out."""
