@@ -20,8 +20,8 @@ PIPELINES: dict[str, str] = {
     ),
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
-        "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-scale-shift),"
-        "pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain"
+        "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"
+        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain"
     ),
     "default": "clean,fuse,clean",
 }

@@ -8,8 +8,8 @@ because both are linear, the one in pixels, the other in channels, and the avera
 of its time; behind a global pooling it is a product with one vector.
 **Needs** kernel 1, stride 1, no padding, constant weight and bias; no other user in between; a pooling that makes fewer
 pixels, whose averages leave padding out, or that has none.
-**Leaves** ``count_include_pad=1`` with padding (or ``ceil_mode``) and a bias, MaxPool, an activation in between, poolings of stride 1, a
-convolution to a small part of its input channels (the pooling would take longer than what is saved).
+**Leaves** ``count_include_pad=1`` with padding (or ``ceil_mode``) and a bias, MaxPool, an activation in between,
+poolings of stride 1, a convolution to a small part of its input channels (the pooling would take longer).
 **Numbers** reassociates.
 **Source** AveragePool-1 to 22, GlobalAveragePool-1.
 """
