@@ -1,6 +1,7 @@
 """merge-views: a Transpose between two Reshapes that only group axes for it is a Transpose of more axes.
 
     reshape([B,H,L,S] transpose([B*H,L,S], swap) of reshape(x)) = transpose(x, [0,1,3,2])
+    transpose(unsqueeze(transpose(x, p)), q)                    = transpose(unsqueeze(x), r)
 
 Both Reshapes are read as groupings of one list of extents (the finest that both need); the Transpose moves whole
 groups. What is left is at most one Reshape in front or behind.
@@ -24,7 +25,8 @@ from ...ir.graph import Node, Value
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch
-from ..shared.operands import perm_of, producer_of
+from ..shared.emit import unsqueeze
+from ..shared.operands import int_list, normalized, perm_of, producer_of
 from ..shared.targets import emit_reshape, reshape_target
 
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -35,7 +37,7 @@ class MergeViews(RewritePass):
     """Takes Reshapes out from around a Transpose."""
 
     def rules(self) -> Iterable[NodeRule]:
-        return [AroundTranspose()]
+        return [AroundTranspose(), BetweenTransposes()]
 
 
 class AroundTranspose(NodeRule):
@@ -67,6 +69,33 @@ class AroundTranspose(NodeRule):
             x = _reshape(r, x, atoms, node)
         y = r.Transpose(x, perm=tuple(order))
         return _reshape(r, y, node.output.shape, node) if behind else y
+
+
+class BetweenTransposes(NodeRule):
+    """Transpose, Unsqueeze, Transpose: the new axes can come first, and the Transposes are one."""
+
+    roots = ("Transpose",)
+
+    def promising(self, node: Node) -> bool:
+        middle = producer_of(node, 0, "Unsqueeze")
+        return middle is not None and producer_of(middle, 0, "Transpose") is not None
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        middle = producer_of(node, 0, "Unsqueeze")
+        first = producer_of(middle, 0, "Transpose") if middle is not None else None
+        if middle is None or first is None:
+            raise NoMatch("no Unsqueeze of a Transpose in front")
+        x, rank = first.inputs[0], middle.output.rank
+        inner, outer, given = perm_of(first), perm_of(node), int_list(middle, "axes", 1)
+        axes = normalized(given, rank) if given is not None and rank is not None else None
+        if x is None or inner is None or outer is None or axes is None or rank is None:
+            raise NoMatch("a perm, the axes or the rank is unknown")
+        if len(middle.output.uses) != 1:
+            raise NoMatch(f"%{middle.output.name} has another user")
+        ahead = list(range(len(inner), rank))
+        kept, fresh = iter(inner), iter(ahead)
+        whole = [next(fresh) if axis in axes else next(kept) for axis in range(rank)]
+        return r.Transpose(unsqueeze(r, x, ahead), perm=tuple(whole[a] for a in outer))
 
 
 def _reshape(r: Rewriter, x: Value, wanted: Sequence[Dim], like: Node) -> Any:

@@ -5,8 +5,8 @@
 where x1 and x2 are the halves of every head. Cosine and sine are taken in before they are doubled.
 
 **Why** one node for seven, and half of the cosines and sines.
-**Needs** opset 23; x [B, H, S, D]; cosine and sine whose halves are proven equal, one row for every token of every entry
-of the batch.
+**Needs** opset 23; x [B, H, S, D]; cosine and sine whose halves are proven equal, one row for every token of every
+entry of the batch.
 **Leaves** halves of different numbers, rotations of a part of the head, cosines shared by the batch (their number of
 rows must be the batch's).
 **Numbers** reassociates.

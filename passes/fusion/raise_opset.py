@@ -8,7 +8,7 @@ Softmax before 13 goes through a matrix, Upsample becomes Resize.
 that say the new version only admits more. It is all or nothing: one node without an equal leaves the model as it is,
 and says so.
 **Leaves** models with functions (run `inline-functions` first), and lower or equal opsets.
-**Numbers** exact.
+**Numbers** reassociates: the same operations, but a runtime may have another kernel for another version.
 **Source** docs/Changelog.md of ONNX; `passes/shared/opset_adapters.py` for what changed.
 """
 
@@ -22,7 +22,10 @@ from ...ir.graph import Model, Node
 from ...ir.node_check import check_node
 from ..core import Numbers, Pass
 from ..rewrite import NoMatch, Rewriter
+from ..shared.attention import attention_around
 from ..shared.attributes import require_own_attributes
+from ..shared.moments import has_moments
+from ..shared.norms import ROOTS, find_norm
 from ..shared.opset_adapters import Adapter, Old, Results, adapter_for
 
 _IR_VERSIONS = ((9, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13), (28, 14))
@@ -33,13 +36,17 @@ _IR_VERSIONS = ((9, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (
 class RaiseOpset(Pass):
     """See the module."""
 
-    numbers: ClassVar[Numbers] = Numbers.EXACT
+    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
     to: int = 21
     """The opset to import."""
+    when: tuple[str, ...] = ()
+    """Only where one of these is spelled out: ``layer-norm``, ``rms-norm``, ``attention``. Empty: always."""
 
     def run(self, model: Model, r: Rewriter) -> None:
         before = model.opsets.get("", 0)
         try:
+            if self.when and not any(_spelled(node) in self.when for node in model.all_nodes()):
+                raise NoMatch(f"nothing of {', '.join(self.when)} is spelled out")
             plan = _plan(model, before, self.to)
         except NoMatch as declined:
             r.ctx.note(declined.reason)
@@ -48,6 +55,21 @@ class RaiseOpset(Pass):
         if first is not None and not r.allow(first):
             return
         _carry_out(model, plan, before, self.to, r)
+
+
+def _spelled(node: Node) -> str | None:
+    """What newer versions have an operator for, where ``node`` is the anchor of its spelling."""
+    if node.domain or node.op not in ("Softmax", *ROOTS):
+        return None
+    try:
+        if node.op == "Softmax":
+            attention_around(node)
+            return "attention"
+        if node.op == "Sqrt" and has_moments(node):
+            return "layer-norm"
+        return "layer-norm" if find_norm(node).centered else "rms-norm"
+    except NoMatch:
+        return None
 
 
 def _plan(model: Model, before: int, after: int) -> list[tuple[Node, Adapter]]:
