@@ -71,10 +71,11 @@ class ReshapeTarget(NodeRule):
         known = list(wanted.known)
         shape = node.output.shape
         if shape is not None and len(shape) == len(known):
-            known = [d if k == -1 else k for k, d in zip(known, shape, strict=True)]
-        if any(isinstance(d, int) and d <= 0 for d in known):
-            raise NoMatch(f"the target {list(wanted.known)} has 0 or -1")
-        target = reshape_target(x.shape, known, nonempty=self.nonempty)
+            known = [d if k in (-1, 0) else k for k, d in zip(known, shape, strict=True)]
+        elif any(isinstance(d, int) and d <= 0 for d in known):
+            raise NoMatch(f"the target {list(wanted.known)} has 0 or -1, and the result's rank is not known")
+        copied = [] if node.attr("allowzero", 0) else [i for i, k in enumerate(wanted.known) if k == 0]
+        target = reshape_target(x.shape, known, nonempty=self.nonempty, copied=copied)
         if target is None:
             raise NoMatch(f"no constant target says {known} for an operand {x.type}")
         if node.attr("allowzero", 0):

@@ -6,7 +6,7 @@ cannot say "no elements": with a copied extent of 0 the runtime cannot solve for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,22 @@ from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 
 
-def reshape_target(source: Sequence[Dim] | None, wanted: Sequence[Dim], *, nonempty: bool) -> list[int] | None:
+def reshape_target(
+    source: Sequence[Dim] | None, wanted: Sequence[Dim], *, nonempty: bool, copied: Container[int] = ()
+) -> list[int] | None:
     """A target that gives ``wanted`` from an operand of shape ``source``; ``None`` where there is none.
 
-    ``nonempty`` allows 0 and -1 together, which fails at run time where the copied extent is 0.
+    ``nonempty`` allows 0 and -1 together, which fails at run time where the copied extent is 0. ``copied`` are
+    positions known to have the operand's extent, whatever it is.
     """
     target: list[int] = []
     for i, d in enumerate(wanted):
-        if isinstance(d, int):
-            if d == 0:
-                return None  # it would copy
+        if isinstance(d, int) and d > 0:
             target.append(d)
+        elif i in copied:
+            target.append(0)
+        elif d == 0:
+            return None  # it would copy
         elif source is not None and i < len(source) and same_dim(source[i], d):
             target.append(0)
         else:
