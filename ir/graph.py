@@ -201,16 +201,23 @@ class Node:
         if self.graph is not None:
             self.graph.unlink(self)
         self.erased = True
+        if self.attrs:  # iterations that are inside its bodies, or will come there, find nothing more
+            for inner in [node for body in self.subgraphs for node in body.all_nodes()]:
+                inner.erased = True
 
     def drop_uses(self) -> None:
         """Forgets all operands, those of nodes in its bodies too."""
+        self._drop_operands()
+        if self.attrs:
+            for graph in [graph for body in self.subgraphs for graph in body.all_graphs()]:
+                for inner in graph:
+                    inner._drop_operands()
+                graph.ret._drop_operands()
+
+    def _drop_operands(self) -> None:
         for i, value in enumerate(self.inputs):
             if value is not None:
                 value.uses.pop((self, i), None)
-        for body in self.subgraphs:
-            for inner in body.all_nodes():
-                inner.drop_uses()
-            body.ret.drop_uses()
 
     def move_before(self, other: Node) -> None:
         """Moves the node in front of ``other`` (in the same or another graph)."""

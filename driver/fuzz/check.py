@@ -17,7 +17,8 @@ import numpy as np
 from ...backends.core import Array, Outputs, Sample
 from ...backends.ort.session import Session
 from ...ir.clone import clone_model
-from ...ir.errors import BackendError, PassError, PlanishError
+from ...ir.dtypes import DType
+from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from ...ir.onnx_reader import read_model
 from ...ir.onnx_writer import model_to_bytes
@@ -175,6 +176,8 @@ class Subject:
 
     def _inexact(self, i: int, found: Outputs) -> str | None:
         """Where results are not equal to the bit; zeros may change their sign."""
+        if self._has_half():
+            return None
         names = self.reference.names
         pairs = zip(leaves(names, self.reference.outputs(i)), leaves(names, found), strict=True)
         for (label, a), (_, b) in pairs:
@@ -182,6 +185,11 @@ class Subject:
                 off = np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0)
                 return f"output {label} differs by up to {off:.3g}, the passes promise equality"
         return None
+
+    def _has_half(self) -> bool:
+        """Whether half precision occurs: the runtime computes it in single precision where it has no kernels (on x86),
+        and rounds in between or not depending on which operators stand next to each other."""
+        return any(out.dtype is DType.F16 for node in self.model.all_nodes() for out in node.outputs)
 
 
 def _equal(a: Array, b: Array) -> bool:
@@ -228,8 +236,3 @@ def _first_line(a: str, b: str) -> str:
     lines = zip(a.splitlines(), b.splitlines(), strict=False)
     x, y = next(((x, y) for x, y in lines if x != y), ("", "lines at the end"))
     return f"{x.strip()!r} became {y.strip()!r}"
-
-
-def expect_pass_error(error: PlanishError) -> bool:
-    """Whether a pass, rather than the model, is said to be at fault."""
-    return isinstance(error, PassError)

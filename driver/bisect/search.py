@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..backends.ort.backend import Executor
-from ..backends.ort.session import EXACT, Session
-from ..ir.clone import clone_model
-from ..ir.errors import PlanishError, UsageError
-from ..ir.graph import Model
-from ..passes.core import Application, Context, Fuel
-from ..passes.instruments import VerifyEach
-from ..passes.manager import Pipeline
-from ..passes.target import Target, get_target
-from .document import SCHEMA, Document, Text, plain_data
-from .reference import Reference
-from .samples import Source
-from .validate import AnyModel, as_model, make_reference, make_samples
+from ...backends.ort.backend import Executor
+from ...backends.ort.session import EXACT, Session
+from ...ir.clone import clone_model
+from ...ir.errors import PlanishError, UsageError
+from ...ir.graph import Model
+from ...passes.core import Application, Context, Fuel
+from ...passes.instruments import VerifyEach
+from ...passes.manager import Pipeline
+from ...passes.target import Target, get_target
+from ..document import SCHEMA, Document, Text, plain_data
+from ..reference import Reference
+from ..samples import Source
+from ..validate import AnyModel, as_model, make_reference, make_samples
 
 Check = Callable[[Model], str | None]
 """``None`` where the model is right, else what is wrong with it."""
