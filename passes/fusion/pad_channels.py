@@ -131,6 +131,8 @@ def _grow(region: _Region, start: Value, root: Node) -> None:
         shape = value.shape
         if value.dtype is not DType.F32 or shape is None or len(shape) < 3 or shape[1] != region.channels:
             raise NoMatch(f"%{value.name} is {value.type}, expected f32 with {region.channels} channels")
+        if not value.uses:
+            raise NoMatch(f"%{value.name} is computed for nothing, and would keep the narrow region")
         region.values[value] = None
         producer = value.producer
         if producer is None or producer.graph is not root.graph or len(producer.outputs) != 1:

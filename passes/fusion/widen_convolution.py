@@ -39,7 +39,6 @@ from ..shared.windows import steps, window_pads
 _MOVE = 60
 """What moving one output element costs, in multiplications of one lane (measured: 1.0 to 1.5 ns against 0.02 ns)."""
 _LEAST = 1 << 20
-"""Multiplications that must be saved: 2**20 take about 20 us, a Transpose and two Reshapes 10."""
 
 
 @dataclass
@@ -49,9 +48,11 @@ class WidenConvolution(RewritePass):
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
     lanes: int = 0
     """Lanes of a vector; 0 asks the target."""
+    least: int = _LEAST
+    """Multiplications that must be saved: 2**20 take about 20 us, a Transpose and two Reshapes 10."""
 
     def rules(self) -> Iterable[NodeRule | Rule]:
-        yield Polyphase(self.lanes)
+        yield Polyphase(self.lanes, self.least)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Shape:
             total *= (k + s * (p - 1)) * -(-o // p)
         return total + (_MOVE * self.channels * self.out[0] * self.out[1] if count > 1 else 0)
 
-    def best(self, lanes: int) -> tuple[int, int]:
+    def best(self, lanes: int, least: int) -> tuple[int, int]:
         """The cheapest number of phases along each axis. Raises :class:`NoMatch` where widening does not pay."""
         if self.channels >= lanes:
             raise NoMatch(f"{self.channels} channels fill a vector of {lanes} lanes")
@@ -79,7 +80,7 @@ class _Shape:
         fit = [c for c in choices if c[0] <= self.out[0] and c[1] <= self.out[1]] or [(1, 1)]
         chosen = min(fit, key=lambda c: (self.cost(c, lanes), c))
         now, then = self.cost((1, 1), lanes), self.cost(chosen, lanes)
-        if now - then < _LEAST or then > 0.8 * now:
+        if now - then < least or then > 0.8 * now:
             raise NoMatch(f"widening would take {then} multiplications, now {now}")
         return chosen
 
@@ -89,13 +90,13 @@ class Polyphase(NodeRule):
 
     roots = ("Conv",)
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, least: int) -> None:
+        self.lanes, self.least = lanes, least
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         weight, bias = _constants(node)
         shape = _shape(node, weight)
-        phases = shape.best(self.lanes or lanes_of(r.ctx.target))
+        phases = shape.best(self.lanes or lanes_of(r.ctx.target), self.least)
         if any(o % p for o, p in zip(shape.out, phases, strict=True)) and r.opset() < 10:
             raise NoMatch(f"cutting off the last outputs needs opset 10, the model imports {r.opset()}")
         pads = window_pads(node, 2)
