@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...ir.errors import ModelError
-from ...ir.graph import Node, Value
+from ...ir.graph import AttrRef, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.infer.onnx_rules import infer_with_onnx
 from ..core import RewritePass
@@ -71,7 +71,7 @@ class FailingBranch(NodeRule):
 
 def contradicts(node: Node) -> bool:
     """Whether inference proves that the node fails whenever it runs: ours, and ONNX's own, which runtimes use."""
-    if node.attrs and node.subgraphs:
+    if any(isinstance(a, (Graph, AttrRef)) for a in node.attrs.values()):
         return False
     before = [(out.type, out.known) for out in node.outputs]
     try:

@@ -23,6 +23,7 @@ from ...ir.graph import Node, Value
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import MODIFIED, NodeRule, NoMatch, Replacement
+from ..shared.attributes import require_own_attributes
 
 MAX_JOIN_BYTES = 1 << 12
 """Neighbouring constants are joined up to this size: it is meant for shapes, not for weights."""
@@ -38,6 +39,7 @@ class MergeConcats(RewritePass):
 
 def axis_in(node: Node, rank: int, default: int) -> int:
     """The node's axis counted from the front."""
+    require_own_attributes(node)
     axis = node.attr("axis", default)
     return axis + rank if axis < 0 else axis
 

@@ -20,6 +20,7 @@ from ...ir.graph import Node, Value
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch, Replacement
+from ..shared.attributes import require_own_attributes
 from ..shared.operands import constant_of, int_list, int_operand, producer_of
 
 
@@ -64,6 +65,7 @@ def fill_operand(node: Node) -> Value | None:
 
 def fill_of(node: Node) -> np.ndarray[Any, Any]:
     """What a Pad fills with; declines other modes."""
+    require_own_attributes(node)
     mode = node.attr("mode", "constant")
     if mode != "constant":
         raise NoMatch(f"mode is {mode}")

@@ -33,6 +33,7 @@ from ...ir.ops import is_pure
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch, Replacement
+from ..shared.attributes import require_own_attributes
 from ..shared.operands import int_list, int_operand, perm_of
 
 MAX_SCAN = 1 << 16
@@ -93,13 +94,14 @@ class SameValue(NodeRule):
             return value.dtype is node.outputs[0].dtype
         if op == "Transpose":
             perm = node.attrs.get("perm")
-            return perm is None or list(perm) == sorted(perm)  # type: ignore[arg-type]
+            return not isinstance(perm, tuple) or list(perm) == sorted(perm)  # type: ignore[type-var]
         before, after = value.shape, node.outputs[0].shape
         if before is None or after is None:
             return True
         return before == after or (len(before) == len(after) and None in before)
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
+        require_own_attributes(node)
         x = operand(node)
         reason = _CHECKS[node.op](node, x)
         if reason is not None:

@@ -25,6 +25,7 @@ from ...ir.graph import Node, Value
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import MODIFIED, NodeRule, NoMatch, Replacement
+from ..shared.attributes import require_own_attributes
 from ..shared.operands import constant_of, int_operand, normalized
 from ..shared.targets import reshape_target
 
@@ -64,6 +65,7 @@ class ReshapeTarget(NodeRule):
         return len(node.inputs) == 2 and node.inputs[1] is not None and node.inputs[1].data is None
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
+        require_own_attributes(node)
         wanted, x = computed(node, 1), node.inputs[0]
         if x is None or node.version < 5:
             raise NoMatch(f"the target is an attribute at opset {node.version}")

@@ -55,8 +55,8 @@ def normalized(axes: list[int], rank: int) -> list[int] | None:
 def perm_of(node: Node) -> tuple[int, ...] | None:
     """The permutation of a Transpose; ``None`` where it is the default one of an unknown rank."""
     perm = node.attrs.get("perm")
-    if isinstance(perm, tuple):
-        return perm  # type: ignore[return-value]
+    if perm is not None:
+        return perm if isinstance(perm, tuple) else None  # type: ignore[return-value]  (a function's caller may give it)
     rank = node.inputs[0].rank if node.inputs[0] is not None else None
     return None if rank is None else tuple(range(rank - 1, -1, -1))
 

@@ -14,6 +14,7 @@ import pytest
 from planish.ir.infer import infer_model
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes
+from planish.ir.text.parser import parse_model
 from planish.ir.verify import verify
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
@@ -378,3 +379,47 @@ def test_a_branch_that_never_runs_may_contradict_itself() -> None:
     inputs = [info("x", F, []), info("c", BOOL, [])]
     feed = {"x": np.array(3, np.float32), "c": np.array(False)}
     assert ops(same(build(nodes, inputs, [info("y", F, None)], constants), feed)) == ["Mul"]
+
+
+REFERENCES = [
+    "Concat(%u, %u) {axis = ref<a, int>}",
+    "Transpose(%u) {perm = ref<a, ints>}",
+    "Cast(%u) {to = ref<a, int>}",
+    "Flatten(%u) {axis = ref<a, int>}",
+    "Softmax(%u) {axis = ref<a, int>}",
+    "Pad(%u, %p) {mode = ref<a, string>}",
+    "Split(%u) {axis = ref<a, int>, num_outputs = 1}",
+    "Split(%u) {num_outputs = ref<a, int>}",
+    "Reshape(%u, %t) {allowzero = ref<a, int>}",
+    "Gather(%k, %t) {axis = ref<a, int>}",
+    "ReduceSum(%u) {keepdims = ref<a, int>}",
+    "LeakyRelu(%k) {alpha = ref<a, float>}",
+    "Resize(%u, _, %k) {mode = ref<a, string>}",
+    "ConstantOfShape(%t) {value = ref<a, tensor>}",
+    "Shape(%u) {start = ref<a, int>}",
+]
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("op", REFERENCES)
+def test_attributes_that_a_functions_caller_gives_are_no_numbers(op: str, trace: bool) -> None:
+    """All rules of the pipeline meet each of them twice in a row, in a body that is not inlined."""
+    text = f"""
+        model ir=10 opset {{"" = 21, "own" = 1}}
+        graph @main(%x: f32[2,3]) {{
+          %y = own::F(%x)
+          return %y
+        }}
+        function @own::F(%u) opset {{"" = 21}} attributes [a] {{
+          %p: i64[4] = const dense<[0, 0, 0, 0]>
+          %t: i64[2] = const dense<[1, 40]>
+          %k: f32[2] = const dense<[1.0, 1.0]>
+          %v = {op}
+          %w = {op.replace("%u", "%v")}
+          return %w, %v
+        }}"""
+    model = parse_model(text, check=False)
+    rules = str(Pipeline("clean")).removeprefix("inline-functions,")
+    Pipeline(rules).run(model, Context(trace=trace))
+    (function,) = model.functions.values()
+    assert len(function.graph) > 0
