@@ -57,6 +57,8 @@ class Subject:
     def __init__(self, model: Model, samples: Sequence[Sample], target: Target | None = None) -> None:
         """Raises ``PlanishError`` where the runtime refuses the model or each of the samples."""
         self.model, self.target = model, target
+        self.changed = False
+        """Whether the last pipeline that was checked changed something."""
         self.data = model_to_bytes(model)
         self.reference = Reference(model, self.data)
         refusal: BackendError | None = None
@@ -93,10 +95,12 @@ class Subject:
     def check(self, pipeline: str, *, thorough: bool = True) -> Failure | None:
         """What the pipeline does wrong, or ``None``. Without ``thorough`` only what a single run shows."""
         steps = Pipeline(pipeline).steps
+        self.changed = False
         try:
             model, record = self.transformed(steps)
         except PlanishError as error:
             return Failure(pipeline, "crash", str(error))
+        self.changed = bool(record.changes)
         if not record.changes:
             same = str(model) == str(self.model) if thorough else True
             return None if same else Failure(pipeline, "claims", "the model changed, yet no change was counted")

@@ -1,0 +1,232 @@
+"""``fuzz``: random models through pipelines until the time is over; what fails is shrunk and kept as a reproducer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ...backends.core import Sample
+from ...ir.errors import PlanishError, UsageError
+from ...ir.graph import Model
+from ...models.random import Case, random_case
+from ...passes.core import Context
+from ...passes.instruments import reproducer_text
+from ...passes.manager import Pipeline
+from ...passes.pipelines import PIPELINES
+from ...passes.registry import entries
+from ...passes.target import Target, get_target
+from ..bisect.reduce import Reduced, reduce_model
+from ..document import SCHEMA, Document, Table, Text, plain_data
+from .check import Failure, Subject
+
+Progress = Callable[[str, int, int], None]
+SIZES = (3, 6, 12, 12, 20)
+"""Motifs per model, in turn: small models show a failure clearly, large ones let passes meet."""
+TARGETS = ("", "x86-64-v3")
+"""Targets in turn; none stands for standard operators only."""
+SHRINK_SECONDS = 20.0
+THOROUGH_KINDS = ("claims", "restless", "undetermined", "text", "file")
+
+
+@dataclass
+class Tally:
+    """What one pipeline went through."""
+
+    models: int = 0
+    changed: int = 0
+    """Models that it changed."""
+    failures: int = 0
+
+
+@dataclass
+class Found:
+    """One kind of failure, with the first model that showed it."""
+
+    pipeline: str
+    kind: str
+    message: str
+    seed: int
+    size: int
+    target: str
+    times: int = 1
+    text: str = ""
+    """The shrunk model as a reproducer."""
+    nodes: int = 0
+    """Nodes of the shrunk model."""
+    file: str = ""
+    """Where the reproducer was written."""
+
+
+@dataclass
+class Campaign:
+    """What a run of the fuzzer saw."""
+
+    seed: int
+    models: int = 0
+    rejected: dict[str, int] = field(default_factory=dict[str, int])
+    """Drawn models that the runtime or type inference refuses, by reason: faults of the generator, or of inference."""
+    nodes: int = 0
+    seconds: float = 0.0
+    tallies: dict[str, Tally] = field(default_factory=dict[str, Tally])
+    found: list[Found] = field(default_factory=list[Found])
+
+    @property
+    def failures(self) -> int:
+        return sum(f.times for f in self.found)
+
+    def to_dict(self) -> dict[str, Any]:
+        return plain_data({"schema": SCHEMA, **asdict(self)})
+
+    def document(self) -> Document:
+        verdict = f"{self.failures} failures" if self.found else "no failure"
+        mean = self.nodes / max(1, self.models)
+        head = f"{self.models} random models of {mean:.0f} nodes in {self.seconds:.0f} s: {verdict}"
+        document: Document = [Text(head, "red" if self.found else "green")]
+        rows = [(name, str(t.models), str(t.changed), str(t.failures)) for name, t in self.tallies.items()]
+        document.append(Table("", ("pipeline", "models>", "changed>", "failures>"), rows))
+        for reason, times in self.rejected.items():
+            document.append(Text(f"  {times} drawn models were refused: {reason}", "yellow"))
+        for f in self.found:
+            document.append(
+                Text(f"{f.pipeline or 'no pass'}: {f.kind}, {f.times} times, first with seed {f.seed}", "red")
+            )
+            document.append(Text(f"  {f.message}"))
+            document.append(Text(f.text if not f.file else f"  planish run {f.file}   ({f.nodes} nodes)"))
+        return document
+
+
+def fuzz(
+    minutes: float = 1.0,
+    *,
+    pipelines: Sequence[str] | None = None,
+    seed: int = 0,
+    models: int | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    shrink: bool = True,
+    progress: Progress | None = None,
+) -> Campaign:
+    """Draws models from ``seed`` on and runs each through the pipelines, for ``minutes`` or ``models`` models.
+
+    ``pipelines``: all registered passes, each alone, and the named pipelines. ``keep``: a folder for reproducers.
+    The same seed draws the same models. Raises ``PipelineError`` for a pipeline that does not parse.
+    """
+    names = list(pipelines) if pipelines else default_pipelines()
+    for name in names:
+        Pipeline(name)
+    if minutes <= 0 and models is None:
+        raise UsageError("nothing to do", where="fuzz", help="give --minutes above 0, or --models")
+    return _Run(names, seed, Path(keep) if keep is not None else None, shrink, progress).run(minutes * 60, models)
+
+
+def default_pipelines() -> list[str]:
+    """Every registered pass alone, then every named pipeline."""
+    return [*entries(), *(name for name in PIPELINES if name != "none")]
+
+
+class _Run:
+    def __init__(
+        self, pipelines: list[str], seed: int, keep: Path | None, shrink: bool, progress: Progress | None
+    ) -> None:
+        self.pipelines, self.keep, self.shrink, self.progress = pipelines, keep, shrink, progress
+        self.campaign = Campaign(seed, tallies={name: Tally() for name in pipelines})
+        self.known: dict[tuple[str, str, str], Found] = {}
+
+    def run(self, seconds: float, models: int | None) -> Campaign:
+        start = time.monotonic()
+        c = self.campaign
+        for i in count():
+            c.seconds = time.monotonic() - start
+            if (models is not None and i >= models) or (models is None and c.seconds >= seconds):
+                return c
+            if self.progress is not None:
+                self.progress(f"{c.failures} failures, models", c.models, models or 0)
+            self._one(c.seed + i, SIZES[i % len(SIZES)], TARGETS[i % len(TARGETS)])
+        return c
+
+    def _one(self, seed: int, size: int, target: str) -> None:
+        c = self.campaign
+        try:
+            case = random_case(seed, size)
+            subject = Subject(case.model, case.samples, get_target(target) if target else None)
+        except PlanishError as error:
+            reason = re.sub(r"'[^']*'|%\S+|\d+", "_", error.message)[:120]
+            c.rejected[reason] = c.rejected.get(reason, 0) + 1
+            return
+        c.models += 1
+        c.nodes += sum(1 for _ in case.model.all_nodes())
+        failure = subject.original_failure()
+        if failure is not None:
+            self._found(case, size, subject, failure)
+            return
+        for name in self.pipelines:
+            tally = c.tallies[name]
+            tally.models += 1
+            failure = checked(subject, name)
+            tally.changed += subject.changed
+            if failure is not None:
+                tally.failures += 1
+                self._found(case, size, subject, failure)
+
+    def _found(self, case: Case, size: int, subject: Subject, failure: Failure) -> None:
+        key = (failure.pipeline, failure.kind, signature(failure))
+        if key in self.known:
+            self.known[key].times += 1
+            return
+        target = subject.target.name if subject.target is not None else ""
+        found = Found(failure.pipeline, failure.kind, failure.message, case.seed, size, target)
+        self.known[key] = found
+        self.campaign.found.append(found)
+        small = shrunk(subject, failure) if self.shrink else Reduced(case.model, list(case.samples), 0, 0.0)
+        found.nodes = sum(1 for _ in small.model.all_nodes())
+        found.text = reproducer(small.model, failure, subject.target)
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.blake2b(found.text.encode(), digest_size=4).hexdigest()
+            path = self.keep / f"{failure.pipeline.replace(',', '-')[:40] or 'original'}-{failure.kind}-{digest}.ir"
+            path.write_text(found.text, "utf-8")
+            found.file = str(path)
+
+
+def checked(subject: Subject, pipeline: str, *, thorough: bool = True) -> Failure | None:
+    """:meth:`Subject.check`, with any exception taken for a failure."""
+    try:
+        return subject.check(pipeline, thorough=thorough)
+    except Exception as error:
+        return Failure(pipeline, "crash", f"{type(error).__name__}: {error}")
+
+
+def signature(failure: Failure) -> str:
+    """What two failures of the same cause have in common: the first line without names and numbers."""
+    if failure.kind in ("different", "inexact"):
+        return ""
+    return re.sub(r"%\S+|'[^']*'|\d+", "_", failure.message.splitlines()[0])[:60]
+
+
+def shrunk(subject: Subject, failure: Failure, seconds: float = SHRINK_SECONDS) -> Reduced:
+    """The smallest model that fails in the same way."""
+    thorough = failure.kind in THOROUGH_KINDS
+
+    def fails(model: Model, samples: Sequence[Sample]) -> bool:
+        try:
+            smaller = Subject(model, samples, subject.target)
+        except PlanishError:
+            return False
+        if not failure.pipeline:
+            found = smaller.original_failure()
+        else:
+            found = checked(smaller, failure.pipeline, thorough=thorough)
+        return found is not None and found.kind == failure.kind and signature(found) == signature(failure)
+
+    return reduce_model(subject.model, subject.reference.samples, fails, seconds=seconds)
+
+
+def reproducer(model: Model, failure: Failure, target: Target | None) -> str:
+    """A reproducer file for ``planish run``."""
+    return reproducer_text(model, failure.pipeline, Context(target=target), PlanishError(str(failure)))
