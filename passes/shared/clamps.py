@@ -100,7 +100,7 @@ def emit_clamp(r: Rewriter, clamp: Clamp) -> Value:
     dtype = x.dtype
     if dtype is None:
         raise NoMatch(f"the element type of %{x.name} is unknown")
-    if low == 0 and high == math.inf and (dtype.is_float or (dtype.kind == "int" and r.opset() >= 14)):
+    if low == 0 and high == math.inf and (dtype.is_float or (dtype in _RELU_INTEGERS and r.opset() >= 14)):
         return r.Relu(x)
     open_low, open_high = low == -math.inf, high == math.inf
     if (open_low or open_high) and any(n.op in ("Max", "Min") for n in clamp.nodes):
@@ -108,11 +108,17 @@ def emit_clamp(r: Rewriter, clamp: Clamp) -> Value:
         if open_low and open_high:
             return x
         return r.Max(x, _bound(r, low, dtype)) if open_high else r.Min(x, _bound(r, high, dtype))
+    if dtype not in (DType.F32, DType.F16) and r.opset() < 12 and not any(n.op == "Clip" for n in clamp.nodes):
+        raise NoMatch(f"Clip of {dtype!r} before opset 12 is not widely implemented")
     if r.opset() >= 11:
         return r.Clip(x, None if open_low else _bound(r, low, dtype), *(() if open_high else (_bound(r, high, dtype),)))
     if dtype is DType.F64 and any(math.isfinite(b) and float(np.float32(b)) != b for b in (low, high)):
         raise NoMatch("the attributes of Clip before opset 11 hold float32 only")
     return r.Clip(x, min=None if open_low else float(low), max=None if open_high else float(high))
+
+
+_RELU_INTEGERS = frozenset({DType.I32, DType.I8})
+"""Signed integers that runtimes take in Relu; the standard admits all."""
 
 
 def _bound(r: Rewriter, number: float, dtype: DType) -> Value:
