@@ -195,7 +195,7 @@ class Rewriter:
         new.type = merged
         if new.known is None:
             new.known = old.known
-        if merged != old.type or new.known != old.known or new.data is not None:
+        if merged != old.type or new.known != old.known or (new.data is not None and old.data is None):
             self.retyped.update((user, None) for user, _ in old.uses)
         self.touched.extend(user for user, _ in old.uses if user.op != RETURN)
         old.replace_uses(new)
