@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import numpy as np
 
 from .constants import ArrayConstant, Constant, SparseConstant, SplatConstant
+from .dims import is_anonymous
 from .dtypes import DType
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
@@ -21,7 +22,7 @@ from .type_agreement import contradiction
 from .types import OptionalType, SequenceType, TensorType, Type
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, GraphProto, NodeProto, TensorProto
+    from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 PutTensor: TypeAlias = "Callable[[Constant, TensorProto], bool]"
 """Fills in where the data of an initializer lies; ``False`` when they belong into the message."""
@@ -119,6 +120,8 @@ class Emitter:
         self.ir_version = 3  # the first that may import operator sets
         self.domains: dict[str, None] = {}
         self.names = Names(())
+        self.extents: dict[str, str] = {}
+        """Names given to open extents, by expression."""
 
     # -- roots
 
@@ -374,7 +377,21 @@ class Emitter:
                 if not self.value_info or t is None:
                     t = None if value.extra is None else value.extra.get("declared")
                 if t is not None and not value.is_output:
-                    self._info(proto.value_info.add(), self.names.of.get(value, ""), t, None)
+                    info = proto.value_info.add()
+                    self._info(info, self.names.of.get(value, ""), t, None)
+                    if self.value_info:
+                        self._name_extents(info, t)
+
+    def _name_extents(self, info: ValueInfoProto, t: Type) -> None:
+        """Names for extents that the interface leaves open: equal names say which ones are the same.
+
+        ONNX Runtime keeps a sum of two tensors in the blocked layout only where names or numbers prove equal shapes.
+        """
+        if not isinstance(t, TensorType) or t.sparse or t.shape is None:
+            return
+        for slot, d in zip(info.type.tensor_type.shape.dim, t.shape, strict=True):
+            if is_anonymous(d):
+                slot.dim_param = self.extents.setdefault(str(d), f"_extent_{len(self.extents)}")
 
     def _quantization(self, graph: Graph, proto: GraphProto) -> None:
         values = (*graph.inputs, *graph.constants, *(v for node in graph for v in node.outputs if v.extra))
