@@ -50,6 +50,10 @@ SamplesFile = Annotated[
 ]
 Dims = Annotated[list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="fix a symbolic dimension")]
 Seed = Annotated[int, typer.Option(help="seed of made-up samples")]
+Tune = Annotated[bool, typer.Option("--tune", help="search for the fastest pipeline and session settings")]
+TuneSeconds = Annotated[float, typer.Option(metavar="N", min=0.1, help="time limit of --tune")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=0, help="of the session; 0 takes all cores")]
+Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="keep what --tune finds in the user's cache folder")]
 
 
 def _version(wanted: bool) -> None:
@@ -87,6 +91,10 @@ def optimize(
     max_growth: Annotated[float, typer.Option(min=0, help="how much larger the file may become")] = 0.1,
     dim: Dims = None,
     seed: Seed = 0,
+    tune: Tune = False,
+    tune_seconds: TuneSeconds = 60.0,
+    threads: Threads = None,
+    cache: Cache = True,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
     from .driver.optimize import check_output
@@ -111,6 +119,10 @@ def optimize(
             print_after_change=sys.stderr.write if print_after_change else None,
             repro_dir=repro_dir,
             progress=progress,
+            tune=tune,
+            tune_seconds=tune_seconds,
+            threads=threads,
+            cache=cache,
         )
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"
@@ -120,13 +132,60 @@ def optimize(
     extra = [Text(f"written to {output}")] if written else []
     _show(plain, [*result.report.document(), *extra], as_json)
     if not written:
-        raise PlanishError(
-            f"{output} was not written: only the structure could be validated, because {checked.because}",
-            where="validate",
-            help="accept that with --validate structure",
-        )
+        raise _unproved(output, checked.because)
     if checked.equivalent is False:
         raise typer.Exit(FAILED)
+
+
+@app.command("compile")
+def compile_model(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="an artifact there is replaced")],
+    target: TargetName = "generic",
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
+    samples: SamplesFile = None,
+    validate: Annotated[str, typer.Option(metavar="LEVEL", help="none, structure, final, or each-pass")] = "final",
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="keep only what is not slower")] = True,
+    tune: Tune = False,
+    tune_seconds: TuneSeconds = 60.0,
+    threads: Threads = None,
+    cache: Cache = True,
+    disable: Annotated[list[str] | None, typer.Option(metavar="RULE", help="a rule that must not fire")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
+    dim: Dims = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Optimize MODEL and write it with the session's settings and a manifest to FOLDER."""
+    from .backends.ort.artifact import check_folder
+    from .driver.optimize import optimize as run
+
+    check_folder(output)
+    with _progress() as progress:
+        result = run(
+            model,
+            target,
+            samples=samples,
+            pipeline=pipeline,
+            validate=validate,
+            measure=measure,
+            tolerance=tolerance,
+            dims=_dims(dim),
+            disabled=disable or (),
+            seed=seed,
+            progress=progress,
+            tune=tune,
+            tune_seconds=tune_seconds,
+            threads=threads,
+            cache=cache,
+        )
+        checked = result.report.validation
+        if checked.short and checked.method != "identity":
+            raise _unproved(output, checked.because)
+        artifact = result.artifact()
+        artifact.save(output)
+    plain = {**result.report.to_dict(), "manifest": artifact.manifest}
+    _show(plain, [*result.report.document(), Text(f"written to {output}")], as_json)
 
 
 @app.command()
@@ -291,6 +350,14 @@ def new_pass(
 
 
 # -- what commands share
+
+
+def _unproved(output: Path, because: str) -> PlanishError:
+    return PlanishError(
+        f"{output} was not written: only the structure could be validated, because {because}",
+        where="validate",
+        help="accept that with --validate structure",
+    )
 
 
 def _dims(texts: Sequence[str] | None) -> dict[str, int]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..backends.ort.artifact import Artifact
 from ..backends.ort.backend import Executor, OrtBackend
+from ..backends.ort.session import SessionSettings, settings_for
 from ..ir.clone import clone_model
 from ..ir.errors import NotEquivalentError, UsageError
 from ..ir.graph import Model
@@ -19,15 +21,18 @@ from ..passes.core import Context, Fuel
 from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach, write_reproducer
 from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipelines import PIPELINES
-from ..passes.target import Target
+from ..passes.target import Target, get_target
 from .bisect import Guilty, find_guilty
 from .contract import contract_of
 from .dims import with_dims
-from .measuring import Measured, host_arch, measure_pair, runs_here
+from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
+from .plans import Plan, expanded, short, without_groups
 from .reference import Reference, Runnable
-from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, UNCHANGED, Report, Size, pass_records, size_of, versions
+from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of, versions
 from .samples import Samples, Source
-from .sizes import constant_bytes, file_bytes, is_external
+from .sizes import constant_bytes, file_bytes, is_external, source_hash
+from .tune_job import tuned
+from .tuning import Tuning
 from .validate import (
     AnyModel,
     as_model,
@@ -69,6 +74,18 @@ class Options:
     print_after_change: Callable[[str], object] | None = None
     repro_dir: Path | None = None
     progress: Progress | None = None
+    tune: bool = False
+    tune_seconds: float = 60.0
+    threads: int | None = None
+    """Of the session; ``None`` leaves the choice to the target."""
+    cache: bool = True
+    """Whether outcomes of searches are kept for later."""
+
+    @property
+    def settings(self) -> SessionSettings:
+        """What the result runs with where no search finds better."""
+        found = settings_for(self.target)
+        return found if self.threads is None else replace(found, threads=self.threads)
 
 
 @dataclass
@@ -79,11 +96,36 @@ class Result:
     report: Report
     source: Path | None = None
     """The original's file, where the result is the original."""
+    settings: SessionSettings = field(default_factory=SessionSettings)
+    """What to run it with; an artifact carries them."""
+    plan: Plan | None = None
+    """The pipeline that made it, expanded, and the rules that were left out."""
+    target: Target | None = None
+    origin: str | None = None
+    """SHA-256 of the original's file."""
 
     @property
     def changed(self) -> bool:
         """Whether the model is another than the original."""
-        return self.report.decision in (KEPT, CLEANED, DIMS_ONLY)
+        return self.report.decision in (KEPT, PARTLY, CLEANED, DIMS_ONLY)
+
+    def artifact(self, settings: SessionSettings | None = None) -> Artifact:
+        """The model lowered to its target, with ``settings`` in place of the chosen ones where they are given.
+
+        Raises ``BackendError`` for nodes without a kernel on the target.
+        """
+        target = self.target if self.target is not None else get_target("generic")
+        plan = self.plan if self.plan is not None and self.changed else Plan("")
+        artifact = OrtBackend().lower(
+            clone_model(self.model),
+            target,
+            settings=settings or self.settings,
+            pipeline=plan.pipeline or "none",
+            source=self.origin,
+        )
+        if plan.disabled:
+            artifact.manifest["disabled"] = sorted(plan.disabled)
+        return artifact
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
@@ -111,7 +153,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 class _Attempt:
     """One pipeline's result."""
 
-    pipeline: str
+    plan: Plan
     model: Model
     record: RunRecord
     source: Runnable
@@ -129,6 +171,7 @@ class Job:
     ) -> None:
         """``folder`` takes models that are too large for memory, while the job runs."""
         self.options, self.steps = options, steps
+        self.tuning: Tuning | None = None
         self.start = time.process_time()
         self.notes: list[str] = []
         self._progress("reading")
@@ -144,28 +187,49 @@ class Job:
         self.reference: Reference | None = None
         self.samples: Samples | None = None
         self.because = ""
-        if options.validate in ("final", "each-pass") or options.measure:
+        if options.validate in ("final", "each-pass") or options.measure or options.tune:
             self._prepare_runs(samples)
 
     def run(self) -> Result:
-        attempts = [str(self.steps)]
-        fallback = PIPELINES.get("clean")
-        if fallback is not None and Pipeline("clean").steps and str(Pipeline("clean")) != attempts[0]:
-            attempts.append(str(Pipeline("clean")))
-        if self.options.dims:
-            attempts.append("none")  # with its dimensions fixed the original is no longer the file
+        """The first plan that makes nothing worse."""
+        self.tuning = tuned(self) if self.options.tune else None
+        plans = self._plans()
         reasons: list[str] = []
+        rejected: dict[str, str] = {}
         last: _Attempt | None = None
-        for i, text in enumerate(attempts):
-            attempt = self._attempt(text)
+        for plan in plans:
+            attempt = self._attempt(plan, rejected)
             last = attempt
+            none = not plan.pipeline
             if not attempt.record.changes and not self.options.dims:
-                return self._original(UNCHANGED if i == 0 else ORIGINAL, reasons, attempt)
-            if not attempt.worse or text == "none":
-                return Result(attempt.model, self._report(_decision(i, text), reasons, attempt))
-            reasons.append(f"{text if len(text) < 60 else 'the pipeline'}: not kept, {attempt.worse}")
+                if attempt.worse:  # the same model with settings of its own
+                    reasons.append(f"the settings: not kept, {attempt.worse}")
+                    continue
+                return self._original(
+                    UNCHANGED if not reasons and plan.pipeline == self.start_plan.pipeline else ORIGINAL,
+                    reasons,
+                    attempt,
+                )
+            if not attempt.worse or (none and plan is plans[-1]):
+                report = self._report(self._decision(plan), reasons, attempt)
+                return self._result(attempt.model, report, attempt)
+            reasons.append(f"{short(plan.pipeline)[:60]}: not kept, {attempt.worse}")
         assert last is not None
+        last.plan = Plan("", settings=self.options.settings)
         return self._original(ORIGINAL, reasons, last)
+
+    def _plans(self) -> list[Plan]:
+        """What is tried, in turn, until something makes nothing worse."""
+        options = self.options
+        texts = [str(self.steps)]
+        if PIPELINES.get("clean"):
+            texts += [*map(expanded, without_groups(options.pipeline)), str(Pipeline("clean"))]
+        if options.dims:
+            texts.append("")  # with its dimensions fixed the original is no longer the file
+        plans = [replace(self.start_plan, pipeline=text) for text in dict.fromkeys(texts)]
+        if self.tuning is not None and self.tuning.trials:
+            plans = list(dict.fromkeys([self.tuning.plan, *plans]))
+        return plans
 
     # -- preparation
 
@@ -186,24 +250,34 @@ class Job:
 
     # -- one attempt
 
-    def _attempt(self, text: str) -> _Attempt:
+    def prepared(self, plan: Plan, level: str) -> _Attempt:
+        """The model of a plan, validated, not judged."""
         model = clone_model(self.base)
-        record = self._transform(model, Pipeline(text))
+        record = self._transform(model, Pipeline(plan.pipeline), plan.disabled)
         source = self._runnable(model, "attempt")
-        size = size_of(model, file_bytes(model, source))
-        attempt = _Attempt(text, model, record, source, size, Validation(self.options.validate))
+        attempt = _Attempt(plan, model, record, source, size_of(model, file_bytes(model, source)), Validation(level))
         if not record.changes and not self.options.dims:
-            attempt.validation = Validation(self.options.validate, "identity", True)
+            attempt.validation = Validation(level, "identity", True)
             attempt.measured = Measured(because="nothing changed")
             return attempt
-        attempt.validation = self._validate(attempt)
+        attempt.validation = self._validate(attempt, level)
+        attempt.worse = self._growth(attempt)
+        return attempt
+
+    def _attempt(self, plan: Plan, rejected: dict[str, str]) -> _Attempt:
+        """The model of a plan, proved and measured; ``rejected``: why earlier models were not kept, by their hash."""
+        attempt = self.prepared(plan, self.options.validate)
         if attempt.validation.equivalent is False and not self.options.allow_different:
             raise self._not_equivalent(attempt)
-        attempt.worse = self._growth(attempt)
-        if not attempt.worse:
-            attempt.measured = self._measure(attempt)
-            if attempt.measured.slower:
-                attempt.worse = f"it is {attempt.measured.sentence}"
+        if attempt.worse or not (attempt.record.changes or self.options.dims or plan.settings != self.options.settings):
+            return attempt
+        key = f"{source_hash(attempt.source)} {plan.settings}"
+        if key in rejected:
+            attempt.worse = rejected[key]
+            return attempt
+        attempt.measured = self._measure(attempt)
+        if attempt.measured.slower:
+            rejected[key] = attempt.worse = f"it is {attempt.measured.sentence}"
         return attempt
 
     def _runnable(self, model: Model, name: str) -> Runnable:
@@ -214,13 +288,13 @@ class Job:
         write_model(model, path, external_data=True)
         return path
 
-    def _transform(self, model: Model, pipeline: Pipeline) -> RunRecord:
+    def _transform(self, model: Model, pipeline: Pipeline, disabled: frozenset[str]) -> RunRecord:
         legal = OrtBackend().legalize(model, self.options.target)
         if legal != "none":
             pipeline = Pipeline([*pipeline.steps, *Pipeline(legal).steps])
-        return pipeline.run(model, self._context(), self._instruments())
+        return pipeline.run(model, self._context(disabled), self._instruments())
 
-    def _context(self) -> Context:
+    def _context(self, disabled: frozenset[str] | None = None) -> Context:
         return Context(
             target=self.options.target,
             samples=[dict(s) for s in self.samples.items] if self.samples is not None else [],
@@ -229,7 +303,7 @@ class Job:
             fuel=Fuel(self.options.fuel),
             sink=self.notes.append,
             progress=self.options.progress,
-            disabled=self.options.disabled,
+            disabled=self.options.disabled if disabled is None else disabled,
         )
 
     def _instruments(self) -> list[Instrument]:
@@ -245,8 +319,7 @@ class Job:
 
     # -- judgement
 
-    def _validate(self, attempt: _Attempt) -> Validation:
-        level = self.options.validate
+    def _validate(self, attempt: _Attempt, level: str) -> Validation:
         if level == "none":
             return Validation(level)
         if level == "structure":
@@ -266,7 +339,7 @@ class Job:
             self.samples,
             level=level,
             optimized_source=attempt.source,
-            contract=contract_of(attempt.record, Pipeline(attempt.pipeline)),
+            contract=contract_of(attempt.record, Pipeline(attempt.plan.pipeline)),
             tolerance=self.options.tolerance,
             seconds=self.options.validate_seconds,
             progress=self.options.progress,
@@ -289,7 +362,7 @@ class Job:
             self._progress("looking for the rewrite at fault")
             guilty, _ = find_guilty(
                 self.base,
-                attempt.pipeline,
+                attempt.plan.pipeline,
                 self._context,
                 self.reference,
                 tolerance=self.options.tolerance,
@@ -315,7 +388,7 @@ class Job:
         assert folder is not None
         different = NotEquivalentError(problem)
         try:
-            path = write_reproducer(folder, clone_model(self.base), attempt.pipeline, self._context(), different)
+            path = write_reproducer(folder, clone_model(self.base), attempt.plan.pipeline, self._context(), different)
         except OSError as error:
             self.notes.append(f"no reproducer could be written: {error}")
             return None
@@ -329,26 +402,49 @@ class Job:
         return f"the file grows from {before} to {after} bytes, the limit is {limit} (--max-growth)"
 
     def _measure(self, attempt: _Attempt) -> Measured:
-        target = self.options.target
         if not self.options.measure:
             return Measured()
-        if not runs_here(target):
-            return Measured(because=f"this machine is {host_arch()}, the target is {target.arch}")
-        if self.reference is None or self.samples is None:
-            return Measured(because=self.because or "there are no samples")
+        because = self.unmeasurable
+        if because or self.samples is None:
+            return Measured(because=because)
         self._progress("measuring")
         original = self.source
         if isinstance(original, Path) and isinstance(attempt.source, bytes) and not is_external(self.original):
             original = original.read_bytes()  # loaded the same way as the other: weights lie differently otherwise
-        return measure_pair(original, attempt.source, self.samples, seconds=self.options.measure_seconds)
+        return measure_pair(
+            original,
+            attempt.source,
+            self.samples,
+            seconds=self.options.measure_seconds,
+            settings=replace(MEASURING, threads=self.options.threads or 1),
+            optimized_settings=attempt.plan.settings,
+        )
+
+    @property
+    def unmeasurable(self) -> str:
+        """Why nothing can be measured here; empty where it can."""
+        target = self.options.target
+        if not runs_here(target):
+            return f"this machine is {host_arch()}, the target is {target.arch}"
+        if self.reference is None or self.samples is None:
+            return self.because or "there are no samples"
+        return ""
+
+    @property
+    def start_plan(self) -> Plan:
+        """What would be tried first without a search."""
+        return Plan(str(self.steps), self.options.disabled, self.options.settings)
 
     # -- results
 
     def _report(self, decision: str, reasons: list[str], attempt: _Attempt) -> Report:
         name = self.file.name if self.file is not None else "model"
-        report = Report(name, self.options.target.name, attempt.pipeline, self.before, attempt.size, decision, reasons)
+        report = Report(
+            name, self.options.target.name, attempt.plan.pipeline, self.before, attempt.size, decision, reasons
+        )
         report.passes = pass_records(attempt.record)
         report.validation, report.measured = attempt.validation, attempt.measured
+        report.tuning = self.tuning
         unsupported = [str(u) for u in OrtBackend().unsupported(attempt.model, self.options.target)]
         report.notes = [*self.notes, *(f"{self.options.target.name}: {u}" for u in unsupported)]
         report.seconds = time.process_time() - self.start
@@ -361,10 +457,15 @@ class Job:
         report.passes = [] if decision == UNCHANGED else report.passes
         report.after = self.before
         report.validation = Validation(self.options.validate, "identity", True)
-        return Result(self.original, report, self.file)
+        return self._result(self.original, report, attempt, self.file)
 
+    def _result(self, model: Model, report: Report, attempt: _Attempt, file: Path | None = None) -> Result:
+        settings = attempt.plan.settings
+        report.session = settings.to_dict()
+        return Result(model, report, file, settings, attempt.plan, self.options.target, source_hash(self.source))
 
-def _decision(attempt: int, pipeline: str) -> str:
-    if attempt == 0:
-        return KEPT
-    return DIMS_ONLY if pipeline == "none" else CLEANED
+    def _decision(self, plan: Plan) -> str:
+        if plan.pipeline in ("", str(Pipeline("clean"))) and plan.pipeline != self.start_plan.pipeline:
+            return CLEANED if plan.pipeline else DIMS_ONLY
+        tuning = self.tuning
+        return KEPT if plan == self.start_plan or (tuning is not None and plan == tuning.plan) else PARTLY

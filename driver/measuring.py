@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..backends.measure import Comparison, Run, compare
@@ -81,10 +81,13 @@ def measure_pair(
     *,
     seconds: float = 3.0,
     settings: SessionSettings = MEASURING,
+    optimized_settings: SessionSettings | None = None,
 ) -> Measured:
     """Runs both in turns over the samples, and a second session of the original as a yardstick for the noise."""
+    ours = replace(optimized_settings, threads=settings.threads) if optimized_settings is not None else settings
     try:
-        sessions = [Session(model, settings) for model in (original, optimized, original)]
+        plans = ((original, settings), (optimized, ours), (original, settings))
+        sessions = [Session(model, chosen) for model, chosen in plans]
     except BackendError as error:
         return Measured(because=f"a model does not load: {error.message}")
     items = samples.items

@@ -40,6 +40,10 @@ def optimize(
     print_after_change: Callable[[str], object] | None = None,
     repro_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    tune: bool = False,
+    tune_seconds: float = 60.0,
+    threads: int | None = None,
+    cache: bool = True,
 ) -> Result:
     """Optimizes a model (a path, bytes, or a graph, which is left as it is) and proves the result equivalent.
 
@@ -54,6 +58,9 @@ def optimize(
     * ``fuel``: stop after that many rewrites; ``disabled``: rules or passes that must not fire.
     * ``repro_dir``: where a reproducer goes when a pass fails or the outputs differ.
     * ``bisect_seconds``: how long to look for the rewrite at fault when outputs differ.
+    * ``tune``: search for the fastest pipeline and session settings for about ``tune_seconds``; see ``tune``.
+      ``cache``: keep the outcome in the user's cache folder and take it from there.
+    * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``PassError`` when a pass
     fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for what is wrong with the arguments.
@@ -80,6 +87,10 @@ def optimize(
         print_after_change,
         Path(repro_dir) if repro_dir is not None else None,
         progress,
+        tune,
+        tune_seconds,
+        threads,
+        cache,
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)

@@ -12,10 +12,11 @@ from ..ir.graph import Model
 from ..passes.manager import PassRecord, RunRecord
 from .document import SCHEMA, Document, Table, Text, bytes_text, plain_data, time_text
 from .measuring import Measured
+from .tuning import Tuning
 from .validation import Validation
 
 KEPT, CLEANED, ORIGINAL, UNCHANGED = "kept", "clean-only", "original", "unchanged"
-DIMS_ONLY = "dims-only"
+DIMS_ONLY, PARTLY = "dims-only", "partly"
 
 
 @dataclass
@@ -40,13 +41,18 @@ class Report:
     before: Size
     after: Size
     decision: str
-    """``kept``; ``clean-only`` (the whole pipeline made it worse); ``original`` (so did that); ``dims-only`` (the same
-    where dimensions were to be fixed); ``unchanged``."""
+    """``kept``; ``partly`` (the whole pipeline made it worse, without one group of fusions it did not); ``clean-only``
+    (so did that); ``original`` (so did that); ``dims-only`` (the same where dimensions were to be fixed);
+    ``unchanged``."""
     reasons: list[str] = field(default_factory=list[str])
     """Why not everything was kept."""
     passes: list[PassRecord] = field(default_factory=list[PassRecord])
     validation: Validation = field(default_factory=lambda: Validation("none"))
     measured: Measured = field(default_factory=Measured)
+    tuning: Tuning | None = None
+    """What the search tried, where one was asked for."""
+    session: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Settings to run the result with (``SessionSettings.to_dict``)."""
     notes: list[str] = field(default_factory=list[str])
     """What passes and the target's kernel table had to say."""
     seconds: float = 0.0
@@ -57,6 +63,7 @@ class Report:
         """Plain data for JSON; numbers that JSON lacks become strings."""
         plain: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
         plain["validation"] = self.validation.to_dict()
+        plain["tuning"] = self.tuning.to_dict() if self.tuning is not None else None
         return plain_data(plain)
 
     def document(self) -> Document:
@@ -130,6 +137,8 @@ def _document(r: Report) -> Iterator[Text | Table]:
     yield Text("")
     yield from r.validation.document()
     yield Text(f"measured: {r.measured.sentence}")
+    if r.tuning is not None:
+        yield from r.tuning.document()
     for note in dict.fromkeys(r.notes):
         yield Text(f"note: {note}", "dim")
 
@@ -137,6 +146,7 @@ def _document(r: Report) -> Iterator[Text | Table]:
 def _decision(r: Report) -> str:
     return {
         KEPT: "optimized",
+        PARTLY: "optimized in part, further changes made it worse",
         CLEANED: "only cleaned up, further changes made it worse",
         ORIGINAL: "left as it is, every change made it worse",
         UNCHANGED: "nothing to improve",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from ..backends.ort.artifact import file_entry
 from ..ir.graph import Model
+from ..ir.onnx_writer import model_to_bytes
 from .reference import Runnable
 
 
@@ -26,3 +29,12 @@ def file_bytes(model: Model, source: Runnable) -> int:
 
 def constant_bytes(model: Model) -> int:
     return sum(v.data.nbytes for graph in model.all_graphs() for v in graph.constants if v.data is not None)
+
+
+def source_hash(source: Runnable) -> str | None:
+    """SHA-256 of a model's file (of the bytes that planish would write, for a graph); ``None`` where it is gone."""
+    if isinstance(source, Model):
+        source = model_to_bytes(source)
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    return str(file_entry(source)["sha256"]) if source.exists() else None

@@ -73,10 +73,9 @@ class Artifact:
 
         Raises ``UsageError`` when ``folder`` holds something that is no artifact, or cannot be written.
         """
-        folder = Path(os.path.abspath(folder))
+        folder = check_folder(folder)
         if not isinstance(self.model, Model):
             raise UsageError("this artifact was loaded from a folder; copy the folder instead", where="artifact")
-        _check_replaceable(folder)
         temporary = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(6)}.tmp")
         try:
             temporary.mkdir()
@@ -157,7 +156,9 @@ def _damaged(folder: Path, why: str) -> NoReturn:
     raise BackendError(f"{folder} is not a sound artifact: {why}", where="artifact", help="save the artifact again")
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_folder(folder: str | Path) -> Path:
+    """The path of an artifact to be written. Raises ``UsageError`` where something else is in the way."""
+    folder = Path(os.path.abspath(folder))
     if not folder.parent.is_dir():
         raise UsageError(
             f"cannot write {folder}: {folder.parent} does not exist", where="artifact", help="make the folder first"
@@ -172,6 +173,7 @@ def _check_replaceable(folder: Path) -> None:
             )
     elif os.path.lexists(folder):
         raise UsageError(f"{folder} is not a folder", where="artifact", help="give another name")
+    return folder
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -68,8 +68,10 @@ def test_json_is_all_that_stdout_carries(folder: Path, run: Run) -> None:
 
 
 KEYS = {
-    "optimize": "after before decision measured notes passes pipeline reasons schema seconds source target validation "
-    "versions written",
+    "optimize": "after before decision measured notes passes pipeline reasons schema seconds session source target "
+    "tuning validation versions written",
+    "compile": "after before decision manifest measured notes passes pipeline reasons schema seconds session source "
+    "target tuning validation versions",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
     "bisect": "guilty pipeline ranges runs schema",
@@ -88,6 +90,7 @@ def test_json_keys_are_stable(folder: Path, run: Run, command: str) -> None:
     model = folder / "m.onnx"
     arguments: dict[str, list[object]] = {
         "optimize": optimize(folder),
+        "compile": ["compile", model, "-o", folder / "artifact", "-p", "remove-identity", "--no-measure"],
         "inspect": ["inspect", model],
         "diff": ["diff", model, model],
         "bench": ["bench", model, "--seconds", "0.05"],

@@ -1,0 +1,85 @@
+"""Session settings that are worth trying on a model, for the tuner.
+
+Threads are not among them: how many there are is the user's decision. Nor is anything that changes what the
+model computes beyond rounding. An option is tried only where the model holds what the option acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from .session import SessionSettings
+
+LEVELS = ("extended", "basic", "disable")
+"""Against ``all``. ``extended`` leaves out the blocked convolution layout, ``basic`` all fused operators, ``disable``
+everything: a model that planish optimized may hold all it needs, in an order or form that the runtime spoils."""
+
+OPTIMIZERS: Mapping[str, tuple[frozenset[str], tuple[str, ...]]] = {
+    # label: (the model must hold all of these operators, names of the runtime's graph transformers)
+    "SkipLayerNorm": (frozenset({"LayerNormalization", "Add"}), ("SkipLayerNormFusion", "BiasSkipLayerNormFusion")),
+    "Attention": (frozenset({"Softmax", "MatMul", "Transpose"}), ("AttentionFusion",)),
+    "Gelu": (frozenset({"Erf"}), ("GeluFusionL1", "GeluFusionL2", "BiasGeluFusion")),
+    "LayerNorm": (frozenset({"ReduceMean", "Sqrt"}), ("LayerNormFusionL1", "LayerNormFusionL2")),
+    "MatMulAdd": (frozenset({"MatMul", "Add"}), ("MatMulAddFusion",)),
+    "MatMulTranspose": (frozenset({"MatMul", "Transpose"}), ("MatmulTransposeFusion",)),
+    "Transpose": (frozenset({"Transpose"}), ("TransposeOptimizer",)),
+    "ConvAdd": (frozenset({"Conv", "Add"}), ("ConvAddActivationFusion",)),
+}
+"""Fusions of the runtime known to cost time on some models: SkipLayerNormalization 7 % of a small BERT, whole-block
+Attention 6 %, the transpose optimizer moves transposes into blocks that fused before."""
+
+
+def speed_choices(settings: SessionSettings, ops: Iterable[str]) -> list[tuple[str, SessionSettings]]:
+    """Label and settings of every variation of ``settings`` that may be faster; ``ops`` are the model's operators."""
+    found = [(f"level {level}", settings.with_level(level)) for level in LEVELS if level != settings.optimization_level]
+    held = {op.rsplit(":", 1)[-1] for op in ops}
+    for label, (needed, names) in OPTIMIZERS.items():
+        if needed <= held:
+            disabled = tuple(sorted({*settings.disabled_optimizers, *names}))
+            found.append((f"without {label} fusion", replace(settings, disabled_optimizers=disabled)))
+    found.append(("nodes in file order", replace(settings, execution_order="priority")))
+    return found + memory_choices(settings)[:2]
+
+
+def memory_choices(settings: SessionSettings) -> list[tuple[str, SessionSettings]]:
+    """Variations that may take less memory."""
+    found: list[tuple[str, SessionSettings]] = []
+    if settings.memory_pattern:
+        found.append(("no memory pattern", replace(settings, memory_pattern=False)))
+    if settings.memory_arena:
+        found.append(("no arena", replace(settings, memory_arena=False)))
+    if settings.memory_pattern and settings.memory_arena:
+        found.append(("no arena, no pattern", replace(settings, memory_pattern=False, memory_arena=False)))
+    return found
+
+
+def combined(base: SessionSettings, parts: Iterable[SessionSettings]) -> SessionSettings:
+    """``base`` with every difference of ``parts`` from it; of two levels the first stays."""
+    found = base
+    for part in parts:
+        if found.optimization_level == base.optimization_level:
+            found = found.with_level(part.optimization_level)
+        found = replace(
+            found,
+            execution_order=part.execution_order
+            if part.execution_order != base.execution_order
+            else found.execution_order,
+            memory_pattern=found.memory_pattern and part.memory_pattern,
+            memory_arena=found.memory_arena and part.memory_arena,
+            disabled_optimizers=tuple(sorted({*found.disabled_optimizers, *part.disabled_optimizers})),
+        )
+    return found
+
+
+def settings_text(settings: SessionSettings) -> str:
+    """What differs from the runtime's defaults, as a phrase; ``defaults`` where nothing does."""
+    plain, default = settings.to_dict(), SessionSettings(threads=settings.threads, provider=settings.provider).to_dict()
+    parts = [f"{key}={_value(value)}" for key, value in plain.items() if value != default[key]]
+    return ", ".join(parts) or "defaults"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]

@@ -1,0 +1,85 @@
+"""Peak memory of loading and running a model, in a process of its own: what ran before leaves no traces there.
+
+    python -m planish.driver.peak_memory FOLDER
+
+``FOLDER`` holds ``settings.json``, ``samples.npz`` and ``model.txt`` with the model's path; the answer is the growth
+of the resident set since before the runtime loaded the model, in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ..backends.core import Sample
+from ..backends.ort.session import Session, SessionSettings
+from .reference import Runnable
+
+RUNS = 3
+TIME_LIMIT = 60.0
+"""Seconds."""
+
+
+def peak_bytes(model: Runnable, settings: SessionSettings, samples: Sequence[Sample]) -> int | None:
+    """How much memory the model takes at its peak, ``None`` where that cannot be told (another system, strings)."""
+    if not Path("/proc/self/status").exists() or not isinstance(model, (bytes, Path)):
+        return None
+    if any(np.asarray(a).dtype.kind not in "fiub" for a in samples[0].values()):
+        return None
+    with TemporaryDirectory(prefix="planish-") as name:
+        folder = Path(name)
+        path = model if isinstance(model, Path) else folder / "model.onnx"
+        if isinstance(model, bytes):
+            path.write_bytes(model)
+        (folder / "model.txt").write_text(str(path.absolute()), "utf-8")
+        (folder / "settings.json").write_text(json.dumps(settings.to_dict()), "utf-8")
+        np.savez(folder / "samples.npz", allow_pickle=False, **{k: np.asarray(v) for k, v in samples[0].items()})
+        return _ask(folder)
+
+
+def _ask(folder: Path) -> int | None:
+    path = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-m", __name__, str(folder)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            check=True,
+            timeout=TIME_LIMIT,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        return int(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def main(folder: Path) -> None:
+    """The child: prints the number."""
+    import onnxruntime  # pyright: ignore[reportUnusedImport] # noqa: F401  # its own size is not the model's
+
+    settings = SessionSettings.from_dict(json.loads((folder / "settings.json").read_text("utf-8")))
+    with np.load(folder / "samples.npz", allow_pickle=False) as archive:
+        sample = {name: archive[name] for name in archive.files}
+    before = _status("VmRSS")
+    session = Session(Path((folder / "model.txt").read_text("utf-8")), settings)
+    for _ in range(RUNS):
+        session.run(sample)
+    sys.stdout.write(str(_status("VmHWM") - before))
+
+
+def _status(key: str) -> int:
+    """A figure of this process, bytes. (``ru_maxrss`` would remember the parent's size.)"""
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

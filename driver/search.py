@@ -1,0 +1,321 @@
+"""The search for the fastest plan: stages of candidates against the best so far, measured in turns.
+
+A candidate replaces the best only where the whole confidence interval of the ratio lies below 1 by a margin, and only
+where its outputs were found equivalent. Each stage halves its field once: all candidates share the first half of the
+stage's time, the better half of them the second. Since the best of many noisy candidates looks better than it is, the
+winner must beat the plan that would be taken without a search once more, in fresh sessions; otherwise that one stays.
+What runs and measures is given (``Lab``), so that tests need no clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ..backends.measure import CONFIDENCE, Comparison
+from ..backends.ort.choices import combined, memory_choices, speed_choices
+from ..backends.ort.session import SessionSettings
+from .plans import Plan, drops_of_groups, pass_names, short, without_passes
+from .tuning import EVEN, FASTER, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, Trial, Tuning
+
+MARGIN = 0.01
+"""A candidate must be faster by at least this fraction."""
+SAVING = 0.1
+"""Memory settings that cost no time are taken for at least this fraction less memory."""
+FIELD = 8
+"""Candidates of one stage."""
+SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4, "proof": 1.0}
+"""Of the time that is left when the stage begins."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model made by one pipeline."""
+
+    key: str
+    """Hash of the model: equal keys, equal models."""
+    problem: str = ""
+    """Why it cannot win: not equivalent, does not load, or the file grew."""
+    fired: tuple[tuple[str, int], ...] = ()
+    """Fusions that changed something: ``pass/Rule`` and how often."""
+    ops: frozenset[str] = frozenset()
+    handle: object = None
+    """The lab's own."""
+
+
+class Lab(Protocol):
+    """Builds, checks and measures."""
+
+    def build(self, pipeline: str, disabled: frozenset[str]) -> Built:
+        """The model of a pipeline, checked for equivalence."""
+        ...
+
+    def problem(self, built: Built, plan: Plan) -> str:
+        """Why the model may not run with these settings: it does not load, or its outputs differ. Empty if it may."""
+        ...
+
+    def compare(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        """Each further plan with the first, in turns, in fresh sessions."""
+        ...
+
+    def peak_bytes(self, built: Built, plan: Plan) -> int | None:
+        """Memory at its peak."""
+        ...
+
+
+@dataclass
+class _Entry:
+    plan: Plan
+    built: Built
+    trial: Trial
+
+
+class Search:
+    """One search."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        start: Plan,
+        *,
+        seconds: float,
+        field: int = FIELD,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``start`` is what would be taken without a search; ``seconds`` of wall time include building and checking;
+        ``field`` is how many candidates may be in memory at a time."""
+        self.lab, self.start, self.field, self.progress, self.clock = lab, start, field, progress, clock
+        self.begin = clock()
+        self.deadline = self.begin + seconds
+        self.trials: list[Trial] = []
+        self.because = ""
+
+    def run(self, pipelines: Sequence[str]) -> Tuning:
+        """Tries ``pipelines`` in place of the start's, leaves passes and rules out, varies the session's settings."""
+        best = first = self._entry("pipeline", short(self.start.pipeline), self.start)
+        first.trial.verdict = START
+        self.trials.append(first.trial)
+        if first.built.problem:
+            first.trial.verdict, first.trial.because = REFUSED, first.built.problem
+        others = [(short(p), replace(self.start, pipeline=p)) for p in pipelines if p != self.start.pipeline]
+        best = self._stage("pipeline", best, others)
+        if first.built.problem and best is first:
+            return self._tuning(first, "no candidate is equivalent")
+        best = self._without("passes", best)
+        best = self._without("rules", best)
+        found = speed_choices(best.plan.settings, best.built.ops)
+        best = self._stage("session", best, self._sessions(best, found), _joined_settings)
+        best = self._memory(best)
+        return self._tuning(self._proved(first, best), self.because)
+
+    def _tuning(self, entry: _Entry, because: str) -> Tuning:
+        plan = entry.plan
+        seconds = self.clock() - self.begin
+        disabled = sorted(plan.disabled)
+        return Tuning(plan.pipeline, disabled, plan.settings, self.trials, CONFIDENCE, seconds, because)
+
+    # -- candidates
+
+    def _entry(self, stage: str, label: str, plan: Plan) -> _Entry:
+        built = self.lab.build(plan.pipeline, plan.disabled)
+        return _Entry(plan, built, Trial(stage, label, EVEN))
+
+    def _without(self, stage: str, best: _Entry) -> _Entry:
+        plan, hits = best.plan, dict(best.built.fired)
+        found: list[tuple[str, Plan]] = []
+        if stage == "passes":
+            drops = drops_of_groups(hits)
+            counts = _by_pass(hits)
+            drops += [(f"without {name}", frozenset({name})) for name in sorted(counts, key=lambda n: -counts[n])]
+            found = [(label, replace(plan, pipeline=without_passes(plan.pipeline, names))) for label, names in drops]
+        else:
+            several = _rules_of_busy_passes(hits)
+            found = [(f"without {r}", replace(plan, disabled=plan.disabled | {r})) for r in several]
+        return self._stage(stage, best, found, _joined_drops)
+
+    def _sessions(self, best: _Entry, choices: Iterable[tuple[str, SessionSettings]]) -> list[tuple[str, Plan]]:
+        return [(label, replace(best.plan, settings=settings)) for label, settings in choices]
+
+    # -- stages
+
+    def _left(self, stage: str) -> float:
+        """Seconds that the stage may take."""
+        return max(0.0, self.deadline - self.clock()) * SHARES[stage]
+
+    def _stage(
+        self,
+        stage: str,
+        best: _Entry,
+        candidates: Sequence[tuple[str, Plan]],
+        join: Callable[[Plan, Sequence[Plan]], Plan] | None = None,
+    ) -> _Entry:
+        if not candidates:
+            return best
+        until = self.clock() + self._left(stage)
+        live = self._field(stage, best, candidates, until)
+        if not live:
+            return best
+        if best.built.problem:  # nothing to compare with: the first sound one takes its place
+            best, live = live[0], live[1:]
+        winners = self._halve(stage, best, live, until)
+        if not winners:
+            return best
+        winner = min(winners, key=lambda e: e.trial.ratio)
+        if join is not None and len(winners) > 1:
+            winner = self._together(stage, best, winners, winner, join, until)
+        winner.trial.chosen = True
+        return winner
+
+    def _field(self, stage: str, best: _Entry, candidates: Sequence[tuple[str, Plan]], until: float) -> list[_Entry]:
+        """Those candidates that are equivalent and not the same as another."""
+        live: list[_Entry] = []
+        seen = {(best.built.key, best.plan.settings)}
+        for i, (label, plan) in enumerate(candidates):
+            if len(live) >= self.field or self.clock() > until:
+                self.because = f"the time was too short for {len(candidates) - i} candidates of stage {stage!r}"
+                break
+            self._tell(f"tuning: {label}", i, len(candidates))
+            entry = self._entry(stage, label, plan)
+            self.trials.append(entry.trial)
+            problem = entry.built.problem
+            if (entry.built.key, plan.settings) in seen:
+                entry.trial.verdict = SAME
+                continue
+            seen.add((entry.built.key, plan.settings))
+            problem = problem or self.lab.problem(entry.built, plan)
+            if problem:
+                entry.trial.verdict, entry.trial.because = REFUSED, problem
+                continue
+            live.append(entry)
+        return live
+
+    def _halve(self, stage: str, best: _Entry, live: list[_Entry], until: float) -> list[_Entry]:
+        """Measures the field, then its better half again; returns those that are faster beyond doubt."""
+        for last in (False, True):
+            left = until - self.clock()
+            if not live:
+                return []
+            if left <= 0 and last:
+                break
+            self._tell(f"tuning: measuring {stage}", 0, 0)
+            self._measure(best, live, max(left, 0.05) if last else max(left / 2, 0.05))
+            if not last and len(live) > 1:
+                live.sort(key=lambda e: e.trial.ratio)
+                for entry in live[(len(live) + 1) // 2 :]:
+                    entry.trial.verdict = _verdict(entry.trial) if entry.trial.verdict != FASTER else STOPPED
+                live = [e for e in live[: (len(live) + 1) // 2] if e.trial.low < 1]
+        return [e for e in live if e.trial.verdict == FASTER]
+
+    def _measure(self, best: _Entry, live: Sequence[_Entry], seconds: float) -> None:
+        # A second session of the best is the yardstick: what it is off by, the machine did.
+        plans = [(e.built, e.plan) for e in (best, best, *live)]
+        again, *found = self.lab.compare(plans, seconds)
+        margin = max(MARGIN, min(abs(again.low - 1), abs(again.high - 1), abs(again.ratio - 1)))
+        for entry, comparison in zip(live, found, strict=True):
+            entry.trial.measured(comparison)
+            entry.trial.verdict = _verdict(entry.trial, margin)
+
+    def _together(
+        self,
+        stage: str,
+        best: _Entry,
+        winners: Sequence[_Entry],
+        winner: _Entry,
+        join: Callable[[Plan, Sequence[Plan]], Plan],
+        until: float,
+    ) -> _Entry:
+        """All winners in one, where that is faster still."""
+        ordered = sorted(winners, key=lambda e: e.trial.ratio)
+        joined = join(best.plan, [e.plan for e in ordered])
+        entry = self._entry(stage, "these together", joined)
+        same = any(entry.built.key == w.built.key and joined.settings == w.plan.settings for w in winners)
+        if same or entry.built.problem or self.lab.problem(entry.built, joined):
+            return winner
+        self.trials.append(entry.trial)
+        self._measure(winner, [entry], max(until - self.clock(), 0.2))
+        entry.trial.label += f", against {winner.trial.label}"
+        return entry if entry.trial.verdict == FASTER else winner
+
+    def _memory(self, best: _Entry) -> _Entry:
+        """The setting with the smallest peak among those that cost no time."""
+        choices = self._sessions(best, memory_choices(best.plan.settings))
+        if not choices or self._left("memory") <= 0:
+            return best
+        before = self.lab.peak_bytes(best.built, best.plan)
+        if before is None:
+            return best
+        best.trial.peak_bytes = before
+        live = self._field("memory", best, choices, self.clock() + self._left("memory"))
+        for entry in live:
+            entry.trial.peak_bytes = self.lab.peak_bytes(entry.built, entry.plan)
+        live = [e for e in live if e.trial.peak_bytes is not None and e.trial.peak_bytes <= (1 - SAVING) * before]
+        if not live:
+            return best
+        self._measure(best, live, max(self._left("memory"), 0.05))
+        for entry in live:
+            if entry.trial.high < 1 + MARGIN and entry.trial.confidence >= CONFIDENCE:
+                entry.trial.verdict = SAVES
+        saving = [e for e in live if e.trial.verdict == SAVES]
+        if not saving:
+            return best
+        winner = min(saving, key=lambda e: e.trial.peak_bytes or 0)
+        winner.trial.chosen = True
+        return winner
+
+    def _proved(self, first: _Entry, best: _Entry) -> _Entry:
+        """``best`` where it beats the first plan in a measurement that chose nothing, else the first."""
+        if best is first or first.built.problem:
+            return best
+        self._tell("tuning: proving the winner", 0, 0)
+        proof = _Entry(best.plan, best.built, Trial("proof", f"the winner against {first.trial.label}", EVEN))
+        self.trials.append(proof.trial)
+        self._measure(first, [proof], max(self._left("proof"), 0.2))
+        saves = best.trial.verdict == SAVES and proof.trial.high < 1 + MARGIN
+        if proof.trial.verdict == FASTER or saves:
+            proof.trial.chosen = True
+            return best
+        for trial in self.trials:
+            trial.chosen = False
+        proof.trial.because = "the plan without a search stays"
+        return first
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(label, done, total)
+
+
+def _verdict(trial: Trial, margin: float = MARGIN) -> str:
+    if trial.confidence < CONFIDENCE:
+        return EVEN
+    return FASTER if trial.high < 1 - margin else SLOWER if trial.low > 1 + margin else EVEN
+
+
+def _by_pass(hits: dict[str, int]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for label, count in hits.items():
+        name = label.split("/")[0]
+        counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def _rules_of_busy_passes(hits: dict[str, int]) -> list[str]:
+    """Rules of passes of which more than one rule fired; a pass of one rule was tried as a whole."""
+    passes = [label.split("/")[0] for label in hits]
+    return [label for label in sorted(hits, key=lambda n: (-hits[n], n)) if passes.count(label.split("/")[0]) > 1]
+
+
+def _joined_settings(base: Plan, winners: Sequence[Plan]) -> Plan:
+    return replace(base, settings=combined(base.settings, [w.settings for w in winners]))
+
+
+def _joined_drops(base: Plan, winners: Sequence[Plan]) -> Plan:
+    """Without everything that any of the winners is without."""
+    kept = [pass_names(w.pipeline) for w in winners]
+    gone = {name for name in pass_names(base.pipeline) if any(name not in k for k in kept)}
+    disabled = base.disabled.union(*(w.disabled for w in winners))
+    return replace(base, pipeline=without_passes(base.pipeline, gone) if gone else base.pipeline, disabled=disabled)
