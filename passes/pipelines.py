@@ -23,6 +23,13 @@ PIPELINES: dict[str, str] = {
         "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"
         "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain"
     ),
+    # Lookups before activations are fused; the opset before what it brings; attention before tokens are flattened.
+    "fuse-transformer": (
+        "(fold-onehot,fold-gather),raise-opset{to=23,when=[attention,rms-norm]},raise-opset{to=17,when=[layer-norm]},"
+        "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views),"
+        "clean,fuse-rotary,clean,fuse-attention,fold-attention-scale,clean,flatten-tokens,"
+        "(sink-activation,merge-views),clean,avoid-skip-norm"
+    ),
     "default": "clean,fuse,clean",
 }
 

@@ -47,8 +47,9 @@ def attention_around(softmax: Node) -> Attention:
     rank = softmax.output.rank
     if x is None or rank != 4:
         raise NoMatch(f"the scores have rank {rank}, wanted 4")
-    if softmax.version < 13 or softmax.attr("axis", -1) not in (-1, 3):
-        raise NoMatch("the softmax is not over the last axis, or of an opset before 13")
+    # Before opset 13 all axes from the given one on were taken together: of the last one that is the same.
+    if softmax.attr("axis", -1) not in (-1, 3):
+        raise NoMatch("the softmax is not over the last axis")
     nodes = [softmax]
     product, scale, mask = _scores(x, nodes)
     q, kt = product.inputs[0], product.inputs[1]
