@@ -146,7 +146,12 @@ def _by_function_body(r: Rewriter, node: Node) -> Results:
             values.update(zip(inner.output, made if isinstance(made, list) else [made], strict=True))  # pyright: ignore[reportUnknownArgumentType]
     except PlanishError as error:
         raise NoMatch(f"the function body of {node.op} does not fit opset {r.opset()}: {error.message}") from None
-    return [values.get(name) if out.uses else None for name, out in zip(body.output, node.outputs, strict=False)]
+    results = [values.get(name) if out.uses else None for name, out in zip(body.output, node.outputs, strict=False)]
+    for value, out in zip(results, node.outputs, strict=False):
+        if value is not None and out.rank is not None and value.rank not in (None, out.rank):
+            # Celu's body, for one, holds alpha as a vector of one element, which makes a vector of a scalar.
+            raise NoMatch(f"the function body of {node.op} gives rank {value.rank}, expected {out.rank}")
+    return results
 
 
 def _constant(inner: Any, node: Node, values: dict[str, Value | None]) -> Constant | None:
