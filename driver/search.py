@@ -1,8 +1,8 @@
 """The search for the fastest plan: stages of candidates against the best so far, measured in turns.
 
 A candidate replaces the best only where the whole confidence interval of the ratio lies below 1 by a margin, and only
-where its outputs were found equivalent. Each stage halves its field once: all candidates share the first half of the
-stage's time, the better half of them the second. Since the best of many noisy candidates looks better than it is, the
+where its outputs were found equivalent. Each stage halves its field once: all candidates share the first part of the
+stage's time, the better half of them the rest. Since the best of many noisy candidates looks better than it is, the
 winner must beat the plan that would be taken without a search once more, in fresh sessions; otherwise that one stays.
 What runs and measures is given (``Lab``), so that tests need no clock.
 """
@@ -26,8 +26,12 @@ SAVING = 0.1
 """Memory settings that cost no time are taken for at least this fraction less memory."""
 FIELD = 8
 """Candidates of one stage."""
-SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4, "proof": 1.0}
+SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4}
 """Of the time that is left when the stage begins."""
+PROOF = 0.2
+"""Of all time, kept for the proof."""
+SCOUT = 0.3
+"""Of a stage's time, for the whole field; the better half gets the rest."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -91,7 +95,8 @@ class Search:
         ``field`` is how many candidates may be in memory at a time."""
         self.lab, self.start, self.field, self.progress, self.clock = lab, start, field, progress, clock
         self.begin = clock()
-        self.deadline = self.begin + seconds
+        self.seconds = seconds
+        self.deadline = self.begin + seconds * (1 - PROOF)
         self.trials: list[Trial] = []
         self.because = ""
 
@@ -105,7 +110,7 @@ class Search:
         others = [(short(p), replace(self.start, pipeline=p)) for p in pipelines if p != self.start.pipeline]
         best = self._stage("pipeline", best, others)
         if first.built.problem and best is first:
-            return self._tuning(first, "no candidate is equivalent")
+            return self._tuning(first, self.because or "no candidate is equivalent")
         best = self._without("passes", best)
         best = self._without("rules", best)
         found = speed_choices(best.plan.settings, best.built.ops)
@@ -156,13 +161,17 @@ class Search:
     ) -> _Entry:
         if not candidates:
             return best
-        until = self.clock() + self._left(stage)
+        left = self._left(stage)
+        if not left:
+            self.because = f"the time was too short for stage {stage!r}"
+            return best
+        until = self.clock() + left
         live = self._field(stage, best, candidates, until)
         if not live:
             return best
         if best.built.problem:  # nothing to compare with: the first sound one takes its place
             best, live = live[0], live[1:]
-        winners = self._halve(stage, best, live, until)
+        winners = self._halve(stage, best, live, until, join is not None)
         if not winners:
             return best
         winner = min(winners, key=lambda e: e.trial.ratio)
@@ -194,8 +203,11 @@ class Search:
             live.append(entry)
         return live
 
-    def _halve(self, stage: str, best: _Entry, live: list[_Entry], until: float) -> list[_Entry]:
-        """Measures the field, then its better half again; returns those that are faster beyond doubt."""
+    def _halve(self, stage: str, best: _Entry, live: list[_Entry], until: float, joined: bool) -> list[_Entry]:
+        """Measures the field, then its better half again; returns those that are faster beyond doubt.
+
+        Where winners can be joined, none of those that look faster is given up early.
+        """
         for last in (False, True):
             left = until - self.clock()
             if not live:
@@ -203,12 +215,15 @@ class Search:
             if left <= 0 and last:
                 break
             self._tell(f"tuning: measuring {stage}", 0, 0)
-            self._measure(best, live, max(left, 0.05) if last else max(left / 2, 0.05))
+            self._measure(best, live, max(left if last else left * SCOUT, 0.05))
             if not last and len(live) > 1:
                 live.sort(key=lambda e: e.trial.ratio)
-                for entry in live[(len(live) + 1) // 2 :]:
-                    entry.trial.verdict = _verdict(entry.trial) if entry.trial.verdict != FASTER else STOPPED
-                live = [e for e in live[: (len(live) + 1) // 2] if e.trial.low < 1]
+                half = (len(live) + 1) // 2
+                rest = [e for e in live[half:] if joined and e.trial.verdict == FASTER]
+                for entry in live[half:]:
+                    if entry not in rest and entry.trial.verdict == FASTER:
+                        entry.trial.verdict = STOPPED
+                live = [e for e in live[:half] if e.trial.low < 1] + rest
         return [e for e in live if e.trial.verdict == FASTER]
 
     def _measure(self, best: _Entry, live: Sequence[_Entry], seconds: float) -> None:
@@ -274,7 +289,7 @@ class Search:
         self._tell("tuning: proving the winner", 0, 0)
         proof = _Entry(best.plan, best.built, Trial("proof", f"the winner against {first.trial.label}", EVEN))
         self.trials.append(proof.trial)
-        self._measure(first, [proof], max(self._left("proof"), 0.2))
+        self._measure(first, [proof], max(self.begin + self.seconds - self.clock(), self.seconds * PROOF / 2))
         saves = best.trial.verdict == SAVES and proof.trial.high < 1 + MARGIN
         if proof.trial.verdict == FASTER or saves:
             proof.trial.chosen = True
