@@ -28,6 +28,7 @@ from ..core import Numbers, RewritePass
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter, Rule
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
+from ..shared.activations import CONTRIB, qualified
 from ..shared.blocked import lanes_of
 
 _ALIGN = 4
@@ -144,7 +145,7 @@ def _grow(region: _Region, start: Value, root: Node) -> None:
 
 def _behind(region: _Region, node: Node) -> list[Value]:
     """Operands of the producer that belong to the region too."""
-    if node.domain:
+    if node.domain and qualified(node) not in CONTRIB:
         raise NoMatch(f"{node.op} of domain {node.domain}")
     region.inside[node] = None
     if node.op == "Conv":
@@ -154,7 +155,7 @@ def _behind(region: _Region, node: Node) -> list[Value]:
         if not _is_depthwise(node, region.channels):
             raise NoMatch("a grouped convolution that is not depthwise")
         return _operands(node, 1)
-    if node.op in _UNARY or node.op in _POOLS:
+    if node.op in _UNARY or node.op in _POOLS or node.domain:
         return _operands(node, 1)
     if node.op in _BINARY:
         return [v for v in _operands(node, 2) if _carries(v, node)]
@@ -179,8 +180,12 @@ def _carries(value: Value, node: Node) -> bool:
 
 def _ahead(region: _Region, value: Value, user: Node, i: int, root: Node) -> list[Value]:
     """Results of a user that belong to the region too."""
-    if user.op == RETURN or user.domain or user.graph is not root.graph or len(user.outputs) != 1:
+    if user.op == RETURN or user.graph is not root.graph or len(user.outputs) != 1:
         raise NoMatch(f"%{value.name} is used by {user.op}")
+    if user.domain:
+        if qualified(user) not in CONTRIB:
+            raise NoMatch(f"%{value.name} is used by {qualified(user)}")
+        return [user.output]
     if user.op == "Conv" and i == 0:
         if user.attr("group", 1) == 1:
             _weight(user)
@@ -234,7 +239,7 @@ def _padded(r: Rewriter, region: _Region, node: Node, new: dict[Value, Value], m
         return r.Conv(source, *operands, **attrs)
     values = [None if v is None else _operand(v, node, region.channels, new, more) for v in node.inputs]
     attrs: dict[str, Any] = dict(node.attrs)
-    return r.op(node.op, *values, **attrs)
+    return r.op(qualified(node), *values, **attrs)
 
 
 def _operand(value: Value, node: Node, channels: int, new: dict[Value, Value], more: int) -> Any:

@@ -27,6 +27,7 @@ from ...ir.ops import UNARY
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter, Rule
 from ..rewrite.rewriter import origin_of
+from ..shared.activations import CONTRIB, qualified
 from ..shared.blocked import lanes_of
 from ..shared.operands import int_list, int_operand, normalized
 
@@ -122,11 +123,11 @@ def _comes_from_conv(value: Value) -> bool:
     """Whether the tensor is one that this pass raised: other Squeezes stay where they are."""
     for _ in range(8):
         node = value.producer
-        if node is None or node.domain:
+        if node is None or (node.domain and qualified(node) not in CONTRIB):
             return False
         if node.op == "Conv":
             return True
-        if ("", node.op) not in UNARY and node.op not in _BINARY and node.op not in _MOVES:
+        if not node.domain and ("", node.op) not in UNARY and node.op not in _BINARY and node.op not in _MOVES:
             return False
         operand = next((v for v in node.inputs if v is not None and v.data is None), None)
         if operand is None:
@@ -138,7 +139,7 @@ def _comes_from_conv(value: Value) -> bool:
 class SinkPointwise(NodeRule):
     """An elementwise operator of a Squeeze."""
 
-    roots = (*(op for _, op in sorted(UNARY)), *sorted(_BINARY))
+    roots = (*(op for _, op in sorted(UNARY)), *sorted(_BINARY), *sorted(CONTRIB))
 
     def apply(self, r: Rewriter, node: Node) -> Value:
         if node.version < 7 and node.op in _BINARY:
@@ -153,7 +154,7 @@ class SinkPointwise(NodeRule):
             raise NoMatch("no raised operand")
         r.begin(node, origin_of([node]))
         attrs: dict[str, Any] = dict(node.attrs)
-        return _lowered(r, r.op(node.op, *operands, **attrs))
+        return _lowered(r, r.op(qualified(node), *operands, **attrs))
 
 
 def _constant(r: Rewriter, value: Value | None, *, pointwise: bool) -> Value | None:

@@ -27,9 +27,12 @@ from ..core import Numbers, RewritePass
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter, Rule
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
+from ..shared.activations import CONTRIB, qualified
 from ..shared.operands import constant_ints, int_list, int_operand
 
-_POINTWISE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "LeakyRelu", "HardSwish"})
+_POINTWISE = CONTRIB | frozenset(
+    "Relu Sigmoid HardSigmoid Tanh Clip LeakyRelu HardSwish Gelu Mish Swish Elu Softplus".split()
+)
 _LONGEST = 4
 """Activations between the convolution and its parts."""
 
@@ -96,7 +99,7 @@ def _pointwise_behind(node: Node) -> tuple[list[tuple[Node, Value | None]], Valu
     value, steps = node.output, list[tuple[Node, Value | None]]()
     for _ in range(_LONGEST):
         users = list(dict.fromkeys(value.users))
-        if len(users) == 1 and users[0].op in _POINTWISE and not users[0].domain and users[0].graph is node.graph:
+        if len(users) == 1 and qualified(users[0]) in _POINTWISE and users[0].graph is node.graph:
             act = users[0]
             if any(v is not None and v.data is None for v in act.inputs[1:]):
                 break
@@ -213,7 +216,7 @@ def _part(r: Rewriter, node: Node, begin: int, end: int, between: list[tuple[Nod
     for act, product_of in between:
         if product_of is None:
             attrs: dict[str, Any] = dict(act.attrs)
-            before, y = y, r.op(act.op, y, *act.inputs[1:], **attrs)
+            before, y = y, r.op(qualified(act), y, *act.inputs[1:], **attrs)
         else:
             y = r.Mul(before, y)
     return y

@@ -7,7 +7,14 @@ from typing import Any
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 
+CONTRIB = frozenset({"com.microsoft::QuickGelu", "com.microsoft::Gelu"})
+"""Elementwise operators of one operand that are zero at zero, from ONNX Runtime's own domain."""
 FUSED = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"})
+
+
+def qualified(node: Node) -> str:
+    """The operator's name with its domain, as :meth:`Rewriter.op` takes it."""
+    return f"{node.domain}::{node.op}" if node.domain else node.op
 
 
 def activation_behind(value: Value) -> Node | None:
