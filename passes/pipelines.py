@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _CLEAN_RULES = (
-    "(canonicalize-operands,fold-constants,fold-conditions,remove-identity,simplify-shapes,"
+    "(canonicalize-operands,fold-constants,fold-conditions,fold-failing-branches,remove-identity,simplify-shapes,"
     "merge-reshapes,merge-transposes,merge-slices,merge-casts,merge-concats,merge-pads)"
 )
 
@@ -21,7 +21,7 @@ PIPELINES: dict[str, str] = {
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
         "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"
-        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain"
+        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain,sink-constants"
     ),
     # Lookups before activations are fused; the opset before what it brings; attention before tokens are flattened.
     "fuse-transformer": (
