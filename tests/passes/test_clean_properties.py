@@ -201,7 +201,11 @@ def run_original(model: Model, feeds: dict[str, Array]) -> list[Array]:
         raise
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 @given(st.randoms(use_true_random=False), st.integers(3, 25), st.sampled_from([9, 12, 13, 17, 21]))
 def test_clean_keeps_every_bit_and_leaves_nothing_to_do(random: Random, steps: int, opset: int) -> None:
     model = Maker(random, opset).model(steps)
@@ -239,7 +243,11 @@ def same_bits(a: Array, b: Array) -> bool:
     return bool(((a == b) & (np.signbit(a) == np.signbit(b)) | nan).all())
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 @given(st.randoms(use_true_random=False), st.integers(3, 15), st.integers(0, 12))
 def test_stopping_anywhere_leaves_a_model_that_computes_the_same(random: Random, steps: int, fuel: int) -> None:
     """What bisecting relies on."""

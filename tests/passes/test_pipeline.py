@@ -129,7 +129,7 @@ def test_malformed_text_says_where_and_what(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-options = st.fixed_dictionaries(
+options: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "on": st.booleans(),
@@ -141,7 +141,7 @@ options = st.fixed_dictionaries(
         "limit": st.integers(0, 9),
     },
 )
-passes = options.map(lambda kw: Tune(**kw))
+passes: st.SearchStrategy[RewritePass] = options.map(lambda kw: Tune(**kw))
 steps = st.recursive(
     passes | st.builds(Plain),
     lambda inner: (

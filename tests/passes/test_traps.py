@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def build(
     nodes: list[Any],
     inputs: list[Any],
     outputs: list[Any],
-    constants: dict[str, Array] | None = None,
+    constants: Mapping[str, Any] | None = None,
     *,
     opset: int = 17,
     more: dict[str, int] | None = None,
