@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
-from ...ir.graph import Graph, Node, Value
+from ...ir.graph import RETURN, Graph, Node, Value
 from ...ir.ops import UNARY
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter
@@ -151,8 +151,25 @@ def _refuse(node: Node, known: _Assumption) -> None:
         if value is None or value not in known.ranks:
             continue
         wanted = _wanted(node, i, known)
-        if wanted is not None and known.ranks[value] != wanted:
+        if wanted is not None and known.ranks[value] != wanted and _is_live(node):
             raise _Contradiction
+
+
+def _is_live(node: Node) -> bool:
+    """Whether a result reaches an output of the model or function: runtimes leave out what does not."""
+    stack, seen = list(node.outputs), set(node.outputs)
+    while stack:
+        for user, _ in stack.pop().uses:
+            if user.op != RETURN:
+                results = user.outputs
+            elif user.graph is None or user.graph.parent is None:
+                return True
+            else:
+                results = user.graph.parent.outputs
+            fresh = [out for out in results if out not in seen]
+            seen.update(fresh)
+            stack.extend(fresh)
+    return False
 
 
 def _wanted(node: Node, i: int, known: _Assumption) -> int | None:
