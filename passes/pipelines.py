@@ -27,8 +27,8 @@ PIPELINES: dict[str, str] = {
     "fuse-transformer": (
         "(fold-onehot,fold-gather),raise-opset{to=23,when=[attention,rms-norm]},raise-opset{to=17,when=[layer-norm]},"
         "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views),"
-        "clean,fuse-rotary,clean,fuse-attention,fold-attention-scale,clean,flatten-tokens,"
-        "(sink-activation,merge-views),clean,avoid-skip-norm"
+        "fuse-rotary,fuse-attention,fold-attention-scale,clean,flatten-tokens,(sink-activation,merge-views),"
+        "avoid-skip-norm"
     ),
     "default": "clean,fuse,clean",
 }
