@@ -30,7 +30,8 @@ PIPELINES: dict[str, str] = {
         "fuse-rotary,fuse-attention,fold-attention-scale,clean,flatten-tokens,(sink-activation,merge-views),"
         "avoid-skip-norm"
     ),
-    "default": "clean,fuse,clean",
+    # Passes that suit one runtime or processor ask the target, and decline where it is another one.
+    "default": "clean,fuse,fuse-transformer,fuse-conv,clean",
 }
 
 GROUPS = ("fuse-conv", "fuse-transformer", "fuse")

@@ -26,6 +26,8 @@ class Target:
     """Limit on what the model may use; ``None`` where it does not matter."""
     runtime: str = "ort"
     """Backend that runs it."""
+    newest_opset: int = 26
+    """Standard opset up to which a pass may raise a model by itself; 0: the model's own stays."""
     contrib: bool = True
     """Whether the runtime takes ``com.microsoft`` operators; ``generic`` output stays within the ONNX standard."""
 
@@ -34,7 +36,7 @@ _X86 = "x86-64 processors at"
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        Target("generic", "any", "any machine; standard ONNX only", contrib=False),
+        Target("generic", "any", "any machine; standard ONNX only, opset as it is", contrib=False, newest_opset=0),
         Target("x86-64-v2", "x86_64", f"{_X86} level v2 (SSE4.2)", 128, frozenset({"sse42"})),
         Target("x86-64-v3", "x86_64", f"{_X86} level v3 (AVX2, FMA)", 256, frozenset({"sse42", "avx2", "fma"})),
         Target(

@@ -40,11 +40,13 @@ class RaiseOpset(Pass):
     to: int = 21
     """The opset to import."""
     when: tuple[str, ...] = ()
-    """Only where one of these is spelled out: ``layer-norm``, ``rms-norm``, ``attention``. Empty: always."""
+    """Only where one of these is spelled out (``layer-norm``, ``rms-norm``, ``attention``) and the target's
+    ``newest_opset`` allows it. Empty: always."""
 
     def run(self, model: Model, r: Rewriter) -> None:
         before = model.opsets.get("", 0)
         try:
+            _require_permission(self, r)
             if self.when and not any(_spelled(node) in self.when for node in model.all_nodes()):
                 raise NoMatch(f"nothing of {', '.join(self.when)} is spelled out")
             plan = _plan(model, before, self.to)
@@ -55,6 +57,13 @@ class RaiseOpset(Pass):
         if first is not None and not r.allow(first):
             return
         _carry_out(model, plan, before, self.to, r)
+
+
+def _require_permission(p: RaiseOpset, r: Rewriter) -> None:
+    """Unasked (with ``when``), the opset rises only as far as the target's runtime is known to follow."""
+    newest = r.ctx.target.newest_opset if r.ctx.target is not None else 0
+    if p.when and p.to > newest:
+        raise NoMatch(f"the target takes opset {newest or 'of the model'} at most, wanted {p.to}")
 
 
 def _spelled(node: Node) -> str | None:
