@@ -260,7 +260,7 @@ class Job:
             attempt.validation = Validation(level, "identity", True)
             attempt.measured = Measured(because="nothing changed")
             return attempt
-        attempt.validation = self._validate(attempt, level)
+        attempt.validation = self.validation(attempt, level)
         attempt.worse = self._growth(attempt)
         return attempt
 
@@ -319,7 +319,8 @@ class Job:
 
     # -- judgement
 
-    def _validate(self, attempt: _Attempt, level: str) -> Validation:
+    def validation(self, attempt: _Attempt, level: str) -> Validation:
+        """What comparing the attempt with the original gives."""
         if level == "none":
             return Validation(level)
         if level == "structure":

@@ -33,7 +33,7 @@ class Plan:
 
 def short(pipeline: str) -> str:
     """The text with named pipelines in place of what they expand to."""
-    for name in ("clean", *GROUPS):
+    for name in (*GROUPS, "clean"):  # groups may hold the clean-up
         text = expanded(PIPELINES.get(name, ""))
         if text:
             pipeline = pipeline.replace(text, name)

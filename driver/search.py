@@ -1,10 +1,11 @@
 """The search for the fastest plan: stages of candidates against the best so far, measured in turns.
 
 A candidate replaces the best only where the whole confidence interval of the ratio lies below 1 by a margin, and only
-where its outputs were found equivalent. Each stage halves its field once: all candidates share the first part of the
-stage's time, the better half of them the rest. Since the best of many noisy candidates looks better than it is, the
-winner must beat the plan that would be taken without a search once more, in fresh sessions; otherwise that one stays.
-What runs and measures is given (``Lab``), so that tests need no clock.
+where its outputs are found equivalent: on one sample before it is timed, in full before it may win. Each stage halves
+its field once: all candidates share the first part of the stage's time, the better half of them the rest. Since the
+best of many noisy candidates looks better than it is, the winner must beat the plan that would be taken without a
+search once more, in fresh sessions; otherwise that one stays. What runs and measures is given (``Lab``), so that tests
+need no clock.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MARGIN = 0.01
 """A candidate must be faster by at least this fraction."""
 SAVING = 0.1
 """Memory settings that cost no time are taken for at least this fraction less memory."""
-FIELD = 8
+FIELD = 12
 """Candidates of one stage."""
 SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4}
 """Of the time that is left when the stage begins."""
@@ -43,7 +44,7 @@ class Built:
     key: str
     """Hash of the model: equal keys, equal models."""
     problem: str = ""
-    """Why it cannot win: not equivalent, does not load, or the file grew."""
+    """Why it cannot win: a pass failed, or the file grew."""
     fired: tuple[tuple[str, int], ...] = ()
     """Fusions that changed something: ``pass/Rule`` and how often."""
     ops: frozenset[str] = frozenset()
@@ -55,11 +56,15 @@ class Lab(Protocol):
     """Builds, checks and measures."""
 
     def build(self, pipeline: str, disabled: frozenset[str]) -> Built:
-        """The model of a pipeline, checked for equivalence."""
+        """The model of a pipeline."""
         ...
 
     def problem(self, built: Built, plan: Plan) -> str:
-        """Why the model may not run with these settings: it does not load, or its outputs differ. Empty if it may."""
+        """Why the model cannot be timed with these settings: it does not load, or its outputs differ. Empty: it can."""
+        ...
+
+    def refutation(self, built: Built, plan: Plan) -> str:
+        """Why the model is not equivalent to the original, on all samples and with these settings. Empty if it is."""
         ...
 
     def compare(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
@@ -105,7 +110,9 @@ class Search:
         best = first = self._entry("pipeline", short(self.start.pipeline), self.start)
         first.trial.verdict = START
         self.trials.append(first.trial)
-        if first.built.problem:
+        wrong = first.built.problem or self.lab.problem(first.built, first.plan)
+        if wrong or not self._holds(first):
+            first.built = replace(first.built, problem=wrong or first.trial.because)
             first.trial.verdict, first.trial.because = REFUSED, first.built.problem
         others = [(short(p), replace(self.start, pipeline=p)) for p in pipelines if p != self.start.pipeline]
         best = self._stage("pipeline", best, others)
@@ -163,30 +170,35 @@ class Search:
             return best
         left = self._left(stage)
         if not left:
-            self.because = f"the time was too short for stage {stage!r}"
+            self.because = f"there was too little time for stage {stage!r}"
             return best
         until = self.clock() + left
         live = self._field(stage, best, candidates, until)
         if not live:
             return best
         if best.built.problem:  # nothing to compare with: the first sound one takes its place
-            best, live = live[0], live[1:]
-        winners = self._halve(stage, best, live, until, join is not None)
+            sound = next((e for e in live if self._holds(e)), None)
+            if sound is None:
+                return best
+            best, live = sound, [e for e in live if e is not sound and e.trial.verdict != REFUSED]
+        found = sorted(self._halve(stage, best, live, until, join is not None), key=lambda e: e.trial.ratio)
+        winners = self._holding(found, len(found) if join is not None else 1)
         if not winners:
             return best
-        winner = min(winners, key=lambda e: e.trial.ratio)
+        winner = winners[0]
         if join is not None and len(winners) > 1:
             winner = self._together(stage, best, winners, winner, join, until)
         winner.trial.chosen = True
         return winner
 
     def _field(self, stage: str, best: _Entry, candidates: Sequence[tuple[str, Plan]], until: float) -> list[_Entry]:
-        """Those candidates that are equivalent and not the same as another."""
+        """Those candidates that run, and are not the same as another."""
         live: list[_Entry] = []
         seen = {(best.built.key, best.plan.settings)}
         for i, (label, plan) in enumerate(candidates):
             if len(live) >= self.field or self.clock() > until:
-                self.because = f"the time was too short for {len(candidates) - i} candidates of stage {stage!r}"
+                why = "memory" if len(live) >= self.field else "time"
+                self.because = f"there was too little {why} for {len(candidates) - i} candidates of stage {stage!r}"
                 break
             self._tell(f"tuning: {label}", i, len(candidates))
             entry = self._entry(stage, label, plan)
@@ -202,6 +214,22 @@ class Search:
                 continue
             live.append(entry)
         return live
+
+    def _holds(self, entry: _Entry) -> bool:
+        """Whether the outputs are equivalent, on all samples."""
+        self._tell(f"tuning: validating {entry.trial.label}", 0, 0)
+        wrong = self.lab.refutation(entry.built, entry.plan)
+        if wrong:
+            entry.trial.verdict, entry.trial.because = REFUSED, wrong
+        return not wrong
+
+    def _holding(self, entries: Iterable[_Entry], count: int) -> list[_Entry]:
+        """The first ``count`` of the entries that are equivalent."""
+        found: list[_Entry] = []
+        for entry in entries:
+            if len(found) < count and self._holds(entry):
+                found.append(entry)
+        return found
 
     def _halve(self, stage: str, best: _Entry, live: list[_Entry], until: float, joined: bool) -> list[_Entry]:
         """Measures the field, then its better half again; returns those that are faster beyond doubt.
@@ -245,11 +273,10 @@ class Search:
         until: float,
     ) -> _Entry:
         """All winners in one, where that is faster still."""
-        ordered = sorted(winners, key=lambda e: e.trial.ratio)
-        joined = join(best.plan, [e.plan for e in ordered])
+        joined = join(best.plan, [e.plan for e in winners])
         entry = self._entry(stage, "these together", joined)
         same = any(entry.built.key == w.built.key and joined.settings == w.plan.settings for w in winners)
-        if same or entry.built.problem or self.lab.problem(entry.built, joined):
+        if same or entry.built.problem or self.lab.problem(entry.built, joined) or not self._holds(entry):
             return winner
         self.trials.append(entry.trial)
         self._measure(winner, [entry], max(until - self.clock(), 0.2))
@@ -275,12 +302,11 @@ class Search:
         for entry in live:
             if entry.trial.high < 1 + MARGIN and entry.trial.confidence >= CONFIDENCE:
                 entry.trial.verdict = SAVES
-        saving = [e for e in live if e.trial.verdict == SAVES]
-        if not saving:
-            return best
-        winner = min(saving, key=lambda e: e.trial.peak_bytes or 0)
-        winner.trial.chosen = True
-        return winner
+        saving = sorted((e for e in live if e.trial.verdict == SAVES), key=lambda e: e.trial.peak_bytes or 0)
+        for winner in self._holding(saving, 1):
+            winner.trial.chosen = True
+            return winner
+        return best
 
     def _proved(self, first: _Entry, best: _Entry) -> _Entry:
         """``best`` where it beats the first plan in a measurement that chose nothing, else the first."""

@@ -7,16 +7,14 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..backends.measure import Comparison, Run, compare
-from ..backends.ort.session import Session
+from ..backends.ort.session import Session, SessionSettings
 from ..ir.errors import PlanishError
 from ..ir.graph import Model
-from ..passes.manager import RunRecord
 from . import tune_cache
 from .measuring import MEASURING
 from .peak_memory import peak_bytes
 from .plans import Plan, alternatives, fired
 from .reference import Reference, Runnable
-from .report import Size
 from .samples import Samples
 from .search import FIELD, Built, Search
 from .sizes import constant_bytes, source_hash
@@ -27,15 +25,6 @@ CHECKED_SAMPLES = 2
 """Samples on which a candidate's session settings are checked; its model was validated on more."""
 MAX_BYTES = 1 << 30
 """All models and sessions that are alive at a time, roughly; larger models are not tuned."""
-
-
-class _Attempt(Protocol):
-    model: Model
-    record: RunRecord
-    source: Runnable
-    size: Size
-    validation: Validation
-    worse: str
 
 
 class _Options(Protocol):
@@ -77,7 +66,8 @@ class TunedJob(Protocol):
     def unmeasurable(self) -> str: ...
     @property
     def start_plan(self) -> Plan: ...
-    def prepared(self, plan: Plan, level: str) -> _Attempt: ...
+    def prepared(self, plan: Plan, level: str) -> Any: ...
+    def validation(self, attempt: Any, level: str) -> Validation: ...
 
 
 def tuned(job: TunedJob) -> Tuning:
@@ -122,13 +112,17 @@ class Bench:
         self.job = job
         self._built: dict[tuple[str, frozenset[str]], Built] = {}
         self._bytes = 0
+        self._sessions: dict[tuple[str, SessionSettings], Session] = {}
+        """Loaded already, each for one measurement."""
+        self._refutations: dict[str, str] = {}
 
     def build(self, pipeline: str, disabled: frozenset[str]) -> Built:
         """Kept for the stages that vary the settings only."""
         key = (pipeline, disabled)
         if key not in self._built:
             found = self._build(Plan(pipeline, disabled))
-            size = len(found.handle) if isinstance(found.handle, bytes) else 0
+            source = getattr(found.handle, "source", None)
+            size = len(source) if isinstance(source, bytes) else 0
             if self._bytes + size > MAX_BYTES:
                 self._built, self._bytes = {}, 0
             self._built[key] = found
@@ -137,40 +131,55 @@ class Bench:
 
     def _build(self, plan: Plan) -> Built:
         try:
-            attempt = self.job.prepared(plan, "final")
+            attempt = self.job.prepared(plan, "none")
         except PlanishError as error:
             return Built(f"failed {plan}", str(error.message))
-        validation = attempt.validation
-        problem = attempt.worse
-        if not validation.equivalent:
-            problem = f"not equivalent, {(validation.problems or ['?'])[0]}"
-        elif validation.method not in ("numeric", "identity"):
-            problem = f"not proved equivalent: {validation.because}"
-        hits = tuple(fired(attempt.record).items())
         key = source_hash(attempt.source) or str(plan)
-        return Built(key, problem, hits, frozenset(attempt.size.ops), attempt.source)
+        hits = tuple(fired(attempt.record).items())
+        return Built(key, attempt.worse, hits, frozenset(attempt.size.ops), attempt)
 
     def problem(self, built: Built, plan: Plan) -> str:
-        if plan.settings == self.job.start_plan.settings:
-            return ""
+        """Keeps the session for the measurement that follows."""
+        try:
+            session = self._session(built, plan)
+            wrong = self._differs(session, 1)
+        except PlanishError as error:
+            return error.message
+        if not wrong:
+            self._sessions[built.key, plan.settings] = session
+        return wrong
+
+    def refutation(self, built: Built, plan: Plan) -> str:
+        attempt: Any = built.handle
+        if built.key not in self._refutations:
+            self._refutations[built.key] = _refutation(self.job.validation(attempt, "final"))
+        found = self._refutations[built.key]
+        if found or plan.settings == self.job.start_plan.settings:
+            return found
+        try:
+            return self._differs(self._session(built, plan), CHECKED_SAMPLES)
+        except PlanishError as error:
+            return error.message
+
+    def _differs(self, session: Session, count: int) -> str:
         reference, samples = self.job.reference, self.job.samples
         assert reference is not None
         assert samples is not None
-        try:
-            session = self._session(built, plan)
-            for i, sample in enumerate(samples.items[:CHECKED_SAMPLES]):
-                checks = reference.compare(i, session.run(sample), tolerance=self.job.options.tolerance)
-                bad = [c for c in checks if not c.equivalent]
-                if bad:
-                    return f"not equivalent, {bad[0]}"
-        except PlanishError as error:
-            return error.message
+        for i, sample in enumerate(samples.items[:count]):
+            bad = [
+                c
+                for c in reference.compare(i, session.run(sample), tolerance=self.job.options.tolerance)
+                if not c.equivalent
+            ]
+            if bad:
+                return f"not equivalent, {bad[0]}"
         return ""
 
     def compare(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
         assert self.job.samples is not None
         items = self.job.samples.items
-        sessions = [self._session(built, plan) for built, plan in plans]
+        kept, self._sessions = self._sessions, {}
+        sessions = [kept.pop((built.key, plan.settings), None) or self._session(built, plan) for built, plan in plans]
 
         def runner(session: Session) -> Run:
             return lambda turn: session.run(items[turn % len(items)])
@@ -191,5 +200,13 @@ class Bench:
 
 
 def _runnable(built: Built) -> Runnable:
-    assert isinstance(built.handle, (bytes, Model)) or hasattr(built.handle, "exists")
-    return built.handle  # pyright: ignore[reportReturnType]
+    attempt: Any = built.handle
+    return attempt.source
+
+
+def _refutation(validation: Validation) -> str:
+    if validation.method == "identity":
+        return ""
+    if not validation.equivalent:
+        return f"not equivalent, {(validation.problems or ['?'])[0]}"
+    return "" if validation.method == "numeric" else f"not proved equivalent: {validation.because}"

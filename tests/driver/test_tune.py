@@ -44,6 +44,8 @@ class FakeLab:
     cost: Cost
     problems: dict[str, str] = field(default_factory=dict[str, str])
     """By pipeline, or by a word of the settings."""
+    failing: dict[str, str] = field(default_factory=dict[str, str])
+    """By pipeline: what shows on the first run."""
     peaks: Callable[[SessionSettings], int | None] = lambda _: None
     width: float = 0.004
     confidence: float = 0.99
@@ -57,9 +59,14 @@ class FakeLab:
         fired = tuple((f"{n}/{rule}", 3) for n in names if n.startswith("fu") for rule in ("A", "B"))
         fired = tuple((label, n) for label, n in fired if label not in disabled)
         key = f"{pipeline} {sorted(disabled)}"
-        return Built(key, self.problems.get(pipeline, ""), fired, frozenset({"LayerNormalization", "Add", "Conv"}))
+        return Built(key, "", fired, frozenset({"LayerNormalization", "Add", "Conv"}))
 
     def problem(self, built: Built, plan: Plan) -> str:
+        return self.failing.get(plan.pipeline, "")
+
+    def refutation(self, built: Built, plan: Plan) -> str:
+        if plan.pipeline in self.problems:
+            return self.problems[plan.pipeline]
         return next((why for word, why in self.problems.items() if word in str(plan.settings)), "")
 
     def compare(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
@@ -137,7 +144,9 @@ def test_only_equivalent_candidates_win() -> None:
     refused = {t.label: t.because for t in found.trials if t.verdict == "refused"}
     assert refused[CLEAN] == "not equivalent, output y"
     assert refused["level basic"] == "differs"
-    assert not any(plan.pipeline == CLEAN for plans in lab.compared for plan in plans)
+    early = FakeLab(lambda plan: 0.5 if plan.pipeline == CLEAN else 1.0, failing={CLEAN: "does not load"})
+    assert search(early).plan == Plan(FUSE)
+    assert not any(plan.pipeline == CLEAN for plans in early.compared for plan in plans)
 
 
 def test_a_start_that_is_wrong_gives_way() -> None:
@@ -183,7 +192,7 @@ def test_time_is_bounded() -> None:
     assert found.seconds <= 11.0
     late = FakeLab(lambda plan: 0.5 if plan.pipeline == CLEAN else 1.0)
     late.now = 5.0
-    assert "too short" in search(late, seconds=-1.0).because
+    assert "too little time" in search(late, seconds=-1.0).because
 
 
 def test_the_worse_half_is_not_measured_again() -> None:
@@ -343,8 +352,12 @@ def test_a_candidate_with_another_result_never_wins(
 def test_a_candidate_that_does_not_load_is_refused(
     cache: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = tune_job.Bench._session  # pyright: ignore[reportPrivateUsage]
+
     def refuse(self: tune_job.Bench, built: Built, plan: Plan) -> Any:
-        raise BackendError("no such kernel", where="ort")
+        if plan.settings != SessionSettings():
+            raise BackendError("no such kernel", where="ort")
+        return real(self, built, plan)
 
     monkeypatch.setattr(tune_job.Bench, "_session", refuse)
     found = tuned().report.tuning
