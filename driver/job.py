@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..backends.ort.artifact import Artifact
 from ..backends.ort.backend import Executor, OrtBackend
-from ..backends.ort.session import SessionSettings, settings_for
 from ..ir.clone import clone_model
-from ..ir.errors import NotEquivalentError, UsageError
+from ..ir.errors import NotEquivalentError
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes, write_model
-from ..ir.safe_files import SafeFiles
 from ..passes.core import Context, Fuel
 from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach, write_reproducer
 from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipelines import PIPELINES
-from ..passes.target import Target, get_target
 from .bisect import Guilty, find_guilty
 from .contract import contract_of
 from .dims import with_dims
@@ -29,6 +23,7 @@ from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
 from .plans import Plan, expanded, short, without_groups
 from .reference import Reference, Runnable
 from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of, versions
+from .result import Options, Result
 from .samples import Samples, Source
 from .sizes import constant_bytes, file_bytes, is_external, source_hash
 from .tune_job import tuned
@@ -44,109 +39,10 @@ from .validate import (
 )
 from .validation import Validation
 
-Progress = Callable[[str, int, int], None]
-MAX_GROWTH = 0.1
-"""How much larger the file may become, as a fraction of the original ..."""
 GROWTH_SLACK_BYTES = 64 << 10
-"""... and this many bytes on top."""
+"""How many bytes a file may grow on top of ``MAX_GROWTH``."""
 MAX_MEMORY_BYTES = 1 << 30
 """Models with more constants are not serialized into memory to be checked, but through temporary files."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to optimize. See :func:`optimize`."""
-
-    target: Target
-    pipeline: str = "default"
-    validate: str = "final"
-    measure: bool = True
-    tolerance: float = 0.0
-    allow_different: bool = False
-    dims: Mapping[str, int] = field(default_factory=dict[str, int])
-    fuel: int | None = None
-    disabled: frozenset[str] = frozenset()
-    seed: int = 0
-    max_growth: float = MAX_GROWTH
-    measure_seconds: float = 3.0
-    validate_seconds: float = 60.0
-    bisect_seconds: float = 60.0
-    print_after_change: Callable[[str], object] | None = None
-    repro_dir: Path | None = None
-    progress: Progress | None = None
-    tune: bool = False
-    tune_seconds: float = 60.0
-    threads: int | None = None
-    """Of the session; ``None`` leaves the choice to the target."""
-    cache: bool = True
-    """Whether outcomes of searches are kept for later."""
-
-    @property
-    def settings(self) -> SessionSettings:
-        """What the result runs with where no search finds better."""
-        found = settings_for(self.target)
-        return found if self.threads is None else replace(found, threads=self.threads)
-
-
-@dataclass
-class Result:
-    """What came out."""
-
-    model: Model
-    report: Report
-    source: Path | None = None
-    """The original's file, where the result is the original."""
-    settings: SessionSettings = field(default_factory=SessionSettings)
-    """What to run it with; an artifact carries them."""
-    plan: Plan | None = None
-    """The pipeline that made it, expanded, and the rules that were left out."""
-    target: Target | None = None
-    origin: str | None = None
-    """SHA-256 of the original's file."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether the model is another than the original."""
-        return self.report.decision in (KEPT, PARTLY, CLEANED, DIMS_ONLY)
-
-    def artifact(self, settings: SessionSettings | None = None) -> Artifact:
-        """The model lowered to its target, with ``settings`` in place of the chosen ones where they are given.
-
-        Raises ``BackendError`` for nodes without a kernel on the target.
-        """
-        target = self.target if self.target is not None else get_target("generic")
-        plan = self.plan if self.plan is not None and self.changed else Plan("")
-        artifact = OrtBackend().lower(
-            clone_model(self.model),
-            target,
-            settings=settings or self.settings,
-            pipeline=plan.pipeline or "none",
-            source=self.origin,
-        )
-        if plan.disabled:
-            artifact.manifest["disabled"] = sorted(plan.disabled)
-        return artifact
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
-        path = check_output(path)
-        if self.source is None or is_external(self.model):
-            write_model(self.model, path)
-        elif not (path.exists() and path.samefile(self.source)):
-            with SafeFiles() as files:
-                files.create(path).write(self.source.read_bytes())
-
-
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path as one that can be written. Raises ``UsageError`` for a folder, or a path in a missing one."""
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", where="output", help="give the name of a file, as out/model.onnx")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(
-            f"folder {path.parent} does not exist", where="output", help=f"make it: mkdir -p {path.parent}"
-        )
-    return path
 
 
 @dataclass

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target
-from .job import MAX_GROWTH, Job, Options, Result, check_output
+from .job import Job
+from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
 from .validate import AnyModel
 from .validation import LEVELS
