@@ -12,11 +12,13 @@ from ..ir.clone import clone_model
 from ..ir.errors import PlanishError, UsageError
 from ..ir.text.parser import parse_model
 from ..ir.text.sidecar import load_resources
+from ..ir.verify import verify
 from ..passes.core import Context, Fuel
 from ..passes.instruments import VerifyEach
 from ..passes.manager import Pipeline
 from ..passes.target import get_target
 from .document import SCHEMA, Document, Text
+from .sample_text import KEY, parse_sample
 from .validate import check_numbers, make_reference, make_samples
 
 
@@ -67,9 +69,11 @@ def replay(path: str | os.PathLike[str]) -> Replay:
     try:
         ctx = _context(header)
         found.changes = Pipeline(header["pipeline"]).run(model, ctx, [VerifyEach()]).changes
+        verify(model, types=True)
         reference = make_reference(original)
         if not isinstance(reference, str):
-            samples = make_samples(None, original, reference, seed=ctx.seed)
+            given = [parse_sample(header[KEY])] if KEY in header else None
+            samples = make_samples(given, original, reference, seed=ctx.seed)
             checked = check_numbers(reference, model, samples)
             found.error = "; ".join(checked.problems)
     except PlanishError as error:

@@ -1,5 +1,6 @@
 """Which rewrite makes a model wrong, and the smallest model that shows it."""
 
-from .search import Bisection, Guilty, bisect, find_guilty
+from .report import Bisection, bisect
+from .search import Guilty, find_guilty
 
 __all__ = ["Bisection", "Guilty", "bisect", "find_guilty"]

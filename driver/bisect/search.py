@@ -1,32 +1,25 @@
 """Which single rewrite makes a model wrong: a binary search over ``fuel``.
 
 Rewrites are counted in a fixed order, so that stopping after ``n`` of them is a model of its own. The search
-keeps one ``n`` whose model is right and one whose model is wrong, until they are neighbours.
+keeps one ``n`` whose model is right and one whose model is wrong, until they are neighbours. A rewrite that fails
+itself is not counted; it is the one behind the last that is.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from ...backends.ort.backend import Executor
-from ...backends.ort.session import EXACT, Session
 from ...ir.clone import clone_model
-from ...ir.errors import PlanishError, UsageError
+from ...ir.errors import PlanishError
 from ...ir.graph import Model
 from ...passes.core import Application, Context, Fuel
-from ...passes.instruments import VerifyEach
-from ...passes.manager import Pipeline
-from ...passes.target import Target, get_target
-from ..document import SCHEMA, Document, Text, plain_data
+from ...passes.manager import Instrument, PassRecord, Pipeline
+from ...passes.pipeline import Step
 from ..reference import Reference
-from ..samples import Source
-from ..validate import AnyModel, as_model, make_reference, make_samples
-
-Check = Callable[[Model], str | None]
-"""``None`` where the model is right, else what is wrong with it."""
+from .judge import CRASH, Fault, Judge
+from .source import Place, place_of
 
 
 @dataclass
@@ -36,13 +29,24 @@ class Guilty:
     number: int
     """Its number; 0: the pipeline is wrong before any rewrite that is counted."""
     total: int
-    """Rewrites of the whole pipeline."""
+    """Rewrites of the whole pipeline (as far as it came)."""
     rule: str
     at: str
     """Name of the node at which it fired."""
     origin: tuple[str, ...]
     """Nodes of the original model that it concerns."""
     problem: str
+    kind: str = ""
+    """One of ``judge.KINDS``."""
+    step: str = ""
+    """Pipeline text of the step (a pass, or passes that run together) in which it happened."""
+    place: Place | None = None
+    """Where the rule is written."""
+
+    @property
+    def pass_name(self) -> str:
+        """The pass that the rule belongs to."""
+        return self.rule.partition("/")[0] or self.step
 
     def __str__(self) -> str:
         if not self.number:
@@ -52,63 +56,94 @@ class Guilty:
 
 
 @dataclass
-class Bisection:
-    """The outcome of :func:`bisect`."""
+class Attempt:
+    """One run of the pipeline with limited fuel."""
 
-    pipeline: str
-    runs: int
-    guilty: Guilty | None = None
-    ranges: dict[str, str] = field(default_factory=dict[str, str])
+    model: Model
+    fault: Fault | None
+    log: list[Application] = field(default_factory=list[Application])
+    marks: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """Steps with the number of rewrites after each."""
+    labels: list[str] = field(default_factory=list[str])
+    """All rules that were tried."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return plain_data({"schema": SCHEMA, **asdict(self)})
-
-    def document(self) -> Document:
-        if self.guilty is None:
-            return [Text("equivalent: there is nothing to find", "green")]
-        return [
-            Text(str(self.guilty), "bold"),
-            Text(f"  {self.guilty.problem}"),
-            Text(f"  leave it out with --disable {self.guilty.rule}; found in {self.runs} runs of the pipeline"),
-        ]
+    def step_of(self, number: int) -> str:
+        """The step in which that rewrite happened."""
+        return next((step for step, spent in self.marks if spent >= number), self.marks[-1][0] if self.marks else "")
 
 
-class _Search:
-    def __init__(self, model: Model, pipeline: str, context: Callable[[], Context], check: Check) -> None:
-        self.model, self.pipeline, self.context, self.check = model, pipeline, context, check
+class _Marks(Instrument):
+    def __init__(self, marks: list[tuple[str, int]]) -> None:
+        self.marks = marks
+
+    def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:
+        self.marks.append((str(step), ctx.fuel.spent))
+
+    def failed(self, step: Step, done: Sequence[Step], error: PlanishError, ctx: Context) -> None:
+        self.marks.append((str(step), ctx.fuel.spent + 1))
+
+
+class Search:
+    """Runs of one pipeline on one model, judged."""
+
+    def __init__(self, model: Model, pipeline: str, context: Callable[[], Context], judge: Judge) -> None:
+        self.model, self.pipeline, self.context, self.judge = model, pipeline, context, judge
         self.runs = 0
 
-    def attempt(self, limit: int | None) -> tuple[str | None, list[Application]]:
-        """What is wrong after ``limit`` rewrites, and the rewrites."""
-        ctx = self.context()
-        ctx.fuel = Fuel(limit)
-        ctx.log = []
-        model = clone_model(self.model)
+    def attempt(self, limit: int | None) -> Attempt:
+        """The model after at most ``limit`` rewrites, and what is wrong with it."""
+        ctx = replace(self.context(), fuel=Fuel(limit), log=[])
+        found = Attempt(clone_model(self.model), None, ctx.log if ctx.log is not None else [])
         self.runs += 1
         try:
-            Pipeline(self.pipeline).run(model, ctx, [VerifyEach()])
-            return self.check(model), ctx.log
+            Pipeline(self.pipeline).run(found.model, ctx, [_Marks(found.marks)])
         except PlanishError as error:
-            return error.message, ctx.log
+            found.fault = Fault(CRASH, error.message, error.where or "", error.origin or error.at or "")
+        else:
+            found.fault = self.judge.fault(found.model)
+        found.labels = list(ctx.statistics)
+        return found
 
     def find(self, deadline: float) -> Guilty | None:
-        problem, log = self.attempt(None)
-        if problem is None:
+        """The first rewrite after which the model is wrong; ``None`` where it is right or the time runs out."""
+        whole = self.attempt(None)
+        if whole.fault is None:
             return None
-        good, bad = 0, len(log)
-        if self.attempt(0)[0] is not None:
-            return Guilty(0, len(log), "", "", (), problem)
-        while bad - good > 1 and time.monotonic() < deadline:
+        total, wrong = len(whole.log), whole
+        if (start := self.attempt(0)).fault is not None and start.fault.kind != CRASH:
+            return Guilty(0, total, "", "", (), start.fault.message, start.fault.kind)
+        good, bad = 0, total
+        if whole.fault.kind == CRASH:
+            last = self.attempt(total)
+            if last.fault is None:
+                return self._crash(whole, total + 1)
+            wrong = last
+        while bad - good > 1:
+            if time.monotonic() > deadline:
+                return None
             middle = (good + bad) // 2
-            found, _ = self.attempt(middle)
-            if found is None:
+            found = self.attempt(middle)
+            if found.fault is None:
                 good = middle
             else:
-                bad, problem = middle, found
-        if bad - good > 1 or not bad:
-            return None
-        last = log[bad - 1]
-        return Guilty(bad, len(log), last.rule, last.at, last.origin, problem)
+                bad, wrong = middle, found
+        return self._guilty(wrong, bad, total) if bad else None
+
+    def _crash(self, whole: Attempt, number: int) -> Guilty:
+        fault = whole.fault
+        assert fault is not None
+        step = whole.step_of(number)
+        label = fault.where if "/" in fault.where else step
+        return Guilty(number, number, label, fault.at, (), fault.message, fault.kind, step, place_of(label))
+
+    def _guilty(self, wrong: Attempt, number: int, total: int) -> Guilty:
+        fault = wrong.fault
+        assert fault is not None
+        if fault.kind == CRASH and len(wrong.log) < number:
+            return replace(self._crash(wrong, len(wrong.log) + 1), total=total)
+        a = wrong.log[number - 1]
+        step = wrong.step_of(number)
+        return Guilty(number, total, a.rule, a.at, a.origin, fault.message, fault.kind, step, place_of(a.rule))
 
 
 def find_guilty(
@@ -121,47 +156,5 @@ def find_guilty(
     seconds: float,
 ) -> tuple[Guilty | None, int]:
     """The guilty rewrite and the number of runs; ``None`` where the pipeline is right or time runs out."""
-    search = _Search(model, pipeline, context, outputs_check(reference, tolerance))
+    search = Search(model, pipeline, context, Judge(reference, tolerance=tolerance))
     return search.find(time.monotonic() + seconds), search.runs
-
-
-def outputs_check(reference: Reference, tolerance: float) -> Check:
-    """Compares outputs as written on all samples of the reference."""
-
-    def check(model: Model) -> str | None:
-        session = Session(model, EXACT)
-        for i, sample in enumerate(reference.samples):
-            for found in reference.compare(i, session.run(sample), tolerance=tolerance):
-                if not found.equivalent:
-                    return str(found)
-        return None
-
-    return check
-
-
-def bisect(
-    model: AnyModel,
-    pipeline: str = "default",
-    samples: Source | None = None,
-    *,
-    target: str | Target = "generic",
-    tolerance: float = 0.0,
-    seconds: float = 600.0,
-    seed: int = 0,
-) -> Bisection:
-    """Finds the rewrite of ``pipeline`` that makes ``model`` wrong (or fail) on ``samples``.
-
-    Raises ``UsageError`` where the runtime cannot run the original, since then nothing can be compared.
-    """
-    original, source = as_model(model)
-    reference = make_reference(original, source)
-    if isinstance(reference, str):
-        raise UsageError(f"nothing to compare with: {reference}", where="bisect", help="bisecting runs the original")
-    made = make_samples(samples, original, reference, seed=seed)
-    chosen = get_target(target) if isinstance(target, str) else target
-
-    def context() -> Context:
-        return Context(target=chosen, samples=[dict(s) for s in made.items], executor=Executor(), seed=seed)
-
-    guilty, runs = find_guilty(original, pipeline, context, reference, tolerance=tolerance, seconds=seconds)
-    return Bisection(pipeline, runs, guilty, made.ranges)

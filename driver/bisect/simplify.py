@@ -19,6 +19,8 @@ from ...ir.ops import node_schema
 from ...ir.types import TensorType
 from .cut import Situation, retyped
 
+BYPASS_DEPTH = 3
+"""How far up values are looked for that may stand in for a result."""
 MAX_BODY_NODES = 200
 """Bodies with more nodes are not simplified node by node."""
 
@@ -99,21 +101,43 @@ def _erase(model: Model, place: int) -> bool:
 
 
 def _bypassed(s: Situation, *, sweep: bool) -> Iterator[Situation | None]:
-    """A node's result replaced by one of its operands of the same type; in bodies and functions too."""
+    """A node's result replaced by a value of the same type that it is computed from; in bodies and functions too."""
     for place, node in enumerate(_nodes(s.model)):
-        if len(node.outputs) > 1 and sum(bool(out.uses) for out in node.outputs) > 1:
+        used = [out for out in node.outputs if out.uses]
+        if len(used) != 1:
             continue
-        used = next((out for out in node.outputs if out.uses), None)
-        for i, operand in enumerate(node.inputs):
-            if used is not None and operand is not None and operand.type == used.type and operand.type is not None:
-                yield _edited(s, lambda m, p=place, i=i, k=used.index: _bypass(m, p, i, k), sweep=sweep)
+        for way in _ways_to(node, used[0]):
+            yield _edited(s, lambda m, p=place, w=way, k=used[0].index: _bypass(m, p, w, k), sweep=sweep)
 
 
-def _bypass(model: Model, place: int, i: int, k: int) -> bool:
+def _ways_to(node: Node, like: Value) -> list[tuple[int, ...]]:
+    """Operand numbers that lead up to values of the same type, longest ways first."""
+    found: list[tuple[int, ...]] = []
+    level: list[tuple[tuple[int, ...], Node]] = [((), node)]
+    for _ in range(BYPASS_DEPTH):
+        above: list[tuple[tuple[int, ...], Node]] = []
+        for way, at in level:
+            for i, operand in enumerate(at.inputs):
+                if operand is None:
+                    continue
+                if operand.type == like.type and like.type is not None:
+                    found.append((*way, i))
+                if operand.producer is not None and operand.producer.graph is node.graph:
+                    above.append(((*way, i), operand.producer))
+        level = above[:8]
+    return found[::-1]
+
+
+def _bypass(model: Model, place: int, way: tuple[int, ...], k: int) -> bool:
     node = _nodes(model)[place]
-    operand = node.inputs[i]
-    assert operand is not None
-    node.outputs[k].replace_uses(operand)
+    value, at = node.outputs[k], node
+    for i in way:
+        operand = at.inputs[i]
+        assert operand is not None
+        value = operand
+        if operand.producer is not None:
+            at = operand.producer
+    node.outputs[k].replace_uses(value)
     return True
 
 

@@ -23,6 +23,7 @@ from ...passes.pipelines import PIPELINES
 from ...passes.registry import entries
 from ...passes.target import Target, get_target
 from ..bisect.reduce import Reduced, reduce_model
+from ..bisect.reproducer import with_sample
 from ..document import SCHEMA, Document, Table, Text, plain_data
 from .check import Failure, Subject
 
@@ -185,7 +186,7 @@ class _Run:
         self.campaign.found.append(found)
         small = shrunk(subject, failure) if self.shrink else Reduced(case.model, list(case.samples), 0, 0.0)
         found.nodes = sum(1 for _ in small.model.all_nodes())
-        found.text = reproducer(small.model, failure, subject.target)
+        found.text = with_sample(reproducer(small.model, failure, subject.target), small.samples)
         if self.keep is not None:
             self.keep.mkdir(parents=True, exist_ok=True)
             digest = hashlib.blake2b(found.text.encode(), digest_size=4).hexdigest()

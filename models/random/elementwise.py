@@ -393,11 +393,14 @@ def cast_chain(d: Draft) -> bool:
     x = d.pick((F32, F16, F64, I64, I32, U8, BOOL)) or d.take(F32)
     if x is None:
         return False
-    for _ in range(d.choose(1, 2, 2, 3)):
+    first = x.dtype
+    for i in range(d.choose(1, 2, 2, 3)):
         assert x.dtype is not None
-        if x.dtype.is_float:
+        if i and d.chance(0.4) and first is not None:
+            to = first if first in (F32, F64, F16) or not x.dtype.is_float or x in d.shared.exact else F32
+        elif x.dtype.is_float:
             to = d.choose(F32, F16, F64, F32, F64)
-            if x in d.shared.exact and d.chance(0.25):
+            if x in d.shared.exact and d.chance(0.35):
                 to = d.choose(I64, I32, BOOL)
         else:
             to = d.choose(I64, I32, F32, BOOL, F64, F32)

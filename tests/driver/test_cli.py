@@ -74,7 +74,7 @@ KEYS = {
     "target tuning validation versions",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
-    "bisect": "guilty pipeline ranges runs schema",
+    "bisect": "file guilty lines pipeline ranges reproducer runs schema seconds",
     "diff": "added changed equal interface ops removed same schema text",
     "bench": "clock comparisons names samples schema threads times",
     "passes": "passes pipelines schema",
