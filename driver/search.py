@@ -13,13 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from ..backends.measure import CONFIDENCE, Comparison
+from ..backends.measure import CONFIDENCE
 from ..backends.ort.choices import combined, memory_choices, speed_choices
 from ..backends.ort.session import SessionSettings
+from .laboratory import Built, Lab
 from .plans import Plan, drops_of_groups, pass_names, short, without_passes
-from .tuning import EVEN, FASTER, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, Trial, Tuning
+from .tuning import EVEN, FASTER, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, UNSURE, Trial, Tuning
 
 MARGIN = 0.01
 """A candidate must be faster by at least this fraction."""
@@ -35,45 +35,6 @@ SCOUT = 0.3
 """Of a stage's time, for the whole field; the better half gets the rest."""
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A model made by one pipeline."""
-
-    key: str
-    """Hash of the model: equal keys, equal models."""
-    problem: str = ""
-    """Why it cannot win: a pass failed, or the file grew."""
-    fired: tuple[tuple[str, int], ...] = ()
-    """Fusions that changed something: ``pass/Rule`` and how often."""
-    ops: frozenset[str] = frozenset()
-    handle: object = None
-    """The lab's own."""
-
-
-class Lab(Protocol):
-    """Builds, checks and measures."""
-
-    def build(self, pipeline: str, disabled: frozenset[str]) -> Built:
-        """The model of a pipeline."""
-        ...
-
-    def problem(self, built: Built, plan: Plan) -> str:
-        """Why the model cannot be timed with these settings: it does not load, or its outputs differ. Empty: it can."""
-        ...
-
-    def refutation(self, built: Built, plan: Plan) -> str:
-        """Why the model is not equivalent to the original, on all samples and with these settings. Empty if it is."""
-        ...
-
-    def compare(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
-        """Each further plan with the first, in turns, in fresh sessions."""
-        ...
-
-    def peak_bytes(self, built: Built, plan: Plan) -> int | None:
-        """Memory at its peak."""
-        ...
 
 
 @dataclass
@@ -332,7 +293,7 @@ class Search:
 
 def _verdict(trial: Trial, margin: float = MARGIN) -> str:
     if trial.confidence < CONFIDENCE:
-        return EVEN
+        return UNSURE
     return FASTER if trial.high < 1 - margin else SLOWER if trial.low > 1 + margin else EVEN
 
 

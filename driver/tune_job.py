@@ -11,12 +11,13 @@ from ..backends.ort.session import Session, SessionSettings
 from ..ir.errors import PlanishError
 from ..ir.graph import Model
 from . import tune_cache
+from .laboratory import Built
 from .measuring import MEASURING
 from .peak_memory import peak_bytes
 from .plans import Plan, alternatives, fired
 from .reference import Reference, Runnable
 from .samples import Samples
-from .search import FIELD, Built, Search
+from .search import FIELD, Search
 from .sizes import constant_bytes, source_hash
 from .tuning import Tuning
 from .validation import Validation
@@ -106,7 +107,7 @@ def _key(job: TunedJob) -> str:
 
 
 class Bench:
-    """The laboratory (``search.Lab``) of a job."""
+    """The laboratory (``laboratory.Lab``) of a job."""
 
     def __init__(self, job: TunedJob) -> None:
         self.job = job

@@ -11,7 +11,7 @@ from ..ir.errors import PlanishError
 from .document import Document, Table, Text, bytes_text, plain_data
 from .plans import Plan
 
-FASTER, SAVES, SLOWER, EVEN, SAME, REFUSED, STOPPED, START = (
+FASTER, SAVES, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE = (
     "faster",
     "saves memory",
     "slower",
@@ -20,6 +20,7 @@ FASTER, SAVES, SLOWER, EVEN, SAME, REFUSED, STOPPED, START = (
     "refused",
     "given up early",
     "the start",
+    "too few turns",
 )
 
 

@@ -17,9 +17,10 @@ from planish.backends.ort.choices import combined, memory_choices, speed_choices
 from planish.backends.ort.session import SessionSettings
 from planish.driver import job as job_module
 from planish.driver import peak_memory, tune_cache, tune_job
+from planish.driver.laboratory import Built
 from planish.driver.measuring import Measured
 from planish.driver.plans import Plan, expanded, without_groups, without_passes
-from planish.driver.search import Built, Search
+from planish.driver.search import Search
 from planish.driver.tuning import Tuning
 from planish.ir.errors import BackendError
 from planish.passes import pipelines
