@@ -10,7 +10,8 @@ An activation of a finite set of inputs (bytes, pieces of text, quantized levels
 a table of 257 rows for 2,048 bytes.
 **Needs** tables looked up by rows (axis 0) with one and the same index; a table of results within
 ``max_constant_bytes``, or no larger than the one it replaces.
-**Leaves** constants that differ along the index, operators without a kernel here.
+**Leaves** constants that differ along the index, operators without a kernel here, what goes into a reduction
+(squares of a normalization that another pass fuses).
 **Numbers** reassociates: functions are computed in float64 and rounded once.
 """
 
@@ -51,6 +52,8 @@ class OfLookedUp(NodeRule):
 
     def apply(self, r: Rewriter, node: Node) -> Value:
         lookup = _lookup(node)
+        if any(user.op.startswith("Reduce") for user, _ in node.output.uses):
+            raise NoMatch("a reduction follows: a normalization is worth more whole")
         index, rows, rest = lookup.inputs[1], _table(lookup).shape[0], _table(lookup).shape[1:]
         if index is None or index.rank is None:
             raise NoMatch("the rank of the index is unknown")

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...ir.dims import same_dim, same_shape
+from ...ir.dims import Dim, Shape, add, same_dim, same_shape
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..core import Numbers, RewritePass
@@ -32,6 +32,7 @@ from ..rewrite.rule import Replacement
 from ..shared.attention import Attention, attention_around, cached, merged_heads, packed_heads, ungrouped
 from ..shared.attention_mask import operand_mask, require_known_mask
 from ..shared.bounds import Bounds
+from ..shared.emit import squeeze
 
 OPSET = 23
 
@@ -74,7 +75,6 @@ class AroundSoftmax(NodeRule):
             raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
         _require_type(r, node.output.dtype)
         found = attention_around(node)
-        _require_full_mask(found, node.output)
         k, v = _side(found.k, found.key_perm), _side(found.v, None)
         if not self.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
             k, v = _without_cache(found.k, found.key_perm), _without_cache(found.v, None)
@@ -94,7 +94,7 @@ class AroundSoftmax(NodeRule):
             extra = {"q_num_heads": heads, "kv_num_heads": groups}
         else:
             q, key, value, extra = found.q, _stacked(r, k), _stacked(r, v), {}
-        mask = operand_mask(r, found, self.bounds)
+        mask = operand_mask(r, found, self.bounds, *_key_extent(found, k))
         results: Any = r.op(
             "Attention",
             q,
@@ -124,13 +124,14 @@ def _require_type(r: Rewriter, dtype: DType | None) -> None:
         raise NoMatch(f"attention of {dtype!r} on this target")
 
 
-def _require_full_mask(found: Attention, scores: Value) -> None:
-    """Raises :class:`NoMatch` for a mask that repeats along the keys: ONNX Runtime's kernel takes none."""
-    mask, shape = found.mask, scores.shape
-    if mask is None:
-        return
-    if not mask.shape or not shape or not same_dim(mask.shape[-1], shape[-1]):
-        raise NoMatch(f"the mask {mask.type} is not known to have a column for every key of {scores.type}")
+def _key_extent(found: Attention, k: _Side) -> tuple[Dim, list[tuple[Value, int]]]:
+    """Number of keys, cached ones included, and the axes whose extents sum up to it."""
+    axis = (k.x.rank or 4) - 2 if k.perm is None else k.perm[2]
+    parts = [(k.x, axis)] if k.past is None else [(k.past, 2), (k.x, axis)]
+    total: Dim = 0
+    for v, a in parts:
+        total = add(total, v.shape[a] if v.shape is not None else None)
+    return total, parts
 
 
 def _side(x: Value, perm: tuple[int, ...] | None) -> _Side:
@@ -168,6 +169,7 @@ def _heads(found: Attention, k: _Side, v: _Side) -> tuple[int, int]:
     q = found.q.shape
     ks = k.x.shape if k.perm is None else tuple(k.x.shape[a] for a in k.perm) if k.x.shape is not None else None
     vs = v.x.shape
+    ks, vs = _without_repeat(ks), _without_repeat(vs)
     if q is None or ks is None or vs is None or len(ks) != 4 or len(vs) != 4:
         raise NoMatch("a shape is unknown")
     heads, groups = q[1], ks[1]
@@ -178,6 +180,11 @@ def _heads(found: Attention, k: _Side, v: _Side) -> tuple[int, int]:
     if not isinstance(q[3], int) or not isinstance(vs[3], int):
         raise NoMatch("the size of a head is unknown")
     return heads, groups
+
+
+def _without_repeat(shape: Shape | None) -> Shape | None:
+    """[B, G, T, D] of [B, G, 1, T, D]."""
+    return shape if shape is None or len(shape) != 5 else (*shape[:2], *shape[3:])
 
 
 def _packed(found: Attention, k: _Side, v: _Side) -> tuple[Value, Value, Value] | None:
@@ -206,4 +213,6 @@ def _packed_by(x: Value, perm: tuple[int, ...]) -> tuple[Value, int] | None:
 
 
 def _stacked(r: Rewriter, side: _Side) -> Value:
-    return side.x if side.perm is None else r.Transpose(side.x, perm=side.perm)
+    if side.perm is not None:
+        return r.Transpose(side.x, perm=side.perm)
+    return side.x if side.x.rank == 4 else squeeze(r, side.x, [2])

@@ -5,10 +5,8 @@
 where x1 and x2 are the halves of every head. Cosine and sine are taken in before they are doubled.
 
 **Why** one node for seven, and half of the cosines and sines.
-**Needs** opset 23; x [B, H, S, D]; cosine and sine whose halves are proven equal, one row for every token of every
-entry of the batch.
-**Leaves** halves of different numbers, rotations of a part of the head, cosines shared by the batch (their number of
-rows must be the batch's).
+**Needs** opset 23; x [B, H, S, D]; cosine and sine whose halves are proven equal, one row for every token.
+**Leaves** halves of different numbers, rotations of a part of the head.
 **Numbers** reassociates.
 **Source** J. Su et al., RoFormer, 2021; RotaryEmbedding-23.
 """
@@ -18,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ...ir.dims import same_dim
 from ...ir.dtypes import DType
@@ -63,15 +63,18 @@ class HalfSplit(NodeRule):
         if x.dtype not in (DType.F32, DType.F16, DType.BF16):
             raise NoMatch(f"rotation of {x.dtype!r}")
         for v in (cos, sin):
-            if v.shape is None or len(v.shape) != 4 or v.shape[1] != 1 or not same_dim(v.shape[0], shape[0]):
-                raise NoMatch(f"%{v.name} is {v.type}, wanted one row for every token of every batch entry")
+            if v.shape is None or len(v.shape) != 4 or v.shape[1] != 1:
+                raise NoMatch(f"%{v.name} is {v.type}, wanted one row for every token")
+            if v.shape[0] != 1 and not same_dim(v.shape[0], shape[0]):
+                raise NoMatch(f"%{v.name} is {v.type} for %{x.name}: {x.type}")
             if not same_dim(v.shape[2], shape[2]) or not same_dim(v.shape[3], shape[3]):
                 raise NoMatch(f"%{v.name} is {v.type} for %{x.name}: {x.type}")
         chains = [_chain(cos), _chain(sin)]
+        packed = packed_heads(x) if all(user in nodes for user, _ in x.uses) else None
         r.begin(node, origin_of([*nodes, node]))
-        halves = [squeeze(r, _replayed(r, chain), [1]) for chain in chains]
-        packed = packed_heads(x)
-        if packed is None or any(user not in nodes for user, _ in x.uses):
+        source = x if packed is None else packed[0]
+        halves = [_for_batch(r, squeeze(r, _replayed(r, chain), [1]), source) for chain in chains]
+        if packed is None:
             return r.RotaryEmbedding(x, *halves)
         # On [B, S, H*D]; the split into heads goes behind, where attention takes it in.
         flat, heads = packed
@@ -79,6 +82,14 @@ class HalfSplit(NodeRule):
         assert split is not None
         turned = r.RotaryEmbedding(flat, *halves, num_heads=heads)
         return r.Transpose(again(r, split, turned, *split.inputs[1:]), perm=HEADS_FIRST)
+
+
+def _for_batch(r: Rewriter, rows: Value, x: Value) -> Value:
+    """Rows [1, S, D/2] that the batch shares, once for every entry: the operator does not broadcast them."""
+    if rows.shape is None or x.shape is None or same_dim(rows.shape[0], x.shape[0]):
+        return rows
+    target = r.Concat(r.Shape(x, start=0, end=1), np.array([1, 1], np.int64), axis=0)
+    return r.Expand(rows, target)
 
 
 def _rotation(node: Node) -> tuple[Value, Value, Value, list[Node]]:

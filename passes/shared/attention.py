@@ -33,8 +33,8 @@ class Attention:
     v: Value
     root: Node
     scale: float = 1.0
-    mask: Value | None = None
-    """What is added to the scores."""
+    masks: list[Value] = field(default_factory=list[Value])
+    """What is added to the scores: masks, positions."""
     key_perm: tuple[int, ...] | None = None
     guarded: bool = False
     """Whether probabilities that are NaN (of a row in which everything is masked by -inf) are replaced by zeros."""
@@ -51,7 +51,7 @@ def attention_around(softmax: Node) -> Attention:
     if softmax.attr("axis", -1) not in (-1, 3):
         raise NoMatch("the softmax is not over the last axis")
     nodes = [softmax]
-    product, scale, mask = _scores(x, nodes)
+    product, scale, masks = _scores(x, nodes)
     q, kt = product.inputs[0], product.inputs[1]
     if q is None or kt is None or q.data is not None or q.rank != 4 or kt.rank != 4:
         raise NoMatch("the scores are not a product of two stacks of matrices")
@@ -62,7 +62,7 @@ def attention_around(softmax: Node) -> Attention:
     guarded = _guard(softmax, nodes)
     root, v = _values(guarded or softmax, nodes)
     scale *= q_scale * kt_scale * k_scale
-    return Attention(softmax, q, k, v, root, scale, mask, perm, guarded is not None, nodes)
+    return Attention(softmax, q, k, v, root, scale, masks, perm, guarded is not None, nodes)
 
 
 def _results(nodes: list[Node]) -> set[Value]:
@@ -82,23 +82,24 @@ def _unscaled(x: Value, nodes: list[Node]) -> tuple[Value, float]:
     return x, scale
 
 
-def _scores(x: Value, nodes: list[Node]) -> tuple[Node, float, Value | None]:
+def _scores(x: Value, nodes: list[Node]) -> tuple[Node, float, list[Value]]:
     """The product, what scales it, and what is added (in that order)."""
-    scale, mask = 1.0, None
+    scale, masks = 1.0, list[Value]()
     for _ in range(_LONGEST):
         node = _private(x)
         if node is None:
             raise NoMatch(f"%{x.name} is used elsewhere too, or is an input")
         nodes.append(node)
         if node.op == "MatMul":
-            return node, scale, mask
+            return node, scale, masks
         if node.op in ("Mul", "Div") and (number := _number(node)):
             scale *= number
             x = _other(node)
-        elif node.op == "Add" and mask is None:
+        elif node.op == "Add":
             if scale != 1.0:
                 raise NoMatch("the sum of scores and mask is scaled")
             x, mask = _split_mask(node)
+            masks.append(mask)
         else:
             raise NoMatch(f"{node.op} between product and softmax")
     raise NoMatch(f"more than {_LONGEST} nodes between product and softmax")
@@ -130,11 +131,25 @@ def _is_open(d: Dim) -> bool:
 def _leads_to_product(x: Value) -> bool:
     for _ in range(_LONGEST):
         node = x.producer
-        if node is None or node.domain or node.op not in ("MatMul", "Mul", "Div"):
+        if node is None or node.domain or node.op not in ("MatMul", "Mul", "Div", "Add"):
             return False
         if node.op == "MatMul":
             return True
+        if node.op == "Add":
+            inner = next((v for v in node.inputs if v is not None and v.rank == x.rank and _scaled_product(v)), None)
+            return inner is not None
         if not _number(node):
+            return False
+        x = _other(node)
+    return False
+
+
+def _scaled_product(x: Value) -> bool:
+    for _ in range(_LONGEST):
+        node = x.producer
+        if node is not None and node.op == "MatMul" and not node.domain:
+            return True
+        if node is None or node.domain or node.op not in ("Mul", "Div") or not _number(node):
             return False
         x = _other(node)
     return False
@@ -206,7 +221,10 @@ def _values(last: Node, nodes: list[Node]) -> tuple[Node, Value]:
 
 
 def ungrouped(x: Value) -> tuple[Value, list[Node]]:
-    """``x`` before each head was repeated for n neighbours, [B, G, T, D] -> [B, G*n, T, D], and the nodes for it."""
+    """``x`` before each head was repeated for n neighbours, [B, G, T, D] -> [B, G*n, T, D], and the nodes for it.
+
+    Or [B, 1, 1, T, D] where one head was split off and repeated at once.
+    """
     reshape = x.producer
     expand = producer_of(reshape, 0, "Expand") if reshape is not None and reshape.op == "Reshape" else None
     unsqueeze = producer_of(expand, 0, "Unsqueeze", "Reshape") if expand is not None else None
@@ -215,9 +233,11 @@ def ungrouped(x: Value) -> tuple[Value, list[Node]]:
     source = unsqueeze.inputs[0]
     a, wide, narrow = source.shape if source is not None else None, expand.output.shape, unsqueeze.output.shape
     out = x.shape
-    if source is None or a is None or wide is None or narrow is None or out is None or len(a) != 4 or len(wide) != 5:
+    if source is None or a is None or wide is None or narrow is None or out is None or len(wide) != 5:
         return x, []
-    one = narrow[2] == 1 and same_shape((*narrow[:2], *narrow[3:]), a)
+    if len(a) != 4:  # one head: split off and repeated at once
+        source, a = unsqueeze.output, (*narrow[:2], *narrow[3:])
+    one = len(narrow) == 5 and narrow[2] == 1 and same_shape((*narrow[:2], *narrow[3:]), a)
     widened = same_shape((*wide[:2], *wide[3:]), a) and isinstance(wide[2], int)
     if not (one and widened and isinstance(a[1], int) and out[1] == a[1] * wide[2]):  # type: ignore[operator]
         return x, []

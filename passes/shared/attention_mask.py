@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir.dims import same_dim
+from ...ir.dims import Dim, same_dim
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
@@ -28,20 +28,24 @@ _MAX_CONSTANT = 1 << 24
 def require_known_mask(r: Rewriter, found: Attention) -> None:
     """Raises :class:`NoMatch` where the model sets empty rows to zero and the fused operator would not."""
     if found.guarded:
-        if found.mask is None:
-            raise NoMatch("NaN is replaced by zeros without a mask")
+        if len(found.masks) != 1:
+            raise NoMatch(f"NaN is replaced by zeros and {len(found.masks)} values are added to the scores, expected 1")
         target = r.ctx.target
         if target is None or target.runtime != "ort":
             raise NoMatch("NaN is replaced by zeros, which only ONNX Runtime's kernel does by itself")
-        if _chosen(found.mask) is None:
+        if _chosen(found.masks[0]) is None:
             raise NoMatch("NaN is replaced by zeros, and the mask is not chosen between 0 and -inf")
 
 
-def operand_mask(r: Rewriter, found: Attention, bounds: Bounds) -> Value | None:
-    """The mask as an operand of Attention."""
-    mask = found.mask
-    if mask is None:
+def operand_mask(
+    r: Rewriter, found: Attention, bounds: Bounds, keys: Dim, parts: list[tuple[Value, int]]
+) -> Value | None:
+    """The mask as an operand of Attention. ``parts`` are the axes whose extents sum up to the number of keys."""
+    if not found.masks:
         return None
+    mask = found.masks[0]
+    for other in found.masks[1:]:
+        mask = r.Add(other, mask)
     if found.guarded:
         chosen = _chosen(mask)
         assert chosen is not None
@@ -49,7 +53,7 @@ def operand_mask(r: Rewriter, found: Attention, bounds: Bounds) -> Value | None:
         mask = condition if keeps else r.Not(condition)
     else:
         mask = _raised(r, mask, bounds)
-    return _widened(r, mask, found.q)
+    return _widened(r, mask, found.q, keys, parts)
 
 
 def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
@@ -62,16 +66,16 @@ def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
     return r.Max(mask, r.const(lowest * _RAISED, mask.dtype))
 
 
-def _widened(r: Rewriter, mask: Value, q: Value) -> Value:
-    """With the extent of the queries written out: the kernel does not broadcast it."""
+def _widened(r: Rewriter, mask: Value, q: Value, keys: Dim, parts: list[tuple[Value, int]]) -> Value:
+    """With one row for every query and one column for every key: the kernel does not broadcast them."""
     shape, wanted = mask.shape, q.shape
     assert shape is not None
     assert wanted is not None
-    if len(shape) >= 2 and (shape[-2] != 1 or same_dim(shape[-2], wanted[2])):
+    if len(shape) >= 2 and same_dim(shape[-2], wanted[2]) and same_dim(shape[-1], keys):
         return mask
-    length = r.Shape(q, start=2, end=3)
-    target = r.Concat(length, np.array([1], np.int64), axis=0)
-    return r.Expand(mask, target)
+    columns = [r.Shape(v, start=axis, end=axis + 1) for v, axis in parts]
+    total = columns[0] if len(columns) == 1 else r.Add(*columns)
+    return r.Expand(mask, r.Concat(r.Shape(q, start=2, end=3), total, axis=0))
 
 
 def _chosen(mask: Value) -> tuple[Value, bool] | None:

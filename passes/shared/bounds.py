@@ -68,7 +68,7 @@ class Bounds:
             return 1.0
         node, largest = v.producer, _FLOATS.get(v.dtype)
         rule = _RULES.get(node.op) if node is not None and node.domain in ("", "com.microsoft") else None
-        if rule is None or node is None or largest is None or v.index:
+        if rule is None or node is None or largest is None or (v.index and node.op != "Split"):
             return None
         found = rule(node, [None if u is None else self._known.get(u) for u in node.inputs])
         # Half a unit above the largest number still rounds down to it: masks of -3.4028235e38 are usual.
