@@ -165,21 +165,22 @@ def measure(tool: str, source: Path, timeout: float) -> dict[str, float] | str:
 def import_seconds(module: str) -> float:
     """CPU seconds that importing ``module`` takes above importing numpy, median of seven processes."""
     code = f"import numpy, time; t = time.process_time(); import {module}; print(time.process_time() - t)"
-    return statistics.median(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7))
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(7)]
+    return statistics.median(float(run.stdout) for run in runs)
 
 
 def passthrough(gigabytes: int = 4) -> dict[str, float]:
     """Peak resident memory (MB) and CPU seconds of reading, default pipeline and writing with external weights."""
     code = """
 import json, resource, sys, time
-from pathlib import Path
 import planish
 t = time.process_time()
 model = planish.load(sys.argv[1])
 planish.Pipeline("default").run(model)
 planish.save(model, sys.argv[2])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"peak_mb": peak, "seconds": time.process_time() - t, "bytes": sum(p.stat().st_size for p in Path(sys.argv[2]).parent.iterdir())}))
+print(json.dumps({"peak_mb": peak, "seconds": time.process_time() - t}))
 """
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "in", "big.onnx"), Path(folder, "out", "big.onnx")
@@ -208,7 +209,8 @@ def write_big(path: Path, gigabytes: int) -> None:
                 entry = tensor.external_data.add()
                 entry.key, entry.value = key, str(value)
             inits.append(tensor)
-            nodes.append(helper.make_node("MatMul", [f"h{i}" if i else "x", f"w{i}"], [f"h{i + 1}" if i + 1 < count else "y"]))
+            source, result = f"h{i}" if i else "x", f"h{i + 1}" if i + 1 < count else "y"
+            nodes.append(helper.make_node("MatMul", [source, f"w{i}"], [result]))
         data.truncate(count * size)
     graph = helper.make_graph(
         nodes,
@@ -217,7 +219,8 @@ def write_big(path: Path, gigabytes: int) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4096])],
         inits,
     )
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
 
 
 def main() -> None:

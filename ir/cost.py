@@ -108,7 +108,8 @@ def _table() -> None:
     many = {
         "Sigmoid": 4, "HardSigmoid": 3, "HardSwish": 4, "Gelu": 8, "Mish": 6, "Swish": 5, "Elu": 3, "Selu": 4,
         "Celu": 4, "Softplus": 3, "Softsign": 3, "LeakyRelu": 2, "PRelu": 2, "Clip": 2, "Softmax": 5, "LogSoftmax": 6,
-        "Hardmax": 2, "LpNormalization": 3, "BatchNormalization": 2, "InstanceNormalization": 6, "MeanVarianceNormalization": 6,
+        "Hardmax": 2, "LpNormalization": 3, "BatchNormalization": 2, "InstanceNormalization": 6,
+        "MeanVarianceNormalization": 6,
         "LayerNormalization": 7, "GroupNormalization": 7, "RMSNormalization": 5, "LRN": 8,
         "QuantizeLinear": 3, "DequantizeLinear": 2, "DynamicQuantizeLinear": 5, "RotaryEmbedding": 3, "GridSample": 8,
     }  # fmt: skip

@@ -144,8 +144,8 @@ def pack(array: np.ndarray[Any, Any], dtype: DType) -> bytes:
         return flat.tobytes()
     mask = (1 << dtype.bits) - 1
     per_byte = 8 // dtype.bits
-    fields = flat.astype(np.int8).view(np.uint8) if dtype.kind in ("int", "uint") else flat.view(np.uint8)
-    fields = fields & mask
+    bytes_ = flat.astype(np.int8).view(np.uint8) if dtype.kind in ("int", "uint") else flat.view(np.uint8)
+    fields: np.ndarray[Any, np.dtype[np.uint8]] = np.bitwise_and(bytes_, np.uint8(mask))
     if 8 % dtype.bits:
         bits = np.unpackbits(fields[:, None], axis=1, bitorder="little", count=dtype.bits)
         return np.packbits(bits.reshape(-1), bitorder="little").tobytes()

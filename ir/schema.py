@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from onnx.defs import OpSchema
+from typing import Any
 
 STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
 ABSENT = object()
@@ -85,7 +82,7 @@ def schema(domain: str, op: str, version: int) -> Schema | None:
     return _contrib().get((domain, op))
 
 
-def _from_onnx(s: OpSchema) -> Schema:
+def _from_onnx(s: Any) -> Schema:  # an onnx.defs.OpSchema, whose stubs lack half of it
     from onnx.helper import get_attribute_value
 
     types = {c.type_param_str: tuple(c.allowed_type_strs) for c in s.type_constraints}

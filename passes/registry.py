@@ -59,9 +59,11 @@ class Entry:
 
 
 def _only_pass(module: Any) -> type[Pass]:
+    names: list[str] = dir(module)
+    members: list[Any] = [getattr(module, n) for n in names]
     found = [
         c
-        for c in vars(module).values()
+        for c in members
         if inspect.isclass(c) and issubclass(c, Pass) and c.__module__ == module.__name__ and c.__name__[0] != "_"
     ]
     if len(found) != 1:

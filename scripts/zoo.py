@@ -89,10 +89,8 @@ def row(name: str, report: Report, metric: str) -> str:
     before, after, measured = report.before, report.after, report.measured
     ratio = f"{measured.ratio:.3f} ({measured.low:.3f} to {measured.high:.3f})" if measured.done else "not measured"
     verdict = "equivalent" if report.validation.equivalent else "NOT equivalent"
-    return (
-        f"| {name} | {bytes_text(before.file_bytes)} -> {bytes_text(after.file_bytes)} | {before.nodes} -> {after.nodes} "
-        f"| {ratio} | {report.decision} | {verdict} | {metric} |"
-    )
+    size = f"{bytes_text(before.file_bytes)} -> {bytes_text(after.file_bytes)}"
+    return f"| {name} | {size} | {before.nodes} -> {after.nodes} | {ratio} | {report.decision} | {verdict} | {metric} |"
 
 
 def cpu_flags() -> set[str]:

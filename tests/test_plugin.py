@@ -76,5 +76,6 @@ def test_a_clash_names_both_owners(site: Path, tmp_path: Path) -> None:
         shutil.copytree(found, both / found.name)
     done = _python(both, "-m", "planish", "passes")
     assert done.returncode != 0
-    assert "planish-logsoftmax" in done.stderr and "planish-other" in done.stderr
+    assert "planish-logsoftmax" in done.stderr
+    assert "planish-other" in done.stderr
     assert "Traceback" not in done.stderr

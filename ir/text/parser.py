@@ -21,7 +21,8 @@ refused where inference proves that they cannot be.
               | ("seq" | "optional" | "sparse") "<" type ">" | "map" "<" DTYPE "," type ">"
     resources = "resources" "{" {"#"DIGEST ":" STRING} "}"
 
-Items in braces are separated by commas, except lines, functions and resources; ``tests/ir/showcase.ir`` shows every form.
+Items in braces are separated by commas, except lines, functions and resources; every form is shown in
+``tests/ir/showcase.ir``.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def build(op: str) -> Model:
 def run(model: Model, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(model_to_bytes(model), options).run(None, {"x": x})[0]
+    outputs: Any = ort.InferenceSession(model_to_bytes(model), options).run(None, {"x": x})
+    return outputs[0]
 
 
 @pytest.mark.parametrize("op", CASES)
