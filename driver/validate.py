@@ -65,10 +65,10 @@ def validate(
     return check_numbers(reference, b, checked, optimized_source=run_b, tolerance=tolerance)
 
 
-def make_reference(model: Model, source: Runnable | None = None) -> Reference | str:
+def make_reference(model: Model, source: Runnable | None = None, *, optimizer_noise: bool = True) -> Reference | str:
     """The reference, or why there is none: the runtime cannot load the original (custom operators)."""
     try:
-        return Reference(model, source)
+        return Reference(model, source, optimizer_noise=optimizer_noise)
     except BackendError as error:
         origin = f" (node {error.origin!r})" if error.origin else ""
         return f"onnxruntime cannot load the original: {error.message}{origin}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...backends.core import Array, Sample
@@ -96,7 +96,7 @@ def _finished(model: Model, old_ports: Iterable[tuple[Value | None, Port]], samp
     return retyped(model, samples)
 
 
-def retyped(model: Model, samples: list[Sample]) -> Situation | None:
+def retyped(model: Model, samples: Sequence[Sample]) -> Situation | None:
     """The model with types inferred from its inputs alone; ``None`` where it is not valid."""
     for graph in model.all_graphs():
         for node in graph:
@@ -113,7 +113,7 @@ def retyped(model: Model, samples: list[Sample]) -> Situation | None:
         return None
     for port, value in zip(model.graph.ports, model.graph.outputs, strict=True):
         port.declared = value.type
-    return Situation(model, samples)
+    return Situation(model, list(samples))
 
 
 def without_unused_inputs(situation: Situation) -> Situation | None:

@@ -103,7 +103,7 @@ def fastest(sessions: Sequence[Session], sample: Sample) -> list[float]:
 def reference_for(model: Model, samples: Sequence[Sample]) -> Reference | None:
     """A reference on those samples that the model takes; ``None`` where the runtime refuses it or all of them."""
     try:
-        reference = Reference(model)
+        reference = Reference(model, optimizer_noise=False)
     except PlanishError:
         return None
     for sample in samples:

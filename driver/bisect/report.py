@@ -98,7 +98,7 @@ def bisect(
     """
     start = time.monotonic()
     original, source = as_model(model)
-    reference = make_reference(original, source)
+    reference = make_reference(original, source, optimizer_noise=False)
     if isinstance(reference, str):
         raise UsageError(f"nothing to compare with: {reference}", where="bisect", help="bisecting runs the original")
     made = make_samples(samples, original, reference, seed=seed)

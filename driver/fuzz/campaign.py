@@ -16,7 +16,7 @@ from ...backends.core import Sample
 from ...ir.errors import PlanishError, UsageError
 from ...ir.graph import Model
 from ...models.random import Case, random_case
-from ...passes.core import Context
+from ...passes.core import Context, Fuel
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
 from ...passes.pipelines import PIPELINES
@@ -155,7 +155,8 @@ class _Run:
         c = self.campaign
         try:
             case = random_case(seed, size)
-            subject = Subject(case.model, case.samples, get_target(target) if target else None)
+            chosen = get_target(target) if target else None
+            subject = Subject(case.model, case.samples, chosen, special=case.special)
         except PlanishError as error:
             reason = re.sub(r"'[^']*'|%\S+|\d+", "_", error.message)[:120]
             c.rejected[reason] = c.rejected.get(reason, 0) + 1
@@ -171,6 +172,8 @@ class _Run:
             tally.models += 1
             failure = checked(subject, name)
             tally.changed += subject.changed
+            if failure is None and name in PIPELINES and subject.changed:
+                failure = checked(subject, name, fuel=seed % 23 + 1)
             if failure is not None:
                 tally.failures += 1
                 self._found(case, size, subject, failure)
@@ -195,17 +198,17 @@ class _Run:
             found.file = str(path)
 
 
-def checked(subject: Subject, pipeline: str, *, thorough: bool = True) -> Failure | None:
+def checked(subject: Subject, pipeline: str, *, thorough: bool = True, fuel: int | None = None) -> Failure | None:
     """:meth:`Subject.check`, with any exception taken for a failure."""
     try:
-        return subject.check(pipeline, thorough=thorough)
+        return subject.check(pipeline, thorough=thorough, fuel=fuel)
     except Exception as error:
         return Failure(pipeline, "crash", f"{type(error).__name__}: {error}")
 
 
 def signature(failure: Failure) -> str:
     """What two failures of the same cause have in common: the first line without names and numbers."""
-    if failure.kind in ("different", "inexact"):
+    if failure.kind in ("different", "inexact", "special"):
         return ""
     return re.sub(r"%\S+|'[^']*'|\d+", "_", failure.message.splitlines()[0])[:60]
 
@@ -213,21 +216,24 @@ def signature(failure: Failure) -> str:
 def shrunk(subject: Subject, failure: Failure, seconds: float = SHRINK_SECONDS) -> Reduced:
     """The smallest model that fails in the same way."""
     thorough = failure.kind in THOROUGH_KINDS
+    odd = failure.kind == "special"
 
     def fails(model: Model, samples: Sequence[Sample]) -> bool:
         try:
-            smaller = Subject(model, samples, subject.target)
+            smaller = Subject(model, samples, subject.target, special=samples if odd else ())
         except PlanishError:
             return False
         if not failure.pipeline:
             found = smaller.original_failure()
         else:
-            found = checked(smaller, failure.pipeline, thorough=thorough)
+            found = checked(smaller, failure.pipeline, thorough=thorough, fuel=failure.fuel)
         return found is not None and found.kind == failure.kind and signature(found) == signature(failure)
 
-    return reduce_model(subject.model, subject.reference.samples, fails, seconds=seconds)
+    samples = [s for s, _ in subject.special] if odd else subject.reference.samples
+    return reduce_model(subject.model, samples, fails, seconds=seconds)
 
 
 def reproducer(model: Model, failure: Failure, target: Target | None) -> str:
     """A reproducer file for ``planish run``."""
-    return reproducer_text(model, failure.pipeline, Context(target=target), PlanishError(str(failure)))
+    ctx = Context(target=target, fuel=Fuel(failure.fuel))
+    return reproducer_text(model, failure.pipeline, ctx, PlanishError(str(failure)))

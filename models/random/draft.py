@@ -60,6 +60,10 @@ class Shared:
     exact: set[Value] = field(default_factory=set[Value])
     constants: list[Value] = field(default_factory=list[Value])
     functions: list[Any] = field(default_factory=list[Any])
+    loose: list[Value] = field(default_factory=list[Value])
+    """Values of unknown shape: no motif takes them, but they may be results."""
+    shapes: dict[Value, tuple[int, ...]] = field(default_factory=dict[Value, tuple[int, ...]])
+    """What inputs of unknown rank are fed with."""
     arrays: int = 0
     symbols: tuple[str, ...] = ()
     """Symbolic dimensions that inputs of this model use."""
@@ -190,6 +194,14 @@ class Draft:
         self.shared.bound[value] = max(abs(low), abs(high))
         self.shared.exact.add(value)
         self.values.append(value)
+        return value
+
+    def input_of_unknown_rank(self, dtype: DType, shape: tuple[int, ...]) -> Value:
+        """A graph input of which nothing but the element type is declared."""
+        value = self.graph.add_input(f"in{len(self.graph.inputs)}", TensorType(dtype))
+        self.shared.shapes[value] = shape
+        self.shared.bound[value] = 3.0
+        self.shared.exact.add(value)
         return value
 
     # -- choosing operands

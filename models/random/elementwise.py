@@ -416,7 +416,8 @@ def compare(d: Draft) -> bool:
         return False
     y: Any = d.pick(x.dtype, where=lambda v: v.shape == x.shape, exact=True) if d.chance(0.4) else None
     y = np.asarray(d.choose(0, 1, 2, -1), x.dtype.numpy) if y is None else y
-    op = d.choose("Greater", "Less", "Equal", *(("GreaterOrEqual", "LessOrEqual") if d.opset >= 12 else ()))
+    equal = ("Equal",) if d.opset >= 11 or not x.dtype.is_float else ()
+    op = d.choose("Greater", "Less", *equal, *(("GreaterOrEqual", "LessOrEqual") if d.opset >= 12 else ()))
     d.keep(d.op(op, *_either(d, x, y), bound=1.0))
     return True
 
@@ -457,8 +458,8 @@ def integers(d: Draft) -> bool:
     x = d.take(I64 if d.chance(0.7) else I32)
     if x is None or x.dtype is None:
         return False
+    kind = x.dtype.numpy
     for _ in range(d.choose(1, 2, 3)):
-        kind = x.dtype.numpy
         roll = d.rng.randrange(9)
         c = np.asarray(d.choose(0, 1, 2, -1, 3, 4), kind)
         if d.chance(0.3):

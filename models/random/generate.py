@@ -21,11 +21,12 @@ from ...ir.errors import PlanishError
 from ...ir.graph import Graph, Model, Value
 from ...ir.infer import infer_model
 from ...ir.types import TensorType
-from . import control, elementwise, linear, movement, shapes
+from . import control, elementwise, linear, movement, odd, shapes
 from .draft import SAMPLES, SYMBOLS, Array, Draft, Feed, Shared
 
-OPSETS = (11, 12, 13, 13, 14, 15, 16, 17, 17, 18, 19, 20, 21, 21, 22, 23, 24)
+OPSETS = (10, 11, 11, 12, 12, 13, 13, 14, 15, 16, 17, 17, 18, 18, 19, 20, 20, 21, 21, 22, 23, 23, 24, 25)
 MAX_OUTPUTS = 8
+NAMES = ("", "", "x", "y", "in0", "out0", "a/b:0", "layer.0/conv", "two words", 'say "hi"', "ünïcode", "1", "c0", "%")
 GRID = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 3.0, -3.0, 6.0, 1e-3, 1e-38, -1e-38)
 """Numbers at which activations bend and clamps begin."""
 Motif = Callable[..., bool]
@@ -36,6 +37,7 @@ MOTIFS: tuple[tuple[int, Motif], ...] = (
     *linear.MOTIFS,
     *shapes.MOTIFS,
     *control.MOTIFS,
+    *odd.MOTIFS,
 )
 
 
@@ -46,6 +48,8 @@ class Case:
     seed: int
     model: Model
     samples: list[dict[str, Array]]
+    special: list[dict[str, Array]] = field(default_factory=list[dict[str, Array]])
+    """Samples with signed zeros, infinities, NaN, subnormals, very large numbers: for what must be equal to the bit."""
     motifs: list[str] = field(default_factory=list[str])
     """What it was made of, in order."""
 
@@ -71,8 +75,12 @@ def random_case(seed: int, size: int = 12) -> Case:
     infer_model(model)
     for port, value in zip(graph.ports, graph.outputs, strict=True):
         port.declared = value.type if rng.random() < 0.8 or value.tensor is None else TensorType(value.dtype)
-    samples = [_sample(seed, graph, shared.feeds, i) for i in range(SAMPLES)]
-    return Case(seed, model, samples, growth.done)
+    _name_oddly(rng, model)
+    # ONNX Runtime's recurrent kernels end the process when a batch is empty.
+    fragile = any(node.op in ("LSTM", "GRU") for node in model.all_nodes())
+    samples = [_sample(seed, graph, shared, i) for i in range(SAMPLES + (not fragile))]
+    special = [_special(seed, samples[0], i) for i in range(2)]
+    return Case(seed, model, samples, special, growth.done)
 
 
 class _Growth:
@@ -107,14 +115,22 @@ def _give_outputs(draft: Draft) -> None:
     rng, graph = draft.rng, draft.graph
     own = [v for v in draft.values if v.tensor is not None]
     leaves = [v for v in own if not v.uses and v.producer is not None]
-    chosen: dict[Value, None] = dict.fromkeys(rng.sample(leaves, min(len(leaves), MAX_OUTPUTS)))
+    limit = max(MAX_OUTPUTS, len(leaves) // 2)
+    chosen: dict[Value, None] = dict.fromkeys(rng.sample(leaves, min(len(leaves), limit)))
     inner = [v for v in own if v.uses and v.producer is not None]
-    for _ in range(rng.choice((0, 0, 1, 2))):
+    for _ in range(rng.choice((0, 0, 1, 2))):  # passes must keep inner values that are results
         if inner:
             chosen[rng.choice(inner)] = None
     if not chosen or rng.random() < 0.03:
         chosen[rng.choice(graph.inputs) if graph.inputs else draft.input(DType.F32, [2])] = None
+    chosen.update((v, None) for v in draft.shared.loose if rng.random() < 0.4)
     outputs = list(chosen)
+    if rng.random() < 0.06:
+        outputs.append(rng.choice(outputs))
+    if rng.random() < 0.04 and graph.constants:
+        outputs.append(rng.choice(list(graph.constants)))
+    if rng.random() < 0.04 and graph.inputs:
+        outputs.append(rng.choice(graph.inputs))
     rng.shuffle(outputs)
     graph.set_outputs(outputs, [f"out{i}" for i in range(len(outputs))])
 
@@ -126,15 +142,30 @@ def _is_called(graph: Graph, key: tuple[str, str, str]) -> bool:
 # -- inputs
 
 
-def _sample(seed: int, graph: Graph, feeds: dict[Value, Feed], number: int) -> dict[str, Array]:
+def _name_oddly(rng: random.Random, model: Model) -> None:
+    """Names as exporters write them, and worse: equal ones, empty ones, with spaces and signs."""
+    if rng.random() < 0.5:
+        return
+    for node in model.all_nodes():
+        if rng.random() < 0.6:
+            node.name = rng.choice(NAMES)
+        for out in node.outputs:
+            if rng.random() < 0.2 and out.name:
+                out.name = rng.choice(NAMES) or out.name
+
+
+def _sample(seed: int, graph: Graph, shared: Shared, number: int) -> dict[str, Array]:
+    """Sample ``SAMPLES`` is one more with an empty batch, which many operators refuse."""
     draw = np.random.default_rng([seed, number])
-    sizes = {name: found[number] for name, found in SYMBOLS.items()}
+    sizes = {name: found[number % SAMPLES] for name, found in SYMBOLS.items()}
+    if number == SAMPLES:
+        sizes["N"] = 0
     sample: dict[str, Array] = {}
     for value in graph.inputs:
-        feed = feeds.get(value, Feed(-3, 3))
+        feed = shared.feeds.get(value, Feed(-3, 3))
         if value in graph.defaults and number % 2 == 0:
             continue
-        shape = tuple(int(evaluate(d, sizes) or 0) for d in value.shape or ())
+        shape = shared.shapes.get(value) or tuple(int(evaluate(d, sizes) or 0) for d in value.shape or ())
         sample[value.name] = _elements(draw, value, shape, feed, number)
     return sample
 
@@ -149,3 +180,19 @@ def _elements(draw: np.random.Generator, value: Value, shape: tuple[int, ...], f
     if number == 2:
         array = np.where(draw.random(shape) < 0.5, draw.choice(np.array(GRID), shape), array)
     return np.asarray(np.clip(array, feed.low, feed.high)).astype(value.dtype.numpy)
+
+
+def _special(seed: int, sample: dict[str, Array], number: int) -> dict[str, Array]:
+    """The sample with some of its floats replaced by what arithmetic treats in its own way."""
+    draw = np.random.default_rng([seed, 100 + number])
+    found: dict[str, Array] = {}
+    for name, array in sample.items():
+        if array.dtype.kind != "f":
+            found[name] = array
+            continue
+        limits = np.finfo(array.dtype)
+        odd = [0.0, -0.0, limits.smallest_subnormal, -limits.smallest_subnormal, 1.0, -1.0]
+        odd += [np.inf, -np.inf, np.nan, limits.max, limits.min] if number else [limits.tiny, limits.eps, 3.0]
+        items = np.array(odd).astype(array.dtype)
+        found[name] = np.where(draw.random(array.shape) < 0.4, draw.choice(items, array.shape), array)
+    return found

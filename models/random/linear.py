@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from .elementwise import affine_step, batch_norm, unary
 from .versions import clip, cut, ints, pad, reduce, softmax_axis, split
 
 F32 = DType.F32
+
+
+def positive(d: Draft, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Numbers that divide well."""
+    return np.asarray(d.drawn().uniform(0.3, 1.5, shape)).astype(np.float32)
 
 
 # -- convolution
@@ -43,7 +49,7 @@ def _in_front(d: Draft, x: Value, channels: int) -> Value:
         return batch_norm(d, x, channels)
     if roll == 1:
         shape = d.choose([channels, *[1] * (rank - 2)], [1, channels, *[1] * (rank - 2)], [], [1])
-        c = d.drawn().uniform(0.3, 1.5, shape).astype(np.float32)
+        c = positive(d, shape)
         return d.op(d.choose("Mul", "Add", "Sub", "Div"), x, c, bound=4 * d.bound(x))
     if roll == 2 and d.opset >= 11:
         amounts = [
@@ -73,6 +79,8 @@ def _window(d: Draft, x: Value, spatial: int) -> tuple[list[int], dict[str, Any]
     if d.chance(0.15):
         attrs["dilations"] = tuple(d.choose(1, 2) if (k - 1) * 2 < e else 1 for k, e in zip(kernel, least, strict=True))
     roll = d.rng.randrange(6)
+    if roll == 3 and any(s > k for s, k in zip(attrs.get("strides", ()), kernel, strict=False)):
+        roll = 0  # some runtimes refuse automatic padding where the stride is larger than the window
     if roll < 3:
         attrs["pads"] = tuple(d.choose(0, min(1, k - 1)) for k in (*kernel, *kernel))
     elif roll == 3:
@@ -131,7 +139,7 @@ def _behind(d: Draft, y: Value) -> None:
 def _per_channel(d: Draft, y: Value, channels: int) -> Value:
     rank = len(y.shape or ())
     shape = d.choose([channels, *[1] * (rank - 2)], [1, channels, *[1] * (rank - 2)], [], [1])
-    c = d.drawn().uniform(0.3, 1.5, shape).astype(np.float32) * d.choose(1, 1, -1)
+    c = positive(d, shape) * d.choose(1, 1, -1)
     op = d.choose("Mul", "Add", "Mul", "Add", "Sub", "Div")
     if op != "Div" and d.chance(0.3):
         return d.op(op, c, y, bound=2 * d.bound(y) + 2)
@@ -191,7 +199,7 @@ def gemm(d: Draft) -> bool:
         x = d.op("Transpose", x, perm=(1, 0))
         attrs["transA"] = 1
     w = d.weight((out, width) if transposed else (width, out), 1 / np.sqrt(width))
-    bias = [d.weight(d.choose((out,), (1, out), (), (1,)))] if d.opset >= 7 and d.chance(0.7) else []
+    bias = [d.weight(d.choose((out,), (1, out), (), (1,)))] if d.opset < 11 or d.chance(0.7) else []
     y = d.op("Gemm", x, w, *bias, bound=6 * d.bound(x) + 4, **attrs)
     _affine_behind(d, y)
     return True
@@ -214,10 +222,9 @@ def matmul(d: Draft) -> bool:
         shape = (width,)
     elif roll == 1:
         shape = (1, width, out)
-    elif roll == 2 and isinstance(x.shape[-2] if len(x.shape) > 1 else None, int):
-        rows = x.shape[-2]
-        assert isinstance(rows, int)
-        if rows > 0:
+    elif roll == 2 and len(x.shape) > 1:
+        rows = list(x.shape)[-2]
+        if isinstance(rows, int) and rows > 0:
             y = d.op("MatMul", d.weight((out, rows), 1 / np.sqrt(rows)), x, bound=3 * d.bound(x))
             _affine_behind(d, y)
             return True
@@ -233,7 +240,7 @@ def _affine_behind(d: Draft, y: Value) -> None:
         width = y.shape[-1] if y.shape else 1
         if d.chance(0.5) and isinstance(width, int):
             shape = d.choose((width,), (1, width), (), (1,))
-            c = d.drawn().uniform(0.3, 1.5, shape).astype(np.float32)
+            c = positive(d, shape)
             y = d.op(d.choose("Add", "Mul", "Sub", "Div", "Add"), y, c, bound=4 * d.bound(y) + 2)
         else:
             y = affine_step(d, y) if d.chance(0.7) else unary(d, y)
@@ -289,18 +296,18 @@ def pooling(d: Draft) -> bool:
         return False
     if any(s < 2 for size in d.sizes(x.shape) or [] for s in size[2:]):
         return False
+    rank = len(x.shape)
     if d.chance(0.3):
         x = unary(d, x)
     elif d.chance(0.3) and d.opset >= 11:
-        spatial = len(x.shape) - 2
-        amounts = [0, 0, *[d.choose(0, 1) for _ in range(spatial)], 0, 0, *[d.choose(0, 1) for _ in range(spatial)]]
+        amounts = [0, 0, *[d.choose(0, 1) for _ in range(rank - 2)], 0, 0, *[d.choose(0, 1) for _ in range(rank - 2)]]
         x = pad(d, x, amounts, "constant", d.choose(None, 0.0, -np.inf if d.chance(0.3) else 0.0))
         d.shared.bound[x] = 10.0
     roll = d.rng.randrange(5)
     if roll == 0:
         d.keep(d.op(d.choose("GlobalAveragePool", "GlobalMaxPool"), x))
         return True
-    found = _window(d, x, len(x.shape) - 2)
+    found = _window(d, x, rank - 2)
     if found is None:
         return False
     kernel, attrs = found

@@ -284,6 +284,7 @@ def concats(d: Draft) -> bool:
         return False
     rank = len(x.shape)
     axis = d.rng.randrange(rank)
+    dtype = x.dtype
     for _ in range(d.choose(1, 2, 2)):
         operands: list[Any] = [x]
         for _ in range(d.choose(1, 1, 2)):
@@ -292,11 +293,11 @@ def concats(d: Draft) -> bool:
                 extent = d.choose(1, 1, 2, 0)
                 shape = [extent if i == axis else e for i, e in enumerate(x.shape or ())]
                 numbers = d.drawn().integers(0, 2, [e for e in shape if isinstance(e, int)])
-                operands.append(numbers.astype(x.dtype.numpy))
+                operands.append(numbers.astype(dtype.numpy))
             elif roll == 1:
                 operands.append(x)
             else:
-                y = d.pick(x.dtype, where=lambda v, shape=x.shape: v.shape == shape)
+                y = d.pick(dtype, where=lambda v, shape=x.shape: v.shape == shape)
                 operands.append(x if y is None else y)
         d.rng.shuffle(operands)
         if len(operands) > 1 and d.chance(0.05):
@@ -315,16 +316,17 @@ def pads(d: Draft) -> bool:
     x = something(d, (1, 2, 3, 4))
     if x is None or x.rank is None or x.dtype in (BOOL, U8, F16) or d.opset < 11:
         return False
+    rank = x.rank
     for _ in range(d.choose(1, 2, 2)):
         sizes = d.sizes(x.shape)
         if sizes is None:
             break
         mode = d.choose("constant", "constant", "constant", "constant", "reflect", "edge")
-        amounts = [0] * (2 * x.rank)
+        amounts = [0] * (2 * rank)
         for _ in range(d.choose(0, 1, 2)):
-            amounts[d.rng.randrange(2 * x.rank)] = d.choose(0, 1, 1, 2, -1 if mode == "constant" else 1)
-        for i in range(2 * x.rank):
-            smallest = min(s[i % x.rank] for s in sizes)
+            amounts[d.rng.randrange(2 * rank)] = d.choose(0, 1, 1, 2, -1 if mode == "constant" else 1)
+        for i in range(2 * rank):
+            smallest = min(s[i % rank] for s in sizes)
             if mode == "reflect":
                 amounts[i] = min(amounts[i], smallest - 1)
             elif amounts[i] < 0 and smallest < 3:
@@ -405,7 +407,7 @@ def one_hot(d: Draft) -> bool:
     else:
         start = d.choose(0, 0, 1, -1)
         assert index.dtype is not None
-        classes = np.arange(start, start + depth).astype(index.dtype.numpy)
+        classes = np.asarray(range(start, start + depth), index.dtype.numpy)
         hit = d.op("Equal", unsqueeze(d, index, [-1]), classes, bound=1.0)
         y = d.op("Cast", hit, to=F32.code, bound=1.0)
     d.maybe(y, 0.1)
@@ -433,11 +435,11 @@ def odd_moves(d: Draft) -> bool:
         index = np.zeros((1,) * rank, np.int64)
         d.keep(d.op("GatherElements", x, index, axis=d.choose(0, rank - 1)))
     elif roll == 3 and least >= 1:
-        d.keep(d.op("GatherND", x, ints([[0]]), bound=d.bound(x)))
+        d.keep(d.op("GatherND", x, np.zeros((1, 1), np.int64), bound=d.bound(x)))
     elif roll == 4 and d.opset >= 11 and least >= 1:
         updates = d.weight((1, *[e if isinstance(e, int) else 1 for e in x.shape[1:]]))
         if all(isinstance(e, int) for e in x.shape[1:]):
-            d.keep(d.op("ScatterND", x, ints([[0]]), updates))
+            d.keep(d.op("ScatterND", x, np.zeros((1, 1), np.int64), updates))
     elif len(x.shape) == 3 and roll == 5:
         d.keep(d.op("Transpose", d.op("Identity", x), perm=(2, 1, 0)))
     else:

@@ -85,7 +85,7 @@ def dynamic_expand(d: Draft) -> bool:
         last = x.shape[-1]
         row = d.weight([last] if isinstance(last, int) else [1])
         d.keep(d.op("Expand", row, shape, bound=3.0))
-    elif roll == 2:
+    elif roll == 2 and d.opset >= 11:
         count = squeeze(d, extent(d, shape, d.rng.randrange(x.rank)), [0])
         d.keep(d.op("Range", np.asarray(0, np.int64), count, np.asarray(1, np.int64), bound=10.0))
     elif roll == 3:
@@ -142,12 +142,8 @@ def static_arithmetic(d: Draft) -> bool:
     dtype = d.choose(DType.F32, DType.F32, DType.I64, DType.I32, DType.F64, DType.F16, DType.BOOL, DType.U8)
     shape = d.choose((), (1,), (3,), (2, 3), (1, 1), (0,))
     draw = d.drawn()
-    a = (
-        draw.standard_normal(shape).astype(dtype.numpy)
-        if dtype.is_float
-        else draw.integers(0, 5, shape).astype(dtype.numpy)
-    )
-    x = d.const(np.asarray(a))
+    a: Any = draw.standard_normal(shape) if dtype.is_float else draw.integers(0, 5, shape)
+    x = d.const(np.asarray(a).astype(dtype.numpy))
     for _ in range(d.choose(1, 2, 3)):
         x = _step(d, x)
     if x.dtype is F32 and x.rank is not None and d.chance(0.5):

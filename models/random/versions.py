@@ -63,7 +63,9 @@ def clip(d: Draft, x: Value, low: float | None, high: float | None) -> Value:
 
 def pad(d: Draft, x: Value, pads: Sequence[int], mode: str = "constant", fill: float | None = None) -> Value:
     assert x.dtype is not None
-    attrs = {} if mode == "constant" and d.chance(0.5) else {"mode": mode}
+    attrs: dict[str, Any] = {} if mode == "constant" and d.chance(0.5) else {"mode": mode}
+    if d.opset < 11:
+        return d.op("Pad", x, pads=tuple(pads), value=fill or 0.0, bound=max(d.bound(x), abs(fill or 0)), **attrs)
     operands: list[Any] = [ints(pads)]
     if fill is not None:
         operands.append(np.asarray(fill, x.dtype.numpy))
@@ -79,6 +81,13 @@ def cut(
     steps: Sequence[int] | None = None,
 ) -> Value:
     """Slice with constant bounds."""
+    if d.opset < 10:
+        axes = range(len(starts)) if axes is None else axes
+        assert x.rank is not None
+        named = tuple(a % x.rank for a in axes)
+        if any(s != 1 for s in steps or ()):
+            return d.op("Identity", x)
+        return d.op("Slice", x, starts=tuple(starts), ends=tuple(ends), axes=named)
     operands: list[Any] = [ints(starts), ints(ends)]
     if axes is not None or steps is not None:
         operands.append(None if axes is None else ints(axes))

@@ -1,0 +1,65 @@
+"""Random models: they are valid and comparable, and no pass breaks one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planish.backends.ort.session import Session
+from planish.driver.document import plain
+from planish.driver.fuzz.campaign import Campaign, default_pipelines, fuzz
+from planish.ir.errors import BackendError
+from planish.ir.onnx_writer import model_to_bytes
+from planish.models.random import random_case
+
+NAMED = ["clean", "fuse", "default"]
+
+
+def assert_clean(found: Campaign) -> None:
+    assert not found.found, plain(found.document())
+    refused = sum(found.rejected.values())
+    assert refused <= 0.03 * (found.models + refused), found.rejected
+
+
+def test_random_models_survive_every_pass() -> None:
+    """A share for every run of the tests; ``planish fuzz`` does more."""
+    assert_clean(fuzz(models=60, seed=0))
+
+
+def test_random_models_survive_the_pipelines() -> None:
+    assert_clean(fuzz(models=90, seed=10_000, pipelines=NAMED))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100_000, 105_000, 500))
+def test_thousands_of_random_models(seed: int) -> None:
+    assert_clean(fuzz(models=500, seed=seed))
+
+
+def test_the_same_seed_gives_the_same_model() -> None:
+    for seed in range(20):
+        a, b = random_case(seed), random_case(seed)
+        assert model_to_bytes(a.model) == model_to_bytes(b.model)
+        assert all((x[k] == y[k]).all() for x, y in zip(a.samples, b.samples, strict=True) for k in x)
+    assert model_to_bytes(random_case(1).model) != model_to_bytes(random_case(2).model)
+
+
+def test_outputs_are_finite_and_well_scaled() -> None:
+    wild = total = 0
+    for seed in range(60):
+        case = random_case(seed)
+        try:
+            outputs = Session(case.model).run(case.samples[0])
+        except BackendError:
+            continue
+        total += len(outputs)
+        arrays = [np.asarray(out, np.float64) for out in outputs if not isinstance(out, list)]
+        wild += sum(not (np.abs(array) < 1e6).all() for array in arrays if array.dtype.kind == "f")
+    assert wild <= 0.03 * total
+
+
+def test_random_models_reach_most_passes() -> None:
+    """A fuzzer whose models no pass acts on proves nothing."""
+    found = fuzz(models=60, seed=20_000, pipelines=default_pipelines(), shrink=False)
+    idle = [name for name, tally in found.tallies.items() if not tally.changed]
+    assert len(idle) < 0.5 * len(found.tallies), idle
