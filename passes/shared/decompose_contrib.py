@@ -13,6 +13,7 @@ from typing import Any
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
+from .decompose_attention import ATTENTION_EQUATIONS
 from .emit import CONTRIB, reduce_to_one
 
 Results = list[Value | None]
@@ -171,4 +172,5 @@ CONTRIB_EQUATIONS: dict[tuple[str, str], Callable[[Rewriter, Node], Results]] = 
     (CONTRIB, "SkipLayerNormalization"): _skip_layernorm,
     (CONTRIB, "SkipSimplifiedLayerNormalization"): _skip_rmsnorm,
     ("", "SimplifiedLayerNormalization"): _simplified_layernorm,
+    **ATTENTION_EQUATIONS,
 }
