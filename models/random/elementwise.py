@@ -312,10 +312,10 @@ _SPELLINGS: tuple[Callable[[Draft, Value], Value], ...] = (
 
 def spelled_norm(d: Draft) -> bool:
     """Layer and RMS normalization in their parts, with near misses in axes, epsilon and scale."""
-    x = d.take(F32, (2, 3, 4))
-    if x is None or x.rank is None or x.shape is None or not isinstance(x.shape[-1], int):
+    x = (d.pick(F64, (2, 3, 4)) if d.chance(0.15) else None) or d.take(F32, (2, 3, 4))
+    if x is None or x.rank is None or x.shape is None or x.dtype is None or not isinstance(x.shape[-1], int):
         return False
-    width = x.shape[-1]
+    width, dtype = x.shape[-1], x.dtype
     axes = [-1] if d.chance(0.75) else d.choose([x.rank - 1], [-2, -1], [1])
     if d.chance(0.06):
         axes = [0]
@@ -340,10 +340,10 @@ def spelled_norm(d: Draft) -> bool:
         y = d.op("Mul", centred, d.op("Reciprocal", deviation, bound=30.0), bound=10.0)
     if d.chance(0.7):
         shape = d.choose([width], [width], [1, width], [1], [])
-        scale = d.weight(shape) if d.chance(0.8) else np.ones(shape, np.float32)
+        scale = d.weight(shape, dtype=dtype) if d.chance(0.8) else np.ones(shape, dtype.numpy)
         y = d.op("Mul", *_either(d, y, scale), bound=30.0)
         if d.chance(0.7):
-            y = d.op("Add", *_either(d, y, d.weight(d.choose([width], [width], [1]))))
+            y = d.op("Add", *_either(d, y, d.weight(d.choose([width], [width], [1]), dtype=dtype)))
     d.keep(y)
     return True
 

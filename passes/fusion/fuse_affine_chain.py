@@ -141,7 +141,8 @@ def _emit(r: Rewriter, x: Value, affine: Affine, channels: int) -> Value:
     assert dtype is not None
     affine.checked()
     scale, shift = (rounded(np.broadcast_to(v, (channels,)), dtype) for v in (affine.gain, affine.shift))
-    # The smallest epsilon that every runtime takes; together with it the variance gives one.
-    variance = np.full(channels, 1.0 - _EPSILON)
+    # The smallest epsilon that every runtime takes (as the attribute holds it, in float32); together with it the
+    # variance gives one.
+    variance = np.full(channels, 1.0 - float(np.float32(_EPSILON)))
     mean = r.const(np.zeros(channels), dtype)
     return r.BatchNormalization(x, r.const(scale), r.const(shift), mean, r.const(variance, dtype))
