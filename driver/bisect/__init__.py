@@ -1,6 +1,17 @@
 """Which rewrite makes a model wrong, and the smallest model that shows it."""
 
+from .align import Alignment, align
 from .report import Bisection, bisect
+from .runtime import RuntimeBisection, bisect_runtime
 from .search import Guilty, find_guilty
 
-__all__ = ["Bisection", "Guilty", "bisect", "find_guilty"]
+__all__ = [
+    "Alignment",
+    "Bisection",
+    "Guilty",
+    "RuntimeBisection",
+    "align",
+    "bisect",
+    "bisect_runtime",
+    "find_guilty",
+]

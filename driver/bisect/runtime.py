@@ -111,7 +111,7 @@ def bisect_runtime(
             found.fault = trial.fault(original, items, EXACT.with_level(level))
             if found.fault is not None:
                 found.level = level
-                found.optimizers = _guilty(trial, original, items, level, found.fault, start + seconds / 2)
+                found.optimizers = [*_guilty(trial, original, items, level, found.fault, start + seconds / 2)]
                 break
         if found.fault is not None and reduce:
             if progress is not None:
@@ -153,7 +153,7 @@ class _Trial:
 
 def _guilty(
     trial: _Trial, model: Model, samples: Sequence[Sample], level: str, fault: Fault, deadline: float
-) -> list[str]:
+) -> Sequence[str]:
     """The fewest optimizers whose absence makes the model right, by halving; none where all of them do not suffice."""
 
     def right_without(names: Sequence[str]) -> bool:

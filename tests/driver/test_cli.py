@@ -75,6 +75,8 @@ KEYS = {
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
     "bisect": "file guilty lines pipeline ranges reproducer runs schema seconds",
+    "fuzz": "found models nodes rejected schema seconds seed tallies",
+    "check-pass": "contract found hits idle models name nodes passed rejected schema seconds seed tallies",
     "diff": "added changed equal interface ops removed same schema text",
     "bench": "clock comparisons names samples schema threads times",
     "passes": "passes pipelines schema",
@@ -95,6 +97,8 @@ def test_json_keys_are_stable(folder: Path, run: Run, command: str) -> None:
         "diff": ["diff", model, model],
         "bench": ["bench", model, "--seconds", "0.05"],
         "bisect": ["bisect", model, "-p", "remove-identity"],
+        "fuzz": ["fuzz", "-p", "clean", "--models", "2"],
+        "check-pass": ["check-pass", "merge-casts", "--models", "2"],
         "passes": ["passes"],
         "targets": ["targets"],
         "explain": ["explain", "fold-batchnorm", model],

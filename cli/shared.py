@@ -1,0 +1,87 @@
+"""What all commands share: the application, its options, exit codes, and how results are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from ..driver.document import Document, show
+from ..ir.errors import UsageError
+
+OK, FAILED, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
+
+app = typer.Typer(
+    name="planish",
+    help="Optimizes neural networks and proves that they still compute the same.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Shown(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+    def document(self) -> Document: ...
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX file", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+TargetName = Annotated[str, typer.Option("--target", "-t", metavar="NAME", help="see `planish targets`")]
+SamplesFile = Annotated[
+    Path | None,
+    typer.Option("--samples", "-s", metavar="FILE", help=".npz with an array per input, first axis counts the samples"),
+]
+Dims = Annotated[list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="fix a symbolic dimension")]
+Seed = Annotated[int, typer.Option(help="seed of made-up samples")]
+Tune = Annotated[bool, typer.Option("--tune", help="search for the fastest pipeline and session settings")]
+TuneSeconds = Annotated[float, typer.Option(metavar="N", min=0.1, help="time limit of --tune")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=0, help="of the session; 0 takes all cores")]
+Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="keep what --tune finds in the user's cache folder")]
+
+
+def parse_dims(texts: Sequence[str] | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for text in texts or ():
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdigit():
+            raise UsageError(f"--dim {text!r} is not NAME=SIZE", where="cli", help="for example --dim batch=1")
+        found[name] = int(size)
+    return found
+
+
+def print_result(found: Shown, as_json: bool) -> None:
+    show_result(found.to_dict(), found.document(), as_json)
+
+
+def show_result(plain: dict[str, Any], document: Document, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        show(document, sys.stdout)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def shown_progress() -> Generator[Callable[[str, int, int], None] | None]:
+    """A line on standard error that says what is going on; nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+
+        def progress(label: str, done: int, total: int) -> None:
+            label = label if len(label) < 60 else f"{label[:57]}..."
+            status.update(f"{label} {done}/{total}" if total else label)
+
+        yield progress

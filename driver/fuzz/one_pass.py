@@ -1,0 +1,98 @@
+"""``check-pass``: the fuzzer pointed at one pass, alone and among others; what a plugin's author runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...ir.clone import clone_model
+from ...ir.errors import PipelineError, PlanishError
+from ...models.random import random_case
+from ...passes.core import Context, Pass, RewritePass, pass_name
+from ...passes.manager import Pipeline
+from ...passes.target import get_target
+from ..document import SCHEMA, Document, Text, plain_data
+from .campaign import SIZES, TARGETS, Campaign, fuzz
+
+Progress = Callable[[str, int, int], None]
+AMONG = ("clean,{},clean", "{},default")
+"""Pipelines in which the pass is checked besides alone."""
+HITS_OVER = 60
+"""Random models over which it is counted how often each rule fires."""
+
+
+@dataclass
+class PassCheck:
+    """What came out."""
+
+    name: str
+    """Pipeline text of the pass."""
+    contract: str
+    """Its numeric promise."""
+    campaign: Campaign
+    hits: dict[str, int] = field(default_factory=dict[str, int])
+    """How often each of its rules fired on ``HITS_OVER`` models."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.campaign.found
+
+    @property
+    def idle(self) -> list[str]:
+        """Rules that never fired: nothing is known about them."""
+        return [label for label, n in self.hits.items() if not n]
+
+    def to_dict(self) -> dict[str, Any]:
+        campaign = self.campaign.to_dict()
+        campaign.pop("schema", None)
+        plain = {"name": self.name, "contract": self.contract, "passed": self.passed, "hits": self.hits}
+        return plain_data({"schema": SCHEMA, **plain, "idle": self.idle, **campaign})
+
+    def document(self) -> Document:
+        document: Document = [Text(f"{self.name}: promises {self.contract}", "bold"), *self.campaign.document()]
+        for label, n in self.hits.items():
+            document.append(Text(f"  {label} fired {n} times on {HITS_OVER} models", "" if n else "yellow"))
+        if self.idle or not self.hits:
+            document.append(Text("  what never fired is not checked by this: write golden cases for it", "yellow"))
+        return document
+
+
+def check_pass(
+    name: str,
+    minutes: float = 1.0,
+    *,
+    seed: int = 0,
+    models: int | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> PassCheck:
+    """Checks a registered pass (``name`` may carry options, ``fold-pad{...}``) on random models.
+
+    Raises ``PipelineError`` where there is no such pass, or ``name`` is a pipeline.
+    """
+    steps = Pipeline(name).steps
+    if len(steps) != 1 or not isinstance(steps[0], Pass):
+        raise PipelineError(f"{name!r} is not one pass", where="check-pass", help="`planish fuzz -p` takes pipelines")
+    one = steps[0]
+    pipelines = [name, *(text.format(name) for text in AMONG)]
+    campaign = fuzz(minutes, pipelines=pipelines, seed=seed, models=models, keep=keep, progress=progress)
+    return PassCheck(str(one), type(one).numbers.value, campaign, _hits(one, seed))
+
+
+def _hits(one: Pass, seed: int) -> dict[str, int]:
+    labels = [pass_name(type(one))]
+    if isinstance(one, RewritePass):
+        labels = [f"{pass_name(type(one))}/{type(rule).__name__}" for rule in one.rules()]
+    hits = dict.fromkeys(labels, 0)
+    for i in range(HITS_OVER):
+        target = TARGETS[i % len(TARGETS)]
+        ctx = Context(target=get_target(target) if target else None, log=[])
+        try:
+            Pipeline([one]).run(clone_model(random_case(seed + i, SIZES[i % len(SIZES)]).model), ctx)
+        except PlanishError:
+            continue
+        for application in ctx.log or ():
+            hits[application.rule] = hits.get(application.rule, 0) + 1
+    return hits
