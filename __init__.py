@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .driver.inspect import inspect as inspect
     from .driver.optimize import Result as Result
     from .driver.optimize import optimize as optimize
+    from .driver.tune import tune as tune
     from .driver.validate import validate as validate
     from .ir.errors import PlanishError as PlanishError
     from .ir.graph import Graph as Graph
@@ -50,6 +51,7 @@ _NAMES = {
     "load": ("ir.onnx_reader", "read_model"),
     "optimize": ("driver.optimize", "optimize"),
     "save": ("ir.onnx_writer", "write_model"),
+    "tune": ("driver.tune", "tune"),
     "validate": ("driver.validate", "validate"),
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "load",
     "optimize",
     "save",
+    "tune",
     "validate",
 ]
 

@@ -103,7 +103,7 @@ class Result:
         """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
         path = check_output(path)
         if self.source is None or is_external(self.model):
-            write_model(self.model, path, value_info=True)
+            write_model(self.model, path, value_info=self.target is not None and self.target.value_info)
         elif not (path.exists() and path.samefile(self.source)):
             with SafeFiles() as files:
                 files.create(path).write(self.source.read_bytes())

@@ -9,7 +9,6 @@ A report a model goes to ``OUT/zoo/NAME.txt``, a table of all to ``OUT/zoo.md``.
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from planish.driver.report import Report
 from planish.ir.errors import PlanishError
 from planish.models import zoo
 from planish.models.ort_runner import ort_runner
+from planish.passes.target import native
 
 HEADER = """# The zoo, optimized
 
@@ -52,7 +52,7 @@ def main() -> int:
         text = HEADER.format(
             arguments="" if args.target == "generic" else f" --target {args.target}",
             onnxruntime=planish.driver.report.versions()["onnxruntime"],
-            machine=f"{platform.machine()} with AVX2" if "avx2" in cpu_flags() else platform.machine(),
+            machine=f"a machine of target {native()}",
             samples=args.samples,
         )
         (args.out / "zoo.md").write_text(text + "\n".join(rows) + "\n")
@@ -91,13 +91,6 @@ def row(name: str, report: Report, metric: str) -> str:
     verdict = "equivalent" if report.validation.equivalent else "NOT equivalent"
     size = f"{bytes_text(before.file_bytes)} -> {bytes_text(after.file_bytes)}"
     return f"| {name} | {size} | {before.nodes} -> {after.nodes} | {ratio} | {report.decision} | {verdict} | {metric} |"
-
-
-def cpu_flags() -> set[str]:
-    """Instruction sets of this processor, where the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Artifact:
     def _write(self, folder: Path, model: Model) -> None:
         from ...ir.onnx_writer import write_model
 
-        write_model(model, folder / MODEL, value_info=True)
+        write_model(model, folder / MODEL, value_info=bool(self._manifest["target"]["value_info"]))
         written = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = self._manifest | {"files": {name: file_entry(path) for name, path in written.items()}}
         (folder / MANIFEST).write_text(
