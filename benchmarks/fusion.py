@@ -350,7 +350,8 @@ def main() -> None:
             row = _row(results[-1], "planish")
             print(f"{subject.name}: {_ratio(row)}", file=sys.stderr, flush=True)
     tools = ["planish", *(t for t in args.peers.split(",") if t)]
-    command = "python benchmarks/fusion.py " + " ".join(a for a in sys.argv[1:] if not a.startswith("/"))
+    chosen = ((n, getattr(args, n)) for n in ("models", "pipeline", "peers", "seconds", "rounds"))
+    command = "python benchmarks/fusion.py " + " ".join(f"--{n} {v}" for n, v in chosen if v != "")
     text = f"{machine()}\n\n    {command}\n\n{table(results, tools)}"
     print(text)
     if args.markdown:
