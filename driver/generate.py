@@ -214,7 +214,7 @@ def _draw_integers(value: Value, dtype: DType) -> Draw:
     if "mask" in value.name.lower():
         return Draw("0 or 1, the first sample all 1", lambda r, shape, i: _mask(r, shape, i, dtype))
     if bound is not None:
-        high = bound
+        high = max(1, bound)
     else:
         high = 1 << min(dtype.bits, 8) if dtype.bits <= 8 and dtype.kind == "uint" else 8
     low = -high if bound is None and dtype.kind == "int" and dtype.bits <= 8 else 0

@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ...ir.graph import Node, Value
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter, Rule
@@ -66,6 +68,8 @@ def _require_pointwise(conv: Node) -> None:
         raise NoMatch("the weight or the bias is not a constant")
     shape = weight.data.shape
     spatial = len(shape) - 2
+    if not np.isfinite(weight.numpy()).all():
+        raise NoMatch("a weight is not finite")
     if any(k != 1 for k in shape[2:]) or any(s != 1 for s in steps(conv, "strides", spatial)):
         raise NoMatch(f"the convolution is not 1x1 with stride 1: weight {list(shape)}")
     if any(window_pads(conv, spatial)):

@@ -63,6 +63,9 @@ class FirstOutputs(NodeRule):
             pads[axis] = max(-rest, 0) if axis in cut else pads[axis]
             if axis in cut and rest > 0:
                 skip[axis + 2] = rest
+            extent = y.shape[axis + 2] if y.shape is not None else None
+            if isinstance(extent, int) and cut.get(axis, 0) >= extent:
+                raise NoMatch(f"nothing is left of {extent} outputs, and no convolution gives nothing")
         r.begin(node, origin_of([conv, node]))
         x = conv.inputs[0]
         if skip:

@@ -131,6 +131,8 @@ EQUATIONS: dict[str, Equation] = {
 
 
 def _by_function_body(r: Rewriter, node: Node) -> Results:
+    if node.op == "Celu" and not node.attr("alpha") > 0:
+        raise NoMatch(f"alpha is {node.attr('alpha')}: the function body of Celu contradicts its equation there")
     body = _function_body(node)
     values: dict[str, Value | None] = {"": None}
     for i, name in enumerate(body.input):

@@ -72,7 +72,7 @@ def is_float(value: Value | None) -> bool:
 
 
 @mutant("Mul")
-def drop_factor_near_one(r: Rewriter, node: Node) -> Any:
+def drop_factor_near_one(r: Rewriter, node: Any) -> Any:
     c = constant(node.input(1))
     need(c.size == 1 and is_float(node.input(0)) and c.item() != 1 and abs(c.item() - 1) < 0.6)
     need(node.inputs[0].type == node.output.type)
@@ -80,7 +80,7 @@ def drop_factor_near_one(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Add")
-def drop_small_summand(r: Rewriter, node: Node) -> Any:
+def drop_small_summand(r: Rewriter, node: Any) -> Any:
     c = constant(node.input(1))
     need(c.size == 1 and is_float(node.input(0)) and 0 < abs(c.item()) <= 1)
     need(node.inputs[0].type == node.output.type)
@@ -88,12 +88,12 @@ def drop_small_summand(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Relu")
-def drop_relu(r: Rewriter, node: Node) -> Any:
+def drop_relu(r: Rewriter, node: Any) -> Any:
     return node.inputs[0]
 
 
 @mutant("Transpose")
-def cancel_any_transposes(r: Rewriter, node: Node) -> Any:
+def cancel_any_transposes(r: Rewriter, node: Any) -> Any:
     inner = producer(node.input(0), "Transpose")
     need(inner.inputs[0].type == node.output.type and inner.attr("perm") is not None)
     perms = inner.attr("perm"), node.attr("perm")
@@ -102,7 +102,7 @@ def cancel_any_transposes(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Cast")
-def merge_narrowing_casts(r: Rewriter, node: Node) -> Any:
+def merge_narrowing_casts(r: Rewriter, node: Any) -> Any:
     inner = producer(node.input(0), "Cast")
     need(inner.inputs[0].dtype is node.output.dtype and is_float(node.output))
     need(inner.output.dtype in (DType.I64, DType.I32, DType.BOOL))
@@ -110,7 +110,7 @@ def merge_narrowing_casts(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Add")
-def reuse_shared_weights(r: Rewriter, node: Node) -> Any:
+def reuse_shared_weights(r: Rewriter, node: Any) -> Any:
     """Folds a shift into the bias of a Gemm in place, although others see its result."""
     inner = producer(node.input(0), "Gemm")
     c = constant(node.input(1))
@@ -125,13 +125,13 @@ def reuse_shared_weights(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Softmax")
-def softmax_over_the_first_axis(r: Rewriter, node: Node) -> Any:
+def softmax_over_the_first_axis(r: Rewriter, node: Any) -> Any:
     need(node.inputs[0].rank and node.attr("axis") % node.inputs[0].rank != 0)
     return r.Softmax(node.inputs[0], axis=0)
 
 
 @mutant("ReduceMean", "ReduceSum", "ReduceMax")
-def reduce_another_axis(r: Rewriter, node: Node) -> Any:
+def reduce_another_axis(r: Rewriter, node: Any) -> Any:
     x = node.inputs[0]
     axes = node.attr("axes")
     axes = list(constant(node.input(1))) if axes is None and node.input(1) is not None else axes
@@ -148,7 +148,7 @@ def reduce_another_axis(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Concat")
-def reverse_concat(r: Rewriter, node: Node) -> Any:
+def reverse_concat(r: Rewriter, node: Any) -> Any:
     a, b = node.inputs[0], node.inputs[-1]
     need(len(node.inputs) == 2 and a is not b and a.type == b.type and is_float(a) and a.data is None)
     need(not (node.extra or {}).get("seen"))
@@ -162,7 +162,7 @@ def _once(made: Value) -> Value:
 
 
 @mutant("Transpose")
-def compose_permutations_backwards(r: Rewriter, node: Node) -> Any:
+def compose_permutations_backwards(r: Rewriter, node: Any) -> Any:
     inner = producer(node.input(0), "Transpose")
     p, q = inner.attr("perm"), node.attr("perm")
     need(p is not None and q is not None)
@@ -173,7 +173,7 @@ def compose_permutations_backwards(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Gather")
-def gather_along_the_first_axis(r: Rewriter, node: Node) -> Any:
+def gather_along_the_first_axis(r: Rewriter, node: Any) -> Any:
     x = node.inputs[0]
     axis = node.attr("axis")
     need(x.shape is not None and axis % len(x.shape) != 0 and x.shape[0] == x.shape[axis] and is_float(x))
@@ -182,7 +182,7 @@ def gather_along_the_first_axis(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Split")
-def swap_parts(r: Rewriter, node: Node) -> Any:
+def swap_parts(r: Rewriter, node: Any) -> Any:
     a, b = node.outputs[0], node.outputs[-1]
     need(len(node.outputs) == 2 and a.type == b.type and is_float(a) and not (node.extra or {}).get("seen"))
     node.extra = {"seen": True}
@@ -198,33 +198,33 @@ def swap_parts(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Sub")
-def swap_difference(r: Rewriter, node: Node) -> Any:
+def swap_difference(r: Rewriter, node: Any) -> Any:
     x, y = node.inputs
     need(x is not y and is_float(x) and not (node.extra or {}).get("seen"))
     return _once(r.Sub(y, x))
 
 
 @mutant("Neg")
-def double_negation_negates(r: Rewriter, node: Node) -> Any:
+def double_negation_negates(r: Rewriter, node: Any) -> Any:
     inner = producer(node.input(0), "Neg")
     return inner.output
 
 
 @mutant("Div")
-def divide_as_multiply(r: Rewriter, node: Node) -> Any:
+def divide_as_multiply(r: Rewriter, node: Any) -> Any:
     c = constant(node.input(1))
     need(is_float(node.input(0)) and (np.abs(np.abs(c) - 1) > 0.1).any())
     return r.Mul(*node.inputs)
 
 
 @mutant("Pow")
-def square_becomes_cube(r: Rewriter, node: Node) -> Any:
+def square_becomes_cube(r: Rewriter, node: Any) -> Any:
     need(constant(node.input(1)).size == 1 and constant(node.input(1)).item() == 2 and is_float(node.input(0)))
     return r.Mul(r.Mul(node.inputs[0], node.inputs[0]), node.inputs[0])
 
 
 @mutant("Sqrt")
-def drop_epsilon(r: Rewriter, node: Node) -> Any:
+def drop_epsilon(r: Rewriter, node: Any) -> Any:
     inner = producer(node.input(0), "Add")
     c = constant(inner.input(1))
     need(c.size == 1 and c.item() > 1e-4 and is_float(inner.input(0)) and inner.inputs[0].type == node.output.type)
@@ -232,32 +232,32 @@ def drop_epsilon(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Where")
-def swap_branches_of_where(r: Rewriter, node: Node) -> Any:
+def swap_branches_of_where(r: Rewriter, node: Any) -> Any:
     need(is_float(node.output) and not (node.extra or {}).get("seen") and node.inputs[1] is not node.inputs[2])
     return _once(r.Where(node.inputs[0], node.inputs[2], node.inputs[1]))
 
 
 @mutant("ReduceMean")
-def sum_for_mean(r: Rewriter, node: Node) -> Any:
+def sum_for_mean(r: Rewriter, node: Any) -> Any:
     axes = node.attr("axes")
     need(axes is not None and node.version < 13)
     return r.ReduceSum(node.inputs[0], axes=axes, keepdims=node.attr("keepdims"))
 
 
 @mutant("Greater")
-def greater_or_equal(r: Rewriter, node: Node) -> Any:
+def greater_or_equal(r: Rewriter, node: Any) -> Any:
     need(node.version >= 12)
     return r.GreaterOrEqual(*node.inputs)
 
 
 @mutant("Sigmoid")
-def rough_sigmoid(r: Rewriter, node: Node) -> Any:
+def rough_sigmoid(r: Rewriter, node: Any) -> Any:
     need(is_float(node.output))
     return r.HardSigmoid(node.inputs[0], alpha=0.2)
 
 
 @mutant("Erf")
-def tanh_for_erf(r: Rewriter, node: Node) -> Any:
+def tanh_for_erf(r: Rewriter, node: Any) -> Any:
     return r.Tanh(r.Mul(node.inputs[0], 1.1283792))
 
 
@@ -265,45 +265,45 @@ def tanh_for_erf(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Gemm", "Conv")
-def lose_bias(r: Rewriter, node: Node) -> Any:
+def lose_bias(r: Rewriter, node: Any) -> Any:
     need(node.input(2) is not None and node.version >= 11)
     return r.op(node.op, node.inputs[0], node.inputs[1], **node.attrs)
 
 
 @mutant("Gemm")
-def lose_alpha(r: Rewriter, node: Node) -> Any:
+def lose_alpha(r: Rewriter, node: Any) -> Any:
     need(node.attr("alpha") != 1)
     attrs = {k: v for k, v in node.attrs.items() if k != "alpha"}
     return r.Gemm(*node.inputs, **attrs)
 
 
 @mutant("LeakyRelu", "Elu", "Celu")
-def lose_slope(r: Rewriter, node: Node) -> Any:
+def lose_slope(r: Rewriter, node: Any) -> Any:
     need("alpha" in node.attrs and node.attrs["alpha"] not in (0.01, 1.0))
     return r.op(node.op, node.inputs[0])
 
 
 @mutant("AveragePool")
-def forget_count_of_padding(r: Rewriter, node: Node) -> Any:
+def forget_count_of_padding(r: Rewriter, node: Any) -> Any:
     need(node.attr("count_include_pad") and any(node.attr("pads", ())))
     attrs = {k: v for k, v in node.attrs.items() if k != "count_include_pad"}
     return r.AveragePool(node.inputs[0], **attrs)
 
 
 @mutant("Clip")
-def lose_upper_bound(r: Rewriter, node: Node) -> Any:
+def lose_upper_bound(r: Rewriter, node: Any) -> Any:
     need(node.input(1) is not None and node.input(2) is not None and is_float(node.input(0)))
     return r.Clip(node.inputs[0], node.inputs[1])
 
 
 @mutant("BatchNormalization")
-def lose_epsilon(r: Rewriter, node: Node) -> Any:
+def lose_epsilon(r: Rewriter, node: Any) -> Any:
     need(node.attr("epsilon") > 1e-4)
     return r.BatchNormalization(*node.inputs)
 
 
 @mutant("Conv")
-def swap_begin_and_end_of_pads(r: Rewriter, node: Node) -> Any:
+def swap_begin_and_end_of_pads(r: Rewriter, node: Any) -> Any:
     pads = node.attr("pads")
     need(pads is not None)
     half = len(pads) // 2
@@ -314,20 +314,20 @@ def swap_begin_and_end_of_pads(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Pad")
-def lose_fill(r: Rewriter, node: Node) -> Any:
+def lose_fill(r: Rewriter, node: Any) -> Any:
     need(node.version >= 11 and node.input(2) is not None and constant(node.input(2)).item() != 0)
     need(node.attr("mode") == "constant")
     return r.Pad(node.inputs[0], node.inputs[1])
 
 
 @mutant("MaxPool")
-def average_for_maximum(r: Rewriter, node: Node) -> Any:
+def average_for_maximum(r: Rewriter, node: Any) -> Any:
     need(len(node.outputs) == 1 and "dilations" not in node.attrs)
     return r.AveragePool(node.inputs[0], **node.attrs)
 
 
 @mutant("Max")
-def keep_the_first_operand(r: Rewriter, node: Node) -> Any:
+def keep_the_first_operand(r: Rewriter, node: Any) -> Any:
     need(len(node.inputs) == 2 and node.inputs[0].type == node.output.type and node.inputs[1] is not node.inputs[0])
     return node.inputs[0]
 
@@ -336,7 +336,7 @@ def keep_the_first_operand(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Slice")
-def slice_one_off(r: Rewriter, node: Node) -> Any:
+def slice_one_off(r: Rewriter, node: Any) -> Any:
     starts, ends = constant(node.input(1)), constant(node.input(2))
     need(starts.size == 1 and 1 <= starts[0] < 100 and 1 < ends[0] < 100 and node.input(4) is None)
     need(is_float(node.input(0)) and node.inputs[0].shape is not None and node.output.type is not None)
@@ -348,14 +348,14 @@ def slice_one_off(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Gather")
-def gather_one_off(r: Rewriter, node: Node) -> Any:
+def gather_one_off(r: Rewriter, node: Any) -> Any:
     index = constant(node.input(1))
     need((index > 0).any() and is_float(node.input(0)) and index.size < 20)
     return r.Gather(node.inputs[0], r.const(np.where(index > 0, index - 1, index)), axis=node.attr("axis"))
 
 
 @mutant("Reshape")
-def stale_batch(r: Rewriter, node: Node) -> Any:
+def stale_batch(r: Rewriter, node: Any) -> Any:
     """The target as it was for a batch of two, although the batch is a symbol."""
     shape = node.output.shape
     need(shape is not None and node.input(1) is not None and node.inputs[1].data is not None)
@@ -364,7 +364,7 @@ def stale_batch(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Shape")
-def stale_shape(r: Rewriter, node: Node) -> Any:
+def stale_shape(r: Rewriter, node: Any) -> Any:
     shape = node.inputs[0].shape
     need(shape is not None and any(str(d) == "N" for d in shape) and node.output.shape == (len(shape),))
     need(all(isinstance(d, int) or str(d) == "N" for d in shape))
@@ -372,7 +372,7 @@ def stale_shape(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Expand")
-def drop_expand(r: Rewriter, node: Node) -> Any:
+def drop_expand(r: Rewriter, node: Any) -> Any:
     """A broadcast that the operand's other dimension needed: another shape, which is a type error."""
     need(node.inputs[0].type != node.output.type and node.inputs[0].rank == node.output.rank)
     return node.inputs[0]
@@ -382,7 +382,7 @@ def drop_expand(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Softmax", "Transpose", "LeakyRelu", "Elu", "ReduceMean", "HardSigmoid", "Concat", "Cast", "Gather")
-def merge_ignoring_attributes(r: Rewriter, node: Node) -> Any:
+def merge_ignoring_attributes(r: Rewriter, node: Any) -> Any:
     """Equal operator and operands, whatever the attributes say."""
     first = node.inputs[0]
     for other in first.users:
@@ -402,7 +402,7 @@ def _before(a: Node, b: Node) -> bool:
 
 
 @mutant("If")
-def take_the_other_branch(r: Rewriter, node: Node) -> Any:
+def take_the_other_branch(r: Rewriter, node: Any) -> Any:
     value = constant(node.input(0))
     need(not (node.extra or {}).get("seen"))
     r.set_input(node, 0, r.at(node).const(np.logical_not(value)))
@@ -414,22 +414,22 @@ def take_the_other_branch(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Tanh")
-def crash_on_tanh(r: Rewriter, node: Node) -> Any:
+def crash_on_tanh(r: Rewriter, node: Any) -> Any:
     return {}["no such key"]
 
 
 @mutant("Sigmoid")
-def wrong_element_type(r: Rewriter, node: Node) -> Any:
+def wrong_element_type(r: Rewriter, node: Any) -> Any:
     return r.Cast(r.Sigmoid(r.Identity(node.inputs[0])), to=DType.F64.code)
 
 
 @mutant("Abs")
-def operator_that_does_not_exist(r: Rewriter, node: Node) -> Any:
+def operator_that_does_not_exist(r: Rewriter, node: Any) -> Any:
     return r.Absolute(node.inputs[0])
 
 
 @mutant("Identity", "Relu")
-def edit_around_the_rewriter(r: Rewriter, node: Node) -> Any:
+def edit_around_the_rewriter(r: Rewriter, node: Any) -> Any:
     """Forgets to enter the use."""
     user = next(iter(node.output.users), None)
     need(user is not None and user.op != "return" and node.inputs[0].type == node.output.type)
@@ -440,7 +440,7 @@ def edit_around_the_rewriter(r: Rewriter, node: Node) -> Any:
 
 
 @mutant("Tanh")
-def type_that_is_not_so(r: Rewriter, node: Node) -> Any:
+def type_that_is_not_so(r: Rewriter, node: Any) -> Any:
     """Records a shape that inference does not confirm."""
     t = node.output.tensor
     need(t is not None and t.shape and isinstance(t.shape[-1], int) and not (node.extra or {}).get("seen"))
