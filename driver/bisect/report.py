@@ -12,6 +12,7 @@ from typing import Any
 from ...backends.ort.backend import Executor
 from ...ir.errors import UsageError
 from ...passes.core import Context
+from ...passes.manager import Pipeline
 from ...passes.target import Target, get_target
 from ..document import SCHEMA, Document, Text, plain_data
 from ..samples import Source
@@ -94,9 +95,11 @@ def bisect(
 
     ``slower``: a model that takes that many times as long as the original is wrong too. ``reduce``: shrink the model
     to a few nodes around the rewrite; ``repro_dir`` (which implies it) is where that reproducer is written.
-    Raises ``UsageError`` where the runtime cannot run the original, since then nothing can be compared.
+    Raises ``UsageError`` where the runtime cannot run the original, since then nothing can be compared, and
+    ``PipelineError`` for a pipeline that does not parse.
     """
     start = time.monotonic()
+    Pipeline(pipeline)  # what does not parse is no fault of a rule
     original, source = as_model(model)
     reference = make_reference(original, source, optimizer_noise=False)
     if isinstance(reference, str):

@@ -115,7 +115,7 @@ class Search:
         good, bad = 0, total
         if whole.fault.kind == CRASH:
             last = self.attempt(total)
-            if last.fault is None:
+            if last.fault is None or not total:
                 return self._crash(whole, total + 1)
             wrong = last
         while bad - good > 1:

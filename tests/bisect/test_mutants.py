@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from functools import cache
 from pathlib import Path
 
@@ -88,3 +90,24 @@ def test_a_planted_fault_is_found_and_shrunk(name: str, tmp_path: Path) -> None:
     assert replay(found.file).reproduced
     text = "\n".join(str(part) for part in found.document())
     assert name in text
+
+
+@pytest.mark.slow
+def test_planted_faults_in_large_models_are_found_in_seconds(tmp_path: Path) -> None:
+    hosts = [random_case(seed, 170) for seed in range(3)]
+    assert all(sum(1 for _ in host.model.all_nodes()) > 400 for host in hosts)
+    seconds: list[float] = []
+    for name in MUTANTS:
+        for host in hosts:
+            if fires(name, host):
+                start = time.process_time()
+                found = planish.bisect(host.model, PIPELINE.format(name), host.samples, reduce=True, seconds=120)
+                if found.guilty is None:
+                    continue  # the fault does not show in any output
+                seconds.append(time.process_time() - start)
+                assert found.guilty.pass_name == name
+                assert found.reproducer is not None
+                assert found.reproducer.nodes <= MAX_NODES, found.reproducer.text
+                break
+    assert len(seconds) >= 25
+    assert statistics.median(seconds) < 10
