@@ -10,14 +10,10 @@ _CLEAN_RULES = (
 PIPELINES: dict[str, str] = {
     "none": "",
     "clean": (
-        f"inline-functions,({_CLEAN_RULES},merge-constants,eliminate-common-subexpressions,"
-        "eliminate-dead-code)*"
+        f"inline-functions,({_CLEAN_RULES},merge-constants,eliminate-common-subexpressions,eliminate-dead-code)*"
     ),
     # Recognizers first: a constant folded into weights is no longer part of a spelled-out activation.
-    "fuse": (
-        "(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),"
-        "(fold-pad,fold-batchnorm,fold-scale-shift)"
-    ),
+    "fuse": ("(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),(fold-pad,fold-batchnorm,fold-scale-shift)"),
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
         "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"

@@ -191,8 +191,8 @@ def _special(seed: int, sample: dict[str, Array], number: int) -> dict[str, Arra
             found[name] = array
             continue
         limits = np.finfo(array.dtype)
-        odd = [0.0, -0.0, limits.smallest_subnormal, -limits.smallest_subnormal, 1.0, -1.0]
+        odd: list[Any] = [0.0, -0.0, limits.smallest_subnormal, -limits.smallest_subnormal, 1.0, -1.0]
         odd += [np.inf, -np.inf, np.nan, limits.max, limits.min] if number else [limits.tiny, limits.eps, 3.0]
-        items = np.array(odd).astype(array.dtype)
+        items: np.ndarray[Any, Any] = np.array(odd, array.dtype)
         found[name] = np.where(draw.random(array.shape) < 0.4, draw.choice(items, array.shape), array)
     return found

@@ -141,9 +141,11 @@ def static_arithmetic(d: Draft) -> bool:
     """Arithmetic on constants alone: what folding must get right, type by type."""
     dtype = d.choose(DType.F32, DType.F32, DType.I64, DType.I32, DType.F64, DType.F16, DType.BOOL, DType.U8)
     shape = d.choose((), (1,), (3,), (2, 3), (1, 1), (0,))
-    draw = d.drawn()
-    a: Any = draw.standard_normal(shape) if dtype.is_float else draw.integers(0, 5, shape)
-    x = d.const(np.asarray(a).astype(dtype.numpy))
+    draw: Any = d.drawn()
+    numbers: np.ndarray[Any, Any] = np.asarray(
+        draw.standard_normal(shape) if dtype.is_float else draw.random(shape) * 5
+    )
+    x = d.const(numbers.astype(dtype.numpy))
     for _ in range(d.choose(1, 2, 3)):
         x = _step(d, x)
     if x.dtype is F32 and x.rank is not None and d.chance(0.5):

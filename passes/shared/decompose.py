@@ -227,5 +227,3 @@ def has_decomposition(domain: str, op: str, version: int) -> bool:
 
     found = schema(domain, op, version)
     return found is not None and found.has_function
-
-
