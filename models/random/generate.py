@@ -184,7 +184,7 @@ def _elements(draw: np.random.Generator, value: Value, shape: tuple[int, ...], f
 
 def _special(seed: int, sample: dict[str, Array], number: int) -> dict[str, Array]:
     """The sample with some of its floats replaced by what arithmetic treats in its own way."""
-    draw = np.random.default_rng([seed, 100 + number])
+    draw: Any = np.random.default_rng([seed, 100 + number])
     found: dict[str, Array] = {}
     for name, array in sample.items():
         if array.dtype.kind != "f":
