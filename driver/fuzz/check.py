@@ -88,6 +88,9 @@ class Subject:
             except BackendError as error:
                 self.reference.samples.pop()
                 refusal = error
+        random = self.reference.is_random() if self.reference.samples else None
+        if random is not None:
+            raise BackendError(random, where="fuzz")
         if not self.reference.samples:
             raise refusal or BackendError("the model has no samples", where="fuzz")
         self.special: list[tuple[Sample, Outputs]] = []

@@ -288,7 +288,8 @@ def _change_constant(model: Model, rng: random.Random) -> bool:
     elif dtype in (DType.I64, DType.I32) and array.size:
         flat = array.reshape(-1)
         i = rng.randrange(flat.size)
-        flat[i] = rng.choice((0, 1, -1, 2, int(flat[i]) + 1, int(flat[i]) - 1, -int(flat[i])))
+        near = (int(flat[i]) + 1, int(flat[i]) - 1, -int(flat[i])) if abs(int(flat[i])) < 1 << 30 else ()
+        flat[i] = rng.choice((0, 1, -1, 2, *near))
     elif dtype is DType.BOOL and array.size:
         array = np.logical_not(array)
     else:

@@ -28,7 +28,7 @@ from ..core import Numbers, RewritePass
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
-from ..shared.moments import factor_of, root_of, variance, vector_along
+from ..shared.moments import factor_of, require_aligned, root_of, variance, vector_along
 
 OPSET = 17
 
@@ -54,6 +54,7 @@ class AroundRoot(NodeRule):
         if node.output.dtype not in (DType.F32, DType.F64):
             raise NoMatch(f"normalization of {node.output.dtype!r}")
         norm, epsilon = variance(node)
+        require_aligned(node.output, norm)
         factor, scale = factor_of(node)
         root, bias = root_of(norm, factor)
         extent = norm.x.shape[norm.axis] if norm.x.shape is not None else None

@@ -57,6 +57,8 @@ def operand(node: Node, i: int) -> Value:
 def _gelu(r: Rewriter, node: Node) -> Results:
     x = operand(node, 0)
     if node.attr("approximate", "none") == "tanh":
+        if node.output.dtype is DType.F64:
+            raise NoMatch("the function body of Gelu takes its constants in float32, for float64 too")
         inner = r.Mul(r.Add(x, r.Mul(r.Mul(r.Mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
         return [r.Mul(r.Mul(x, r.Add(r.Tanh(inner), 1.0)), 0.5)]
     return [r.Mul(r.Mul(x, r.Add(r.Erf(r.Div(x, math.sqrt(2))), 1.0)), 0.5)]

@@ -80,7 +80,26 @@ def variance(root: Node) -> tuple[Moments, float]:
         raise NoMatch("the moments are of different values or over different axes")
     assert mean is not None
     norm = Moments(x, axis, mean, [n for n in (total, clamp, difference, square) if n is not None])
+    for value in (mean, squares, *(n.output for n in norm.nodes)):
+        _require_rows(value, norm)
     return norm, float(found[1])
+
+
+def _require_rows(v: Value | None, norm: Moments) -> None:
+    """Raises :class:`NoMatch` unless ``v`` holds one number for each row: no view along the way made it broadcast."""
+    x = norm.x.shape
+    rows = None if v is None or v.shape is None else [d for d in v.shape if d != 1]
+    wanted = [d for i, d in enumerate(x or ()) if i != norm.axis and d != 1]
+    if rows is None or not same_shape(tuple(rows), tuple(wanted)):
+        raise NoMatch(f"%{v.name if v is not None else '?'} does not hold one number for each normalized row")
+
+
+def require_aligned(v: Value, norm: Moments) -> None:
+    """Raises :class:`NoMatch` unless ``v`` is broadcast along the normalized axis and along no other."""
+    x = norm.x.shape or ()
+    wanted = (*x[: norm.axis], 1, *x[norm.axis + 1 :])
+    if v.shape is None or not same_shape((1,) * (len(x) - len(v.shape)) + v.shape, wanted):
+        raise NoMatch(f"%{v.name} of type {v.type} does not stand along the normalized axis {norm.axis}")
 
 
 def _require(node: Node | None, otherwise: str) -> Node:
@@ -152,7 +171,7 @@ def factor_of(root: Node) -> tuple[Value, Value | None]:
 
 
 def root_of(norm: Moments, factor: Value) -> tuple[Node, Value | None]:
-    """The result and the bias: ``x factor - mean factor + bias``."""
+    """The result and the bias: ``x factor - mean factor + bias``. Raises :class:`NoMatch`."""
     means = {u.output for u, _ in norm.mean.uses if u.op in ("Reshape", "Unsqueeze", "Expand")} | {norm.mean}
     means |= {u.output for m in list(means) for u, _ in m.uses if u.op == "Expand"}
     best: tuple[Node, Value | None] | None = None
@@ -170,6 +189,8 @@ def root_of(norm: Moments, factor: Value) -> tuple[Node, Value | None]:
         seen = [u for u, _ in user.output.uses]
     if best is None:
         raise NoMatch("the inverse deviation does not multiply what the mean was subtracted from")
+    if not same_shape(best[0].output.shape, norm.x.shape):
+        raise NoMatch(f"the result is {best[0].output.type}, the normalized value {norm.x.type}")
     return best
 
 
@@ -178,6 +199,8 @@ def _bias(found: Polynomial, norm: Moments, factor: Value, means: set[Value]) ->
     if left.pop(monomial(norm.x, factor), None) != 1.0:
         return None
     mean = next((m for m in means if monomial(m, factor) in left), None)
+    if mean is not None:
+        require_aligned(mean, norm)
     if mean is None or left.pop(monomial(mean, factor)) != -1.0:
         return None
     if not left:
