@@ -22,6 +22,10 @@ from .shared import (
 
 Tolerance = Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")]
 Models = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N models, not by the clock")]
+Near = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="PATH", help="models to vary: a file or folder of .onnx, .ir, golden .md"),
+]
 Keep = Annotated[Path | None, typer.Option("--repro-dir", metavar="FOLDER", help="where reproducers go")]
 
 
@@ -102,6 +106,7 @@ def fuzz(
     models: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="stop after N models, not by the clock")
     ] = None,
+    source: Near = None,
     repro_dir: Keep = None,
     shrink: Annotated[bool, typer.Option("--shrink/--no-shrink", help="shrink what fails")] = True,
     as_json: AsJson = False,
@@ -112,7 +117,14 @@ def fuzz(
 
     with shown_progress() as progress:
         found = run(
-            minutes, pipelines=pipeline, seed=seed, models=models, keep=repro_dir, shrink=shrink, progress=progress
+            minutes,
+            pipelines=pipeline,
+            seed=seed,
+            models=models,
+            source=source,
+            keep=repro_dir,
+            shrink=shrink,
+            progress=progress,
         )
     print_result(found, as_json)
     if found.found:
@@ -126,6 +138,7 @@ def check_pass(
     models: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="stop after N models, not by the clock")
     ] = None,
+    source: Near = None,
     repro_dir: Keep = None,
     as_json: AsJson = False,
     seed: Annotated[int, typer.Option(help="the first model's; others follow")] = 0,
@@ -134,7 +147,7 @@ def check_pass(
     from ..driver.fuzz import check_pass as run
 
     with shown_progress() as progress:
-        found = run(name, minutes, seed=seed, models=models, keep=repro_dir, progress=progress)
+        found = run(name, minutes, seed=seed, models=models, source=source, keep=repro_dir, progress=progress)
     print_result(found, as_json)
     if not found.passed:
         raise typer.Exit(FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -26,8 +27,11 @@ from ..bisect.reduce import Reduced, reduce_model
 from ..bisect.reproducer import with_sample
 from ..document import SCHEMA, Document, Table, Text, plain_data
 from .check import Failure, Subject
+from .mutate import Mutants
 
 Progress = Callable[[str, int, int], None]
+Draw = Callable[[int, int], Case]
+"""A model for a seed and a size. Raises ``PlanishError`` where there is none."""
 SIZES = (3, 6, 12, 12, 20)
 """Motifs per model, in turn: small models show a failure clearly, large ones let passes meet."""
 TARGETS = ("", "x86-64-v3")
@@ -109,21 +113,27 @@ def fuzz(
     pipelines: Sequence[str] | None = None,
     seed: int = 0,
     models: int | None = None,
+    source: str | os.PathLike[str] | None = None,
     keep: str | os.PathLike[str] | None = None,
     shrink: bool = True,
     progress: Progress | None = None,
 ) -> Campaign:
     """Draws models from ``seed`` on and runs each through the pipelines, for ``minutes`` or ``models`` models.
 
-    ``pipelines``: all registered passes, each alone, and the named pipelines. ``keep``: a folder for reproducers.
-    The same seed draws the same models. Raises ``PipelineError`` for a pipeline that does not parse.
+    ``pipelines``: all registered passes, each alone, and the named pipelines. ``source``: a file or folder of models
+    (golden suites, texts, ONNX files), random edits of which are drawn instead. ``keep``: a folder for reproducers.
+    The same seed draws the same models. Raises ``PipelineError`` for a pipeline that does not parse, ``UsageError``
+    for a source without models.
     """
     names = list(pipelines) if pipelines else default_pipelines()
     for name in names:
         Pipeline(name)
     if minutes <= 0 and models is None:
         raise UsageError("nothing to do", where="fuzz", help="give --minutes above 0, or --models")
-    return _Run(names, seed, Path(keep) if keep is not None else None, shrink, progress).run(minutes * 60, models)
+    folder = Path(keep) if keep is not None else None
+    with contextlib.ExitStack() as stack:
+        draw: Draw = random_case if source is None else stack.enter_context(Mutants(Path(source))).case
+        return _Run(names, seed, draw, folder, shrink, progress).run(minutes * 60, models)
 
 
 def default_pipelines() -> list[str]:
@@ -133,9 +143,15 @@ def default_pipelines() -> list[str]:
 
 class _Run:
     def __init__(
-        self, pipelines: list[str], seed: int, keep: Path | None, shrink: bool, progress: Progress | None
+        self,
+        pipelines: list[str],
+        seed: int,
+        draw: Draw,
+        keep: Path | None,
+        shrink: bool,
+        progress: Progress | None,
     ) -> None:
-        self.pipelines, self.keep, self.shrink, self.progress = pipelines, keep, shrink, progress
+        self.pipelines, self.draw, self.keep, self.shrink, self.progress = pipelines, draw, keep, shrink, progress
         self.campaign = Campaign(seed, tallies={name: Tally() for name in pipelines})
         self.known: dict[tuple[str, str, str], Found] = {}
 
@@ -154,7 +170,7 @@ class _Run:
     def _one(self, seed: int, size: int, target: str) -> None:
         c = self.campaign
         try:
-            case = random_case(seed, size)
+            case = self.draw(seed, size)
             chosen = get_target(target) if target else None
             subject = Subject(case.model, case.samples, chosen, special=case.special)
         except PlanishError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...backends.ort.isolated import Isolated
 from ...ir.clone import clone_model
 from ...ir.constants import ArrayConstant
 from ...ir.dims import symbol
@@ -23,9 +24,14 @@ from ...ir.errors import PlanishError, UsageError
 from ...ir.graph import Graph, Model, Node, Value
 from ...ir.infer import infer_model
 from ...ir.onnx_reader import read_model
+from ...ir.onnx_writer import model_to_bytes
 from ...ir.text import parse_model
 from ...ir.types import TensorType
+from ...models.random import Case
+from ..generate import generate_samples
 
+ATTEMPTS = 8
+"""Mutants that are tried for one seed until one is a model."""
 MAX_NODES = 400
 """Larger models are not taken as seeds."""
 _FENCE = re.compile(r"^```ir([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -55,6 +61,46 @@ _SIBLINGS = {
     "Floor": "Ceil",
     "Softmax": "LogSoftmax",
 }
+
+
+class Mutants:
+    """Cases near given models. The runtime judges them in a process of its own, because odd models can crash it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``UsageError`` where there is no model under ``path``."""
+        self.seeds = list(seeds(path))
+        self.process = Isolated()
+
+    def case(self, seed: int, size: int) -> Case:
+        """A mutant with samples. Raises ``PlanishError`` where none of some attempts gives a valid model."""
+        del size  # mutants are as large as what they come from
+        rng = random.Random(seed)
+        refusal: PlanishError | None = None
+        for _ in range(ATTEMPTS):
+            model = mutated(rng.choice(self.seeds), rng)
+            if model is None or any(
+                node.op == "BatchNormalization" and len(node.outputs) > 1 for node in model.all_nodes()
+            ):
+                continue  # in training mode runtimes update the statistics in place
+            try:
+                data = model_to_bytes(model)
+                samples = generate_samples(model, lambda s, data=data: self.process.run(data, [s]), count=3, seed=seed)
+            except PlanishError as error:
+                refusal = error
+                continue
+            return Case(seed, model, list(map(dict, samples.items)))
+        raise refusal or UsageError("no edit gives a model", where="fuzz")
+
+    def __enter__(self) -> Mutants:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.close()
+
+
+def _updates_in_place(node: Node) -> bool:
+    """BatchNormalization in training mode: runtimes write the new statistics over the old."""
+    return node.op == "BatchNormalization" and len(node.outputs) > 1
 
 
 def seeds(path: Path) -> Iterator[Model]:

@@ -65,10 +65,11 @@ def check_pass(
     *,
     seed: int = 0,
     models: int | None = None,
+    source: str | os.PathLike[str] | None = None,
     keep: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> PassCheck:
-    """Checks a registered pass (``name`` may carry options, ``fold-pad{...}``) on random models.
+    """Checks a registered pass (``name`` may carry options, ``fold-pad{...}``) on random models, or near ``source``.
 
     Raises ``PipelineError`` where there is no such pass, or ``name`` is a pipeline.
     """
@@ -77,7 +78,7 @@ def check_pass(
         raise PipelineError(f"{name!r} is not one pass", where="check-pass", help="`planish fuzz -p` takes pipelines")
     one = steps[0]
     pipelines = [name, *(text.format(name) for text in AMONG)]
-    campaign = fuzz(minutes, pipelines=pipelines, seed=seed, models=models, keep=keep, progress=progress)
+    campaign = fuzz(minutes, pipelines=pipelines, seed=seed, models=models, source=source, keep=keep, progress=progress)
     return PassCheck(str(one), type(one).numbers.value, campaign, _hits(one, seed))
 
 

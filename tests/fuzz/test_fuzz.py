@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from planish.ir.errors import BackendError
 from planish.ir.onnx_writer import model_to_bytes
 from planish.models.random import random_case
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 NAMED = ["clean", "fuse", "default"]
 
 
@@ -28,6 +31,19 @@ def test_random_models_survive_every_pass() -> None:
 
 def test_random_models_survive_the_pipelines() -> None:
     assert_clean(fuzz(models=90, seed=10_000, pipelines=NAMED))
+
+
+def test_models_near_golden_cases_survive_every_pass() -> None:
+    """What the golden cases nearly say: another user, another axis, another constant."""
+    found = fuzz(models=60, seed=0, source=GOLDEN)
+    assert not found.found, plain(found.document())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100_000, 104_000, 500))
+def test_thousands_of_models_near_golden_cases(seed: int) -> None:
+    found = fuzz(models=500, seed=seed, source=GOLDEN)
+    assert not found.found, plain(found.document())
 
 
 @pytest.mark.slow
