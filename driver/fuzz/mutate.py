@@ -78,10 +78,8 @@ class Mutants:
         refusal: PlanishError | None = None
         for _ in range(ATTEMPTS):
             model = mutated(rng.choice(self.seeds), rng)
-            if model is None or any(
-                node.op == "BatchNormalization" and len(node.outputs) > 1 for node in model.all_nodes()
-            ):
-                continue  # in training mode runtimes update the statistics in place
+            if model is None or any(map(_updates_in_place, model.all_nodes())):
+                continue
             try:
                 data = model_to_bytes(model)
                 samples = generate_samples(model, lambda s, data=data: self.process.run(data, [s]), count=3, seed=seed)
