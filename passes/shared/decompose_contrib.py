@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ...ir.dims import same_dim
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
@@ -124,6 +125,10 @@ def _skip_rmsnorm(r: Rewriter, node: Node) -> Results:
 
 def _skip_sum(r: Rewriter, node: Node, bias: int) -> Value:
     x, skip, b = _in(node, 0), _in(node, 1), node.input(bias)
+    pairs = zip(reversed(x.shape or ()), reversed(skip.shape or ()), strict=False)
+    if x.shape is None or skip.shape is None or not all(d == 1 or same_dim(a, d) for a, d in pairs):
+        # The kernel takes rows in turn where there are fewer of them; Add does not.
+        raise NoMatch(f"the skipped value {skip.type} is not known to be broadcast to {x.type}")
     total: Value = r.Add(x, skip)
     return total if b is None else r.Add(total, b)
 
