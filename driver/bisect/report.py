@@ -17,7 +17,7 @@ from ...passes.target import Target, get_target
 from ..document import SCHEMA, Document, Text, plain_data
 from ..samples import Source
 from ..validate import AnyModel, as_model, make_reference, make_samples
-from .judge import Judge
+from .judge import Judge, reference_for
 from .reproducer import Reproducer, lines_around, make_reproducer
 from .search import Guilty, Search
 
@@ -105,6 +105,10 @@ def bisect(
     if isinstance(reference, str):
         raise UsageError(f"nothing to compare with: {reference}", where="bisect", help="bisecting runs the original")
     made = make_samples(samples, original, reference, seed=seed)
+    kept = reference_for(original, made.items)
+    if kept is None:
+        raise UsageError("the original runs on none of the samples", where="bisect", help="give samples that it takes")
+    reference = kept  # without samples that the original itself refuses, which no rewrite is to blame for
     chosen = get_target(target) if isinstance(target, str) else target
 
     def context() -> Context:
