@@ -456,6 +456,24 @@ def type_that_is_not_so(r: Rewriter, node: Any) -> Any:
 
 
 HOSTS: dict[str, str] = {
+    "drop-expand": """
+graph @main(%x: f32[2,1,4]) {
+  %a = Relu(%x)
+  %s: i64[3] = const dense<[2, 3, 4]>
+  %e = Expand(%a, %s)
+  %y = Neg(%e)
+  return %y
+}
+""",
+    "reduce-another-axis": """
+model ir=8 opset {"" = 13}
+graph @main(%x: f32[2,3,3]) {
+  %a = Neg(%x)
+  %m = ReduceMean(%a) {axes = [1]}
+  %y = Sub(%a, %m)
+  return %y
+}
+""",
     "compose-permutations-backwards": """
 graph @main(%x: f32[N,4,4,4]) {
   %a = Relu(%x)
