@@ -92,7 +92,7 @@ def test_a_planted_fault_is_found_and_shrunk(name: str, tmp_path: Path) -> None:
     assert name in text
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_planted_faults_in_large_models_are_found_in_seconds(tmp_path: Path) -> None:
     hosts = [random_case(seed, 170) for seed in range(3)]
     assert all(sum(1 for _ in host.model.all_nodes()) > 400 for host in hosts)

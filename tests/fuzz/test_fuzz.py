@@ -39,14 +39,14 @@ def test_models_near_golden_cases_survive_every_pass() -> None:
     assert not found.found, plain(found.document())
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(100_000, 104_000, 500))
 def test_thousands_of_models_near_golden_cases(seed: int) -> None:
     found = fuzz(models=500, seed=seed, source=GOLDEN)
     assert not found.found, plain(found.document())
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(100_000, 105_000, 500))
 def test_thousands_of_random_models(seed: int) -> None:
     assert_clean(fuzz(models=500, seed=seed))
