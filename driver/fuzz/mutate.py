@@ -298,7 +298,6 @@ def _new_attribute(model: Model, rng: random.Random) -> bool:
         "Gemm": [("alpha", 0.5), ("beta", 2.0), ("transA", 1), ("transB", 1)],
         "Softmax": [("axis", 1), ("axis", 0)],
         "Gather": [("axis", 1)],
-        "Cast": [("saturate", 0)],
         "Reshape": [("allowzero", 1)],
         "Flatten": [("axis", 2), ("axis", 0)],
         "ReduceMean": [("keepdims", 0), ("noop_with_empty_axes", 1)],

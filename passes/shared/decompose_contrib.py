@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...ir.dims import same_dim
+from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
@@ -44,6 +45,8 @@ def _plain_gelu(r: Rewriter, node: Node) -> Results:
 
 
 def _fast_gelu(r: Rewriter, node: Node) -> Results:
+    if node.output.dtype is DType.F64:
+        raise NoMatch("the function body of FastGelu takes its constants in float32, for float64 too")
     bias = node.input(1)
     x = _in(node, 0) if bias is None else r.Add(_in(node, 0), bias)
     inner = r.Mul(r.Add(x, r.Mul(r.Mul(r.Mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
