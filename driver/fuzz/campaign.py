@@ -17,9 +17,10 @@ from ...backends.core import Sample
 from ...ir.errors import PlanishError, UsageError
 from ...ir.graph import Model
 from ...models.random import Case, random_case
-from ...passes.core import Context, Fuel
+from ...passes.core import Context, Fuel, RewritePass, bound_rules, pass_name
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
+from ...passes.pipeline import flatten
 from ...passes.pipelines import PIPELINES
 from ...passes.registry import entries
 from ...passes.target import Target, get_target
@@ -47,6 +48,7 @@ class Tally:
     models: int = 0
     changed: int = 0
     """Models that it changed."""
+    rewrites: int = 0
     failures: int = 0
 
 
@@ -80,7 +82,14 @@ class Campaign:
     nodes: int = 0
     seconds: float = 0.0
     tallies: dict[str, Tally] = field(default_factory=dict[str, Tally])
+    rules: dict[str, int] = field(default_factory=dict[str, int])
+    """Rewrites by rule, over all pipelines; rules of the pipelines that never fired with 0."""
     found: list[Found] = field(default_factory=list[Found])
+
+    @property
+    def idle(self) -> list[str]:
+        """Rules that never fired: nothing is known about them."""
+        return [label for label, n in self.rules.items() if not n]
 
     @property
     def failures(self) -> int:
@@ -94,8 +103,10 @@ class Campaign:
         mean = self.nodes / max(1, self.models)
         head = f"{self.models} random models of {mean:.0f} nodes in {self.seconds:.0f} s: {verdict}"
         document: Document = [Text(head, "red" if self.found else "green")]
-        rows = [(name, str(t.models), str(t.changed), str(t.failures)) for name, t in self.tallies.items()]
-        document.append(Table("", ("pipeline", "models>", "changed>", "failures>"), rows))
+        rows = [(name, *map(str, (t.models, t.changed, t.rewrites, t.failures))) for name, t in self.tallies.items()]
+        document.append(Table("", ("pipeline", "models>", "changed>", "rewrites>", "failures>"), rows))
+        if self.idle:
+            document.append(Text(f"{len(self.idle)} of {len(self.rules)} rules never fired: {', '.join(self.idle)}"))
         for reason, times in self.rejected.items():
             document.append(Text(f"  {times} drawn models were refused: {reason}", "yellow"))
         for f in self.found:
@@ -120,20 +131,20 @@ def fuzz(
 ) -> Campaign:
     """Draws models from ``seed`` on and runs each through the pipelines, for ``minutes`` or ``models`` models.
 
-    ``pipelines``: all registered passes, each alone, and the named pipelines. ``source``: a file or folder of models
+    ``pipelines``: all registered passes, each alone, and the named pipelines; ``default@aarch64`` is for that target,
+    else targets take turns. ``source``: a file or folder of models
     (golden suites, texts, ONNX files), random edits of which are drawn instead. ``keep``: a folder for reproducers.
     The same seed draws the same models. Raises ``PipelineError`` for a pipeline that does not parse, ``UsageError``
-    for a source without models.
+    for a source without models and an unknown target.
     """
     names = list(pipelines) if pipelines else default_pipelines()
-    for name in names:
-        Pipeline(name)
+    plans = [Plan.parse(name) for name in names]
     if minutes <= 0 and models is None:
         raise UsageError("nothing to do", where="fuzz", help="give --minutes above 0, or --models")
     folder = Path(keep) if keep is not None else None
     with contextlib.ExitStack() as stack:
         draw: Draw = random_case if source is None else stack.enter_context(Mutants(Path(source))).case
-        return _Run(names, seed, draw, folder, shrink, progress).run(minutes * 60, models)
+        return _Run(plans, seed, draw, folder, shrink, progress).run(minutes * 60, models)
 
 
 def default_pipelines() -> list[str]:
@@ -141,18 +152,45 @@ def default_pipelines() -> list[str]:
     return [*entries(), *(name for name in PIPELINES if name != "none")]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline with the target it runs for; none stands for targets in turn."""
+
+    name: str
+    pipeline: str
+    target: Target | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Plan:
+        """``PIPELINE`` or ``PIPELINE@TARGET``. Raises ``PipelineError``, ``UsageError`` for an unknown target."""
+        pipeline, _, target = name.partition("@")
+        Pipeline(pipeline)
+        return cls(name, pipeline, get_target(target) if target else None)
+
+
+def rule_labels(pipeline: str) -> list[str]:
+    """``pass/Rule`` of all rules of a pipeline's passes, and the names of passes without rules."""
+    found: dict[str, None] = {}
+    for one in flatten(Pipeline(pipeline).steps):
+        rules = bound_rules([one]) if isinstance(one, RewritePass) else ()
+        labels = [f"{rule.owner}/{type(rule).__name__}" for rule in rules]
+        found.update(dict.fromkeys(labels or [pass_name(type(one))]))
+    return list(found)
+
+
 class _Run:
     def __init__(
         self,
-        pipelines: list[str],
+        plans: list[Plan],
         seed: int,
         draw: Draw,
         keep: Path | None,
         shrink: bool,
         progress: Progress | None,
     ) -> None:
-        self.pipelines, self.draw, self.keep, self.shrink, self.progress = pipelines, draw, keep, shrink, progress
-        self.campaign = Campaign(seed, tallies={name: Tally() for name in pipelines})
+        self.plans, self.draw, self.keep, self.shrink, self.progress = plans, draw, keep, shrink, progress
+        rules = dict.fromkeys((label for plan in plans for label in rule_labels(plan.pipeline)), 0)
+        self.campaign = Campaign(seed, tallies={plan.name: Tally() for plan in plans}, rules=rules)
         self.known: dict[tuple[str, str, str], Found] = {}
 
     def run(self, seconds: float, models: int | None) -> Campaign:
@@ -183,16 +221,25 @@ class _Run:
         if failure is not None:
             self._found(case, size, subject, failure)
             return
-        for name in self.pipelines:
-            tally = c.tallies[name]
-            tally.models += 1
-            failure = checked(subject, name)
-            tally.changed += subject.changed
-            if failure is None and name in PIPELINES and subject.changed:
-                failure = checked(subject, name, fuel=seed % 23 + 1)
+        for plan in self.plans:
+            subject.target = plan.target or chosen
+            failure = self._checked(plan, subject, seed)
             if failure is not None:
-                tally.failures += 1
+                c.tallies[plan.name].failures += 1
                 self._found(case, size, subject, failure)
+
+    def _checked(self, plan: Plan, subject: Subject, seed: int) -> Failure | None:
+        """One pipeline, and one that stops on its way."""
+        tally, rules = self.campaign.tallies[plan.name], self.campaign.rules
+        failure = checked(subject, plan.pipeline)
+        tally.models += 1
+        tally.changed += bool(subject.hits)
+        for label, hits in subject.hits.items():
+            tally.rewrites += hits
+            rules[label] = rules.get(label, 0) + hits
+        if failure is None and plan.pipeline in PIPELINES and subject.hits:
+            failure = checked(subject, plan.pipeline, fuel=seed % 23 + 1)
+        return failure
 
     def _found(self, case: Case, size: int, subject: Subject, failure: Failure) -> None:
         key = (failure.pipeline, failure.kind, signature(failure))

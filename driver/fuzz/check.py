@@ -10,6 +10,7 @@ numeric contract of the passes that changed something.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -78,8 +79,11 @@ class Subject:
         Raises ``PlanishError`` where the runtime refuses the model or each of the samples.
         """
         self.model, self.target = model, target
-        self.changed = False
-        """Whether the last pipeline that was checked changed something."""
+        self.hits: dict[str, int] = {}
+        """Rewrites of the last pipeline that was checked, by rule."""
+        self._text = str(model)
+        self._passed: set[tuple[bytes, Numbers]] = set()
+        """Results that are known to be right, with the promise to which they were held."""
         self.data = model_to_bytes(model)
         self.reference = Reference(model, self.data, optimizer_noise=False)
         refusal: BackendError | None = None
@@ -132,15 +136,16 @@ class Subject:
 
     def _check(self, pipeline: str, *, thorough: bool, fuel: int | None) -> Failure | None:
         steps = Pipeline(pipeline).steps
-        self.changed = False
+        self.hits = {}
         try:
-            model, record = self.transformed(steps, replace(self.context(), fuel=Fuel(fuel)))
+            model, record = self.transformed(steps, replace(self.context(), fuel=Fuel(fuel), log=[]))
         except PlanishError as error:
             return Failure(pipeline, "crash", str(error))
         thorough = thorough and fuel is None
-        self.changed = bool(record.changes)
+        for done in record.applications:
+            self.hits[done.rule] = self.hits.get(done.rule, 0) + 1
         if not record.changes:
-            same = str(model) == str(self.model) if thorough else True
+            same = str(model) == self._text if thorough else True
             return None if same else Failure(pipeline, "claims", "the model changed, yet no change was counted")
         return self._result(pipeline, steps, model, record, thorough=thorough)
 
@@ -163,15 +168,20 @@ class Subject:
             if failure is not None:
                 return failure
         finite = not any(p.name in FINITE_ONLY for p in flatten([*steps]))
-        return self._numbers(pipeline, data, weakest(steps, record), self.special if finite else ())
+        key = (hashlib.blake2b(data, digest_size=16).digest(), weakest(steps, record))
+        if key in self._passed and finite:
+            return None  # pipelines often come to the same result
+        failure = self._file(pipeline, model, data) if thorough else None
+        failure = failure or self._numbers(pipeline, data, key[1], self.special if finite else ())
+        if failure is None and thorough and finite:
+            self._passed.add(key)
+        return failure
+
+    def _file(self, pipeline: str, model: Model, data: bytes) -> Failure | None:
+        problem = text_problem(model)
+        return Failure(pipeline, "text", problem) if problem else self._read_back(model, data, pipeline)
 
     def _again(self, pipeline: str, steps: Sequence[Step], model: Model, data: bytes) -> Failure | None:
-        problem = text_problem(model)
-        if problem:
-            return Failure(pipeline, "text", problem)
-        failure = self._read_back(model, data, pipeline)
-        if failure is not None:
-            return failure
         other, _ = self.transformed(steps)
         if model_to_bytes(other) != data:
             return Failure(pipeline, "undetermined", "two runs on copies give different bytes")
