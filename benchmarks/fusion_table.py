@@ -1,0 +1,144 @@
+"""Results of benchmarks/fusion.py: as data, as tables, and what they say about the goals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+OURS = "planish"
+CORRECT = 1e-3
+"""A candidate whose outputs differ by more, relative to the largest element, is no standard to compare with."""
+NOISE = 0.02
+"""What two sessions of one file differ by on most models; a slowdown counts where all of the rounds are beyond it."""
+
+
+@dataclass
+class Row:
+    """One candidate on one model."""
+
+    tool: str
+    ratio: float = math.nan
+    """Median over the rounds of the time relative to the plain model's."""
+    low: float = math.nan
+    high: float = math.nan
+    nodes: int = 0
+    error: float = math.nan
+    """Largest difference of an output element, relative to the largest one."""
+    load_ms: float = math.nan
+    """Median processor time to make a session."""
+    note: str = ""
+    """Why there is no measurement."""
+
+    @property
+    def correct(self) -> bool:
+        return not self.note and self.error <= CORRECT
+
+
+@dataclass
+class Result:
+    """One model."""
+
+    model: str
+    trained: bool
+    plain_us: float
+    rows: list[Row] = field(default_factory=list[Row])
+
+    def row(self, tool: str) -> Row | None:
+        return next((row for row in self.rows if row.tool == tool), None)
+
+    @property
+    def peers(self) -> list[Row]:
+        return [row for row in self.rows if row.correct and row.tool != "plain" and not row.tool.startswith(OURS)]
+
+
+def save(path: Path, machine: str, results: Sequence[Result]) -> None:
+    """Writes the results; those of other models that the file had stay."""
+    merged = {r.model: r for r in (load(path) if path.exists() else [])}
+    merged.update({r.model: r for r in results})
+    data = {"machine": machine, "results": [asdict(r) for r in merged.values()]}
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def load(path: Path) -> list[Result]:
+    """The results that :func:`save` wrote."""
+    data = json.loads(path.read_text())
+    found = [(r["model"], r["trained"], r["plain_us"], r["rows"]) for r in data["results"]]
+    return [Result(model, trained, plain, [Row(**row) for row in rows]) for model, trained, plain, rows in found]
+
+
+def table(results: Sequence[Result], tools: Sequence[str]) -> str:
+    """Markdown: time relative to the plain model, then nodes, errors and session times, then the goals."""
+    lines = ["## Time relative to the plain model (range over the rounds)", ""]
+    lines += _head(("model", "plain, us", *tools))
+    for r in results:
+        lines.append(_line((r.model, f"{r.plain_us:.0f}", *(_ratio(r.row(tool)) for tool in tools))))
+    for label, chosen in (("geometric mean, trained", [r for r in results if r.trained]), ("geometric mean", results)):
+        lines.append(_line((label, "", *(_mean([r.row(tool) for r in chosen]) for tool in tools))))
+    parts: tuple[tuple[str, Callable[[Row], str]], ...] = (
+        ("Nodes", lambda row: f"{row.nodes}"),
+        ("Largest difference", lambda row: f"{row.error:.1e}"),
+        ("Processor time to make a session, ms", lambda row: f"{row.load_ms:.1f}"),
+    )
+    for title, text in parts:
+        lines += ["", f"## {title}", "", *_head(("model", "plain", *tools))]
+        for r in results:
+            rows = (r.row(tool) for tool in ("plain", *tools))
+            lines.append(_line((r.model, *("" if row is None or row.note else text(row) for row in rows))))
+    lines += ["", "## What falls short", "", *(_verdicts(results, tools) or ["Nothing."])]
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(results: Sequence[Result], tools: Sequence[str]) -> list[str]:
+    """What planish does worse than the plain model or the best correct peer, a line each."""
+    lines: list[str] = []
+    for tool in (t for t in tools if t.startswith(OURS)):
+        for r in results:
+            lines += [f"* {r.model}, {tool}: {text}" for text in _shortfalls(r, tool)]
+    return lines
+
+
+def _shortfalls(result: Result, tool: str) -> list[str]:
+    row, plain = result.row(tool), result.row("plain")
+    if row is None or plain is None or row.note:
+        return [row.note if row is not None else "not measured"]
+    found: list[str] = []
+    if not row.correct:
+        found.append(f"outputs differ by {row.error:.1e}")
+    if row.low > 1 + NOISE:
+        found.append(f"slower than the plain model ({_ratio(row)})")
+    if row.load_ms > plain.load_ms * 1.05 + 1:
+        found.append(f"a session takes {row.load_ms:.1f} ms of processor time, the plain model's {plain.load_ms:.1f}")
+    if result.peers:
+        fast = min(result.peers, key=lambda peer: peer.ratio)
+        if row.low > fast.high and row.ratio > fast.ratio * (1 + NOISE):
+            found.append(f"slower than {fast.tool} ({row.ratio:.3f} against {fast.ratio:.3f})")
+        small = min(result.peers, key=lambda peer: peer.nodes)
+        if row.nodes > small.nodes:
+            found.append(f"{row.nodes} nodes, {small.tool} {small.nodes} (at {small.ratio:.3f} of the time)")
+    return found
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_line(cells), "|" + "---|" * len(cells)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None:
+        return ""
+    wrong = "" if row.correct or row.note else " wrong"
+    return row.note or f"{row.ratio:.3f} ({row.low:.3f}-{row.high:.3f}){wrong}"
+
+
+def _mean(rows: list[Row | None]) -> str:
+    ratios = [row.ratio for row in rows if row is not None and not row.note and row.ratio == row.ratio]
+    if not ratios:
+        return ""
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return f"{mean:.3f}" + ("" if len(ratios) == len(rows) else f" ({len(ratios)} of {len(rows)})")
