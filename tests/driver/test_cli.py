@@ -293,6 +293,11 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     assert "Broken" not in done.stderr
 
 
+def _listen_to_interrupts() -> None:
+    # A shell starts its background jobs with the signal ignored, and what they start inherits that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_nothing_half_written(folder: Path) -> None:
     b = Builder()
     h = b.input("x", DType.F32, (1500, 1500))
@@ -304,7 +309,14 @@ def test_ctrl_c_leaves_nothing_half_written(folder: Path) -> None:
     out.write_bytes(b"old")
     before = sorted(p.name for p in folder.iterdir())
     command = [sys.executable, "-P", "-m", "planish", "optimize", model, "-o", out, "-p", "remove-identity"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+        preexec_fn=_listen_to_interrupts,
+    )
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
