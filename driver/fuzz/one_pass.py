@@ -41,7 +41,7 @@ class PassCheck:
 
     def to_dict(self) -> dict[str, Any]:
         campaign = self.campaign.to_dict()
-        campaign.pop("schema", None)
+        del campaign["schema"], campaign["rules"]
         plain = {"name": self.name, "contract": self.contract, "passed": self.passed, "hits": self.hits}
         return plain_data({"schema": SCHEMA, **plain, "idle": self.idle, **campaign})
 

@@ -75,7 +75,7 @@ KEYS = {
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
     "bisect": "file guilty lines pipeline ranges reproducer runs schema seconds",
-    "fuzz": "found models nodes rejected schema seconds seed tallies",
+    "fuzz": "found models nodes rejected rules schema seconds seed tallies",
     "check-pass": "contract found hits idle models name nodes passed rejected schema seconds seed tallies",
     "diff": "added changed equal interface ops removed same schema text",
     "bench": "clock comparisons names samples schema threads times",
