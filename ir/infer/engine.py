@@ -24,6 +24,8 @@ from .rules import MAX_ELEMENTS, WHOLE, Elements, Types, mismatch
 
 MAX_DEPTH = 48
 """Bodies nested deeper, and function calls beyond it, keep unknown types."""
+MAX_EXTENT = (1 << 63) - 1
+"""The largest number of int64, in which ONNX counts elements."""
 
 
 def infer_node(node: Node) -> bool:
@@ -91,7 +93,7 @@ class Inference:
             for i, out in enumerate(node.outputs):
                 new = types[i] if types is not None and i < len(types) else None
                 old = out.type
-                if new is not old and new != old and _set_type(out, new):
+                if new is not old and new != old and _set_type(out, _possible(new, node)):
                     changed = True
             if known is not None or any(map(_may_have_elements, node.outputs)):
                 changed = _set_elements(node, known) or changed
@@ -159,6 +161,15 @@ def _by_schema(node: Node) -> Types:
     return types
 
 
+def _possible(new: Type | None, node: Node) -> Type | None:
+    """The type as it is. Raises ``ModelError`` where an axis has an extent that no tensor can have."""
+    if type(new) is TensorType and new.shape is not None:
+        for d in new.shape:
+            if type(d) is int and not 0 <= d <= MAX_EXTENT:
+                raise mismatch(node, f"a result has shape {new}: an extent is negative or over 2^63-1")
+    return new
+
+
 def _set_type(out: Value, new: Type | None) -> bool:
     """Stores a type; what a pass annotated (layout, quantization) stays where element type and rank do."""
     old = out.type
@@ -199,7 +210,8 @@ def _fitting(known: tuple[Dim, ...] | None, out: Value) -> Elements:
         return None
     if len(out.shape) > 1 or len(known) != (out.shape[0] if out.shape else 1):
         return None
-    if out.dtype is DType.I32 and any(type(d) is int and not -(1 << 31) <= d < 1 << 31 for d in known):
+    most = MAX_EXTENT if out.dtype is DType.I64 else (1 << 31) - 1 if out.dtype is DType.I32 else 1
+    if any(type(d) is int and not -most - 1 <= d <= most for d in known):
         return None  # it would wrap around
     return known if any(d is not None for d in known) or not known else None
 

@@ -191,7 +191,7 @@ class _Printer:
     def graph(self, graph: Graph, head: str, indent: str, tail: str = "") -> str:
         inputs = ", ".join([self._input(graph, v) for v in graph.inputs])
         results = ""
-        if any(p.declared is not None or p.extra for p in graph.ports):
+        if _states_ports(graph):
             ports = [
                 f"%{bare(p.name)}{'' if p.declared is None else ': ' + render_type(p.declared)}{_extra(p.extra)}"
                 for p in graph.ports
@@ -302,9 +302,16 @@ class _Printer:
 
 
 def _needs_port_name(ret: Node, value: Value, text: str, port: str) -> bool:
-    """Whether the output is called other than its value; in a body, where nothing outside sees it, on purpose only."""
-    inside = ret.graph is not None and ret.graph.parent is not None
+    """Whether the output is called other than its value; in a body, where nothing outside sees it, on purpose only
+    (or where the body's first line states the name)."""
+    graph = ret.graph
+    inside = graph is not None and graph.parent is not None and not _states_ports(graph)
     return value.name != port if inside else text != "%" + bare(port)
+
+
+def _states_ports(graph: Graph) -> bool:
+    """Whether the first line of a graph lists its outputs: only where they have types or more of their own."""
+    return any(p.declared is not None or p.extra for p in graph.ports)
 
 
 def operator_text(node: Node) -> str:
