@@ -82,6 +82,8 @@ class Context:
     """Keep reasons of declined matches: slower, for ``explain`` and golden tests."""
     log: list[Application] | None = None
     """Where set, every application is appended."""
+    witness: Callable[[str], None] | None = None
+    """Called with the label of a rule or pass: whatever changed since the last call is its doing."""
     statistics: dict[str, RuleStatistics] = field(default_factory=dict[str, "RuleStatistics"])
     """Tries, hits and reasons per rule."""
 

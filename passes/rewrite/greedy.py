@@ -119,6 +119,8 @@ class _Engine:
         stats.hits += 1
         self.applied += 1
         self.recent.append(rule.label)
+        if self.ctx.witness is not None:
+            self.ctx.witness(rule.label)
         if self.applied > self.limit:
             raise self._endless()
 

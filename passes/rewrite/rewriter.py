@@ -316,6 +316,7 @@ class Rewriter:
         """For passes in plain code: whether one more change may be made at ``node``; counts it."""
         if self.ctx.fuel.empty:
             return False
+        self._show()
         self.applied(self.owner, node)
         return True
 
@@ -323,6 +324,7 @@ class Rewriter:
         """:meth:`allow` for a change that concerns a constant."""
         if self.ctx.fuel.empty:
             return False
+        self._show()
         self._log(self.owner, value.name, ())
         return True
 
@@ -334,6 +336,11 @@ class Rewriter:
     def applied(self, label: str, node: Node) -> None:
         """Counts one application of a rule."""
         self._log(label, node.name, origin_of([node]) if self.ctx.log is not None else ())
+
+    def _show(self) -> None:
+        """Shows what a pass in plain code did before the change that it is about to make."""
+        if self.ctx.witness is not None:
+            self.ctx.witness(self.owner)
 
     def _log(self, label: str, at: str, origin: tuple[str, ...]) -> None:
         fuel = self.ctx.fuel
