@@ -46,7 +46,9 @@ def optimize(
     threads: int | None = None,
     cache: bool = True,
 ) -> Result:
-    """Optimizes a model (a path, bytes, or a graph, which is left as it is) and proves the result equivalent.
+    """Optimizes a model and proves the result equivalent.
+
+    ``model`` is a path, bytes, a ``ModelProto`` or a graph; it is left as it is.
 
     * ``samples``: see ``load_samples``; made up from the input types where none are given.
     * ``validate``: ``none``, ``structure`` (invariants and interface), ``final`` (outputs of both models on the

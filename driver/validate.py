@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..backends.core import Outputs
 from ..backends.ort.session import EXACT, Session
@@ -28,7 +28,10 @@ from .reference import Reference, Runnable
 from .samples import Samples, Source, load_samples
 from .validation import Validation
 
-AnyModel: TypeAlias = "Model | bytes | str | os.PathLike[str]"
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+AnyModel: TypeAlias = "Model | ModelProto | bytes | str | os.PathLike[str]"
 Progress: TypeAlias = Callable[[str, int, int], None]
 MIN_SAMPLES = 2
 
@@ -39,7 +42,9 @@ def as_model(model: AnyModel) -> tuple[Model, Runnable]:
         return model, model
     if isinstance(model, bytes):
         return read_model(model), model
-    return read_model(model), Path(model)
+    if isinstance(model, (str, os.PathLike)):
+        return read_model(model), Path(model)
+    return read_model(model), model.SerializeToString()  # of anything but a ModelProto the reader complains
 
 
 def validate(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import planish
@@ -21,7 +22,7 @@ from planish.ir.builder import Builder
 from planish.ir.clone import clone_model
 from planish.ir.constants import ArrayConstant
 from planish.ir.dtypes import DType
-from planish.ir.errors import NotEquivalentError, PassError, UsageError
+from planish.ir.errors import NotEquivalentError, PassError, ReadError, UsageError
 from planish.ir.graph import Model
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes, write_model
@@ -112,9 +113,14 @@ def test_paths_bytes_and_graphs_give_the_same(tmp_path: Path) -> None:
     write_model(classifier(), path)
     outcomes = {
         model_to_bytes(optimize(m, samples=SAMPLES, pipeline=PIPELINE, measure=False).model)
-        for m in (path, str(path), path.read_bytes(), read_model(path))
+        for m in (path, str(path), path.read_bytes(), read_model(path), onnx.load(path))
     }
     assert len(outcomes) == 1
+
+
+def test_what_is_no_model_at_all_is_said() -> None:
+    with pytest.raises(ReadError, match="cannot read a model from list"):
+        optimize([1, 2])  # pyright: ignore[reportArgumentType]
 
 
 def test_nothing_to_improve_gives_back_the_very_file(tmp_path: Path) -> None:
