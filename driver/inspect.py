@@ -13,7 +13,7 @@ from ..ir.dims import Dim, dim_text
 from ..ir.graph import Model
 from ..ir.types import TensorType, type_text
 from ..ir.verify import problems as broken_invariants
-from .dims import with_dims
+from .dims import input_symbols, with_dims
 from .document import SCHEMA, Document, Table, Text, bytes_text, count_text
 from .validate import AnyModel, as_model
 
@@ -44,6 +44,8 @@ class Inspection:
     """Sum over all results: what one run writes."""
     untyped: int
     """Results whose type inference could not find."""
+    symbols: list[str] = field(default_factory=list[str])
+    """Extents of the inputs that are open: ``dims`` can fix them."""
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     problems: list[str] = field(default_factory=list[str])
     """Broken invariants, as the verifier says them."""
@@ -87,6 +89,7 @@ def inspect(model: AnyModel, *, verify: bool = True, dims: Mapping[str, int] | N
         unknown,
         _total(results),
         sum(1 for v in results if v.type is None or (isinstance(v.type, TensorType) and v.type.dtype is None)),
+        input_symbols(graph),
         dict(sorted(graph.metadata.items())),
         [str(p) for p in broken_invariants(graph)] if verify else [],
     )
@@ -120,8 +123,8 @@ def _document(i: Inspection) -> Document:
         Text(f"{i.source}: {i.nodes} nodes, {count_text(i.parameters)} parameters", "bold"),
         Text(f"  opsets     {opsets}; IR version {i.ir_version}; {i.producer or 'producer unknown'}"),
         Text(f"  constants  {bytes_text(i.constant_bytes)}" + (f" ({by_type})" if by_type else "")),
-        Text(f"  arithmetic {_amount(i.flops, ' operations a run')}" + _unknown(i.flops_unknown)),
-        Text(f"  results    {_amount(i.activation_bytes, ' bytes a run')}"),
+        Text(f"  arithmetic {_amount(i, i.flops, ' operations a run')}" + _unknown(i.flops_unknown)),
+        Text(f"  results    {_amount(i, i.activation_bytes, ' bytes a run')}"),
         Table("inputs", ("name", "type"), [(v["name"], v["type"]) for v in i.inputs]),
         Table("outputs", ("name", "type"), [(v["name"], v["type"]) for v in i.outputs]),
     ]
@@ -138,9 +141,10 @@ def _document(i: Inspection) -> Document:
     return document
 
 
-def _amount(text: str | None, unit: str) -> str:
+def _amount(i: Inspection, text: str | None, unit: str) -> str:
     if text is None:
-        return "unknown, or too long a formula"
+        fix = " ".join(f"--dim '{name}=...'" for name in i.symbols)
+        return f"a long formula; for a number fix {fix}" if fix else "unknown"
     return (count_text(float(text)) if text.isdigit() else text) + unit
 
 

@@ -73,7 +73,7 @@ KEYS = {
     "compile": "after before decision manifest measured notes passes pipeline reasons schema seconds session source "
     "target tuning validation versions",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
-    "metadata nodes ops opsets outputs parameters problems producer schema source untyped",
+    "metadata nodes ops opsets outputs parameters problems producer schema source symbols untyped",
     "bisect": "file guilty lines pipeline ranges reproducer runs schema seconds",
     "fuzz": "found models nodes rejected rules schema seconds seed tallies",
     "check-pass": "contract found hits idle models name nodes passed rejected schema seconds seed tallies",
