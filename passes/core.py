@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..ir.errors import PipelineError
 from ..ir.graph import Graph, Model
+from .choices import Choices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,8 @@ class Context:
     """Called with a label, work done and work in all."""
     disabled: frozenset[str] = frozenset()
     """Rules (``Rule`` or ``pass/Rule``) that must not fire."""
+    choices: Choices = field(default_factory=Choices)
+    """What lossy passes may do, and what they proposed; everything where nobody says otherwise."""
     trace: bool = False
     """Keep reasons of declined matches: slower, for ``explain`` and golden tests."""
     log: list[Application] | None = None
@@ -114,10 +117,18 @@ class Pass:
     name: ClassVar[str] = ""
     family: ClassVar[str] = ""
     numbers: ClassVar[Numbers] = Numbers.EXACT
+    proposes: ClassVar[bool] = False
+    """Whether a lossy pass asks ``r.take`` for each of its decisions. One that does not is asked for by the engine:
+    each application of a pattern, each rule in plain code as a whole, or the whole pass where it has no rules."""
 
     def run(self, model: Model, r: Rewriter) -> None:
         """Transforms ``model`` in place. All edits go through ``r``, which owns types, names and provenance."""
         raise NotImplementedError
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it draws on the error budget."""
+        return self.numbers is Numbers.APPROXIMATES
 
     def __str__(self) -> str:
         """Pipeline text: the name, with the options that differ from their defaults."""
@@ -160,6 +171,7 @@ def bound_rules(passes: Iterable[RewritePass]) -> Iterator[RuleBase]:
     for p in passes:
         for rule in p.rules():
             rule.owner = pass_name(type(p))
+            rule.lossy = p.lossy and not p.proposes
             yield rule
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..ir.errors import PassError, PlanishError
 from ..ir.graph import Model
-from .core import Application, Context, Pass, bound_rules, pass_name
+from .core import Application, Context, Pass, RewritePass, bound_rules, pass_name
 from .pipeline import REPEAT_LIMIT, Repeat, Step, Together, parse_pipeline, pipeline_text
 from .registry import find
 from .rewrite.greedy import apply_rules
@@ -138,8 +138,9 @@ class _Runner:
                 apply_rules(self.model, list(bound_rules(step.passes)), r)
             else:
                 r.owner = pass_name(type(step))
-                step.run(self.model, r)
-                r.settle()
+                if isinstance(step, RewritePass) or step.proposes or not step.lossy or r.take(r.owner, r.owner):
+                    step.run(self.model, r)
+                    r.settle()
         except PlanishError:
             raise
         except Exception as error:

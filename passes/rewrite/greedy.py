@@ -40,6 +40,8 @@ class _Engine:
         for rule in rules:
             if type(rule).__name__ in self.ctx.disabled or rule.label in self.ctx.disabled:
                 continue
+            if rule.lossy and isinstance(rule, NodeRule) and not self.r.take(rule.label, rule.label):
+                continue
             entry = (rule, self.ctx.statistics.setdefault(rule.label, RuleStatistics()))
             ops = rule.root_ops()
             if "*" in ops:
@@ -133,6 +135,8 @@ class _Engine:
             return False
         try:
             rule.guard(match)
+            if rule.lossy and not self.r.take(rule.label, node):
+                raise NoMatch("left out to stay within the error budget")
             self.r.begin(node, origin_of(reversed(match.nodes)))
             self.r.owner = rule.label
             replacement = rule.rewrite(self.r, match)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant
+from ...ir.constants import ArrayConstant, Constant, compacted
 from ...ir.dtypes import DType
 from ...ir.errors import ModelError, PassError, PlanishError
 from ...ir.graph import RETURN, Graph, Node, Value
@@ -22,6 +22,7 @@ from ...ir.infer import infer_node
 from ...ir.ops import is_removable
 from ...ir.types import TensorType, Type
 from ...ir.verify import check_node
+from ..choices import Unit
 from ..core import Application, Context
 
 SETTLE_VISITS = 100_000
@@ -148,10 +149,12 @@ class Rewriter:
         dtype: DType | None = None,
         name: str = "",
     ) -> Value:
-        """A constant, owned by the outermost graph so that every body sees it."""
+        """A constant, owned by the outermost graph so that every body sees it; one value everywhere takes no room."""
         if not isinstance(data, Constant):
             array = np.asarray(data)
             data = ArrayConstant(array if dtype is None else array.astype(dtype.numpy))
+        if isinstance(data, ArrayConstant):
+            data = compacted(data)
         stem = self._origin[-1] if self._origin else "const"
         value = self.graph.root.add_constant(data, name or f"{stem}/const")
         self._constants.append(value)
@@ -327,6 +330,17 @@ class Rewriter:
         self._show()
         self._log(self.owner, value.name, ())
         return True
+
+    def take(
+        self, label: str, subject: Node | Value | str, *, error: float = 1.0, saved_bytes: int = 0, saved_flops: int = 0
+    ) -> bool:
+        """For lossy passes: whether the change at ``subject`` may be made; asked before anything is changed.
+
+        ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. A pass that
+        asks sets ``proposes``. Fuel is counted apart, by the engine or :meth:`allow`.
+        """
+        key = label if isinstance(subject, str) else f"{label}@{subject.name}"
+        return self.ctx.choices.take(Unit(key, error, saved_bytes, saved_flops), subject)
 
     def note_change(self, what: str) -> None:
         """Counts a change that concerns neither node nor value, such as the removal of a function."""

@@ -64,6 +64,8 @@ class RuleBase:
 
     owner: str = ""
     """Name of the pass it belongs to (set by the engine)."""
+    lossy: bool = False
+    """Whether the engine must ask before it applies it (set by the engine, see ``Pass.proposes``)."""
     summary: ClassVar[str] = ""
 
     @property
