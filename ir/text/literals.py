@@ -20,6 +20,7 @@ _BARE = re.compile(r"[A-Za-z0-9_.]+\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}
 _ESCAPED = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", '"': '\\"'}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.S)
 
 
@@ -57,9 +58,15 @@ def string_element(raw: bytes) -> str:
 
 
 def unquote(token: str) -> str:
-    """The string of a token with its quotes (double or single). Raises ``ValueError`` for an unknown escape."""
+    """The string of a token with its quotes (double or single).
+
+    Raises ``ValueError`` for an unknown escape and for half a surrogate pair, which no file can hold.
+    """
     inner = token[1:-1]
-    return _ESCAPE.sub(_unescape, inner) if "\\" in inner else inner
+    text = _ESCAPE.sub(_unescape, inner) if "\\" in inner else inner
+    if not text.isascii() and _SURROGATE.search(text):
+        raise ValueError("half a surrogate pair")
+    return text
 
 
 def unquote_bytes(token: str) -> bytes:

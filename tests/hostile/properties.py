@@ -22,8 +22,7 @@ def check_model(data: bytes) -> str:
     """
     try:
         model = read_model(data, limits=LIMITS)
-    except PlanishError as error:
-        assert error.message
+    except PlanishError:
         return "refused"
     _goes_on(model)
     return "read"
@@ -33,8 +32,7 @@ def check_text(data: bytes) -> str:
     """Parses ``data`` as textual form; as :func:`check_model`."""
     try:
         model = parse_model(data.decode(errors="surrogateescape"))
-    except PlanishError as error:
-        assert error.message
+    except PlanishError:
         return "refused"
     _goes_on(model)
     return "read"
@@ -48,8 +46,7 @@ def _goes_on(model: Model) -> None:
     text = print_model(model, resources="inline")
     try:
         verify(model)
-    except VerifyError as error:
-        assert error.message
+    except VerifyError:
         return
     # Parsing infers what reading left open, so that the second text may say more than the first; the third may not.
     once = print_model(parse_model(text, check=False), resources="inline")
@@ -57,7 +54,6 @@ def _goes_on(model: Model) -> None:
     assert once == twice, f"printed, parsed and printed again it is another text:\n{once}\n---\n{twice}"
     try:
         raw = model_to_bytes(model)
-    except PlanishError as error:  # what ONNX has no words for: layouts, quantization as part of the type
-        assert error.message
+    except PlanishError:  # what ONNX has no words for: layouts, quantization as part of the type
         return
     read_model(raw, infer=False)

@@ -117,7 +117,10 @@ def models() -> dict[str, onnx.ModelProto]:
     odd.graph.value_info.append(_info("y", 7, 7))
     odd.metadata_props.add(key="k", value="v")
     quantized = _model(
-        [node("QuantizeLinear", ["x", "scale", "zero"], ["q"]), node("DequantizeLinear", ["q", "scale", "zero"], ["y"])],
+        [
+            node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+        ],
         {"scale": np.array(0.1, np.float32), "zero": np.array(3, np.uint8)},
     )
     conv = helper.make_model(
