@@ -9,7 +9,7 @@ Queries, keys and values that are split into heads in front, and the result that
 **Why** one node for eight to forty, no copies for heads, no scores in memory between nodes; what every runtime's
 attention kernels take.
 **Needs** opset 23; scores and probabilities that nothing else uses; static numbers of heads; scale before mask.
-**Leaves** numbers on the sum of scores and mask, scores of rank 3, a softmax over another axis, probabilities that are
+**Leaves** numbers on the sum of scores and mask, a softmax over another axis, probabilities that are
 also an output or are dropped out in training.
 **Numbers** reassociates: the scale is spread over both factors. A row in which everything is masked by -inf, which
 gives NaN, may give zeros or the mean of the values instead.
@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ...ir.dims import Dim, Shape, add, same_dim, same_shape
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
@@ -29,7 +31,8 @@ from ..core import Numbers, RewritePass
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
-from ..shared.attention import Attention, attention_around, cached, merged_heads, packed_heads, ungrouped
+from ..shared.attention import Attention, attention_around
+from ..shared.attention_heads import cached, merged_heads, packed_heads, ungrouped
 from ..shared.attention_mask import operand_mask, require_known_mask
 from ..shared.bounds import Bounds
 from ..shared.emit import squeeze
@@ -71,12 +74,18 @@ class AroundSoftmax(NodeRule):
         self.bounds = Bounds()
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
+        found = attention_around(node)
         if r.opset() < OPSET:
             raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
         _require_type(r, node.output.dtype)
-        found = attention_around(node)
         if not found.scale > 0:
             raise NoMatch(f"the scores are scaled by {found.scale}, which ONNX Runtime's Attention refuses")
+        if found.folded:
+            k, v = _Side(found.k, perm=found.key_perm), _Side(found.v)
+            _require_folded_extents(found)
+            require_known_mask(r, found)
+            self._emit(r, found, k, v, 1, 1)
+            return MODIFIED
         k, v = _side(found.k, found.key_perm), _side(found.v, None)
         if not self.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
             k, v = _without_cache(found.k, found.key_perm), _without_cache(found.v, None)
@@ -86,7 +95,8 @@ class AroundSoftmax(NodeRule):
         return MODIFIED
 
     def _emit(self, r: Rewriter, found: Attention, k: _Side, v: _Side, heads: int, groups: int) -> None:
-        packed = _packed(found, k, v)
+        flat = found.folded or found.root.output.rank == 3
+        packed = _packed(found, k, v) if not flat else None
         tail = merged_heads(found.root.output) if packed is not None else None
         last = tail[1] if tail is not None else found.root
         concats = [side.concat for side in (k, v) if side.concat is not None]
@@ -96,6 +106,8 @@ class AroundSoftmax(NodeRule):
             extra = {"q_num_heads": heads, "kv_num_heads": groups}
         else:
             q, key, value, extra = found.q, _stacked(r, k), _stacked(r, v), {}
+            if found.folded:
+                extra = {"q_num_heads": 1, "kv_num_heads": 1}
         mask = operand_mask(r, found, self.bounds, *_key_extent(found, k))
         results: Any = r.op(
             "Attention",
@@ -104,6 +116,7 @@ class AroundSoftmax(NodeRule):
             value,
             *([mask, k.past, v.past] if k.past is not None else [mask] if mask is not None else []),
             scale=found.scale,
+            softcap=found.softcap or None,
             _outputs=3 if k.past is not None else 1,
             **extra,
         )
@@ -111,7 +124,7 @@ class AroundSoftmax(NodeRule):
         for side, present in zip((k, v), results[1:] if k.past is not None else (), strict=False):
             assert side.concat is not None
             r.replace(side.concat, present)
-        r.replace(last, y)
+        r.replace(last, _folded_again(r, y, found) if flat and not found.folded else y)
 
 
 def _require_type(r: Rewriter, dtype: DType | None) -> None:
@@ -127,9 +140,33 @@ def _require_type(r: Rewriter, dtype: DType | None) -> None:
         raise NoMatch(f"attention of {dtype!r} on this target")
 
 
+def _require_folded_extents(found: Attention) -> None:
+    """Raises :class:`NoMatch` where matrices are shared by a batch: the operator does not broadcast them."""
+    q, v = found.q.shape, found.v.shape
+    k = found.k.shape if found.key_perm is None or found.k.shape is None else _permuted(found.k.shape, found.key_perm)
+    if q is None or k is None or v is None:
+        raise NoMatch("a shape is unknown")
+    if not (same_dim(q[0], k[0]) and same_dim(q[0], v[0]) and same_dim(q[2], k[2]) and same_dim(k[1], v[1])):
+        raise NoMatch(f"queries {found.q.type}, keys {found.k.type} and values {found.v.type} broadcast")
+    if not isinstance(q[2], int) or not isinstance(v[2], int):
+        raise NoMatch("the size of a head is unknown")
+
+
+def _permuted(shape: Shape, perm: tuple[int, ...]) -> Shape:
+    return tuple(shape[a] for a in perm)
+
+
+def _folded_again(r: Rewriter, y: Value, found: Attention) -> Value:
+    """[B*H, S, D] of [B, H, S, D], as what follows wants it."""
+    shape = found.root.output.shape
+    batch, heads, steps = (r.Shape(found.q, start=a, end=a + 1) for a in range(3))
+    size = np.array([shape[2] if shape is not None else -1], np.int64)
+    return r.Reshape(y, r.Concat(r.Mul(batch, heads), steps, size, axis=0))
+
+
 def _key_extent(found: Attention, k: _Side) -> tuple[Dim, list[tuple[Value, int]]]:
     """Number of keys, cached ones included, and the axes whose extents sum up to it."""
-    axis = (k.x.rank or 4) - 2 if k.perm is None else k.perm[2]
+    axis = (k.x.rank or 4) - 2 if k.perm is None else k.perm[-2]
     parts = [(k.x, axis)] if k.past is None else [(k.past, 2), (k.x, axis)]
     total: Dim = 0
     for v, a in parts:
@@ -174,7 +211,7 @@ def _without_cache(x: Value, perm: tuple[int, ...] | None) -> _Side:
 def _heads(found: Attention, k: _Side, v: _Side) -> tuple[int, int]:
     """Numbers of query and of key heads. Raises :class:`NoMatch` where the extents do not fit."""
     q = found.q.shape
-    ks = k.x.shape if k.perm is None else tuple(k.x.shape[a] for a in k.perm) if k.x.shape is not None else None
+    ks = k.x.shape if k.perm is None or k.x.shape is None else _permuted(k.x.shape, k.perm)
     vs = v.x.shape
     ks, vs = _without_repeat(ks), _without_repeat(vs)
     if q is None or ks is None or vs is None or len(ks) != 4 or len(vs) != 4:
@@ -222,4 +259,4 @@ def _packed_by(x: Value, perm: tuple[int, ...]) -> tuple[Value, int] | None:
 def _stacked(r: Rewriter, side: _Side) -> Value:
     if side.perm is not None:
         return r.Transpose(side.x, perm=side.perm)
-    return side.x if side.x.rank == 4 else squeeze(r, side.x, [2])
+    return squeeze(r, side.x, [2]) if side.x.rank == 5 else side.x

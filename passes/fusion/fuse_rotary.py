@@ -27,7 +27,7 @@ from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import origin_of
-from ..shared.attention import HEADS_FIRST, packed_heads
+from ..shared.attention_heads import HEADS_FIRST, packed_heads
 from ..shared.emit import again, squeeze
 from ..shared.operands import int_list, int_operand, producer_of
 

@@ -10,31 +10,56 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir.dims import Dim, same_dim
+from ...ir.dims import Dim, mul, same_dim
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .attention import Attention
+from .attention_scores import Term
 from .bounds import Bounds
+from .emit import unsqueeze
 
 _LOWEST = {DType.F32: -3.4028234663852886e38, DType.F16: -65504.0, DType.F64: -1.7976931348623157e308}
 _RAISED = 0.875
 """The fill becomes this times the lowest number: the sum with any usual score is the same number for all of them."""
 _MAX_CONSTANT = 1 << 24
+_FAR = -1e30
+"""A fill below it hides whatever a mask adds to it."""
 
 
 def require_known_mask(r: Rewriter, found: Attention) -> None:
-    """Raises :class:`NoMatch` where the model sets empty rows to zero and the fused operator would not."""
+    """Raises :class:`NoMatch` where the mask as one operand would not say what the model says."""
+    fills = {term.fill for term in found.masks if term.fill is not None}
+    if fills - {float("-inf")} and len(fills) > 1:
+        raise NoMatch(f"scores are replaced by {sorted(fills)}")
+    added = [term for term in found.masks if term.fill is None]
+    if added and any(fill > _FAR for fill in fills):
+        raise NoMatch(f"scores are replaced by {max(fills)}, which is no limit next to what is added")
+    for term in found.masks:
+        _require_place(found, term)
     if found.guarded:
-        if len(found.masks) != 1:
-            raise NoMatch(f"NaN is replaced by zeros and {len(found.masks)} values are added to the scores, expected 1")
-        target = r.ctx.target
-        if target is None or target.runtime != "ort":
-            raise NoMatch("NaN is replaced by zeros, which only ONNX Runtime's kernel does by itself")
-        if _chosen(found.masks[0]) is None:
-            raise NoMatch("NaN is replaced by zeros, and the mask is not chosen between 0 and -inf")
+        _require_guard(r, found)
+
+
+def _require_place(found: Attention, term: Term) -> None:
+    shape = term.value.shape
+    if found.folded or term.rank == 4 or shape is None or len(shape) < 3 or shape[0] == 1:
+        return
+    q = found.q.shape
+    if q is None or not same_dim(shape[0], mul(q[0], q[1])):
+        raise NoMatch(f"the mask %{term.value.name} is {term.value.type} for queries {found.q.type}")
+
+
+def _require_guard(r: Rewriter, found: Attention) -> None:
+    if len(found.masks) != 1:
+        raise NoMatch(f"NaN is replaced by zeros and {len(found.masks)} values are added to the scores, expected 1")
+    target = r.ctx.target
+    if target is None or target.runtime != "ort":
+        raise NoMatch("NaN is replaced by zeros, which only ONNX Runtime's kernel does by itself")
+    if _chosen(found.masks[0]) is None:
+        raise NoMatch("NaN is replaced by zeros, and the mask is not chosen between 0 and -inf")
 
 
 def operand_mask(
@@ -43,17 +68,40 @@ def operand_mask(
     """The mask as an operand of Attention. ``parts`` are the axes whose extents sum up to the number of keys."""
     if not found.masks:
         return None
-    mask = found.masks[0]
-    for other in found.masks[1:]:
-        mask = r.Add(other, mask)
-    if found.guarded:
-        chosen = _chosen(mask)
-        assert chosen is not None
+    chosen = _chosen(found.masks[0]) if len(found.masks) == 1 else None
+    if chosen is not None and (found.guarded or found.masks[0].fill is not None):
         condition, keeps = chosen
-        mask = condition if keeps else r.Not(condition)
-    else:
-        mask = _raised(r, mask, bounds)
-    return _widened(r, mask, found.q, keys, parts)
+        mask = _placed(r, found, condition if keeps else r.Not(condition), found.masks[0])
+        return _widened(r, mask, found, keys, parts)
+    total: Value | None = None
+    for term in reversed(found.masks):
+        value = _placed(r, found, term.value, term)
+        if term.fill is not None:
+            total = _replaced(r, found, value, term, total)
+            continue
+        value = _raised(r, r.Neg(value) if term.negated else value, bounds)
+        total = value if total is None else r.Add(total, value)
+    assert total is not None
+    return _widened(r, total, found, keys, parts)
+
+
+def _placed(r: Rewriter, found: Attention, value: Value, term: Term) -> Value:
+    """On [B, H, S, T] what the model has on [B*H, S, T]."""
+    if term.rank == 4 or value.rank != 3 or value.shape is None or value.shape[0] == 1:
+        return value
+    if found.folded:
+        return unsqueeze(r, value, [1])
+    return r.Reshape(value, r.Concat(r.Shape(found.q, start=0, end=2), r.Shape(value, start=1, end=3), axis=0))
+
+
+def _replaced(r: Rewriter, found: Attention, condition: Value, term: Term, inner: Value | None) -> Value:
+    dtype = found.q.dtype
+    assert dtype is not None
+    assert term.fill is not None
+    lowest = _LOWEST.get(dtype, term.fill)
+    fill = r.const(term.fill if np.isinf(term.fill) else lowest * _RAISED, dtype)
+    rest = r.const(0.0, dtype) if inner is None else inner
+    return r.Where(condition, fill, rest) if term.where else r.Where(condition, rest, fill)
 
 
 def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
@@ -66,28 +114,31 @@ def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
     return r.Max(mask, r.const(lowest * _RAISED, mask.dtype))
 
 
-def _widened(r: Rewriter, mask: Value, q: Value, keys: Dim, parts: list[tuple[Value, int]]) -> Value:
+def _widened(r: Rewriter, mask: Value, found: Attention, keys: Dim, parts: list[tuple[Value, int]]) -> Value:
     """With one row for every query and one column for every key: the kernel does not broadcast them."""
-    shape, wanted = mask.shape, q.shape
+    shape, wanted = mask.shape, found.q.shape
     assert shape is not None
     assert wanted is not None
-    if len(shape) >= 2 and same_dim(shape[-2], wanted[2]) and same_dim(shape[-1], keys):
+    rows = len(wanted) - 2
+    if len(shape) >= 2 and same_dim(shape[-2], wanted[rows]) and same_dim(shape[-1], keys):
         return mask
     columns = [r.Shape(v, start=axis, end=axis + 1) for v, axis in parts]
     total = columns[0] if len(columns) == 1 else r.Add(*columns)
-    return r.Expand(mask, r.Concat(r.Shape(q, start=2, end=3), total, axis=0))
+    return r.Expand(mask, r.Concat(r.Shape(found.q, start=rows, end=rows + 1), total, axis=0))
 
 
-def _chosen(mask: Value) -> tuple[Value, bool] | None:
-    """The condition, and whether it keeps what is true, where the mask is 0 or -inf by a condition."""
-    node = mask.producer
-    if node is None or node.op != "Where" or node.domain:
+def _chosen(term: Term) -> tuple[Value, bool] | None:
+    """The condition, and whether it keeps what is true, where a score stays as it is or becomes -inf."""
+    if term.fill is not None:
+        return (term.value, not term.where) if term.fill == float("-inf") else None
+    node = term.value.producer
+    if term.negated or node is None or node.op != "Where" or node.domain:
         return None
     condition = node.inputs[0]
     yes, no = _scalar(node, 1), _scalar(node, 2)
     if condition is None or {yes, no} != {0.0, float("-inf")}:
         return None
-    same = condition.shape is not None and condition.shape == mask.shape
+    same = condition.shape is not None and condition.shape == term.value.shape
     return (condition, yes == 0.0) if same else None
 
 
