@@ -1,7 +1,7 @@
 """Constants as text, and data of big ones in a resources section.
 
     dense<[1, 2, 3]>   splat<0.5>   rand<7>   rand<7, uniform, scale=0.1>   #<digest>
-    sparse<dense<f32[2] [1, 2]>, dense<i64[2] [3, 5]>>
+    sparse<dense<f32[2] [1, 2]>, dense<i64[2] [3, 5]>>   repeat<dense<f32[2,1] [1, 2]>>
 
 As an attribute the type stands inside: ``dense<f32[3] [1, 2, 3]>``, ``resource<f32[64,64] #<digest>>``.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..constants import ArrayConstant, BytesConstant, Constant, SeededConstant, SplatConstant
+from ..constants import ArrayConstant, BytesConstant, Constant, RepeatedConstant, SeededConstant, SplatConstant
 from ..dtypes import DType
 from ..errors import TextError
 from ..onnx_proto import SparseConstant
@@ -28,6 +28,7 @@ from .type_parser import MAX_EXTENT, parse_tensor_type
 INLINE_ELEMENTS = 16
 """Tensors of up to this many elements are written out."""
 
+_OF_FEW = (SeededConstant, SplatConstant, SparseConstant, RepeatedConstant)
 Array = np.ndarray[Any, Any]
 Remember = Callable[[Constant], str]
 """Keeps a constant for the resources and returns its digest."""
@@ -38,14 +39,14 @@ Remember = Callable[[Constant], str]
 
 def constant_text(data: Constant, remember: Remember) -> str:
     """The text behind ``const``."""
-    if isinstance(data, (SeededConstant, SplatConstant, SparseConstant)) or data.count <= INLINE_ELEMENTS:
+    if isinstance(data, _OF_FEW) or data.count <= INLINE_ELEMENTS:
         return _literal(data, "", remember)
     return f"#{remember(data)}"
 
 
 def constant_attr_text(data: Constant, remember: Remember) -> str:
     """The text as an attribute, with the type inside."""
-    if isinstance(data, (SeededConstant, SplatConstant, SparseConstant)) or data.count <= INLINE_ELEMENTS:
+    if isinstance(data, _OF_FEW) or data.count <= INLINE_ELEMENTS:
         return _literal(data, f"{data.type} ", remember)
     return f"resource<{data.type} #{remember(data)}>"
 
@@ -60,6 +61,8 @@ def _literal(data: Constant, head: str, remember: Remember) -> str:
     if isinstance(data, SparseConstant):
         values, indices = constant_attr_text(data.values, remember), constant_attr_text(data.indices, remember)
         return f"sparse<{head}{values}, {indices}>"
+    if isinstance(data, RepeatedConstant):
+        return f"repeat<{head}{constant_attr_text(data.base, remember)}>"
     texts = element_texts(data.numpy(), data.dtype)
     return f"dense<{head}{texts[0]}>" if data.shape == () else f"dense<{head}[{', '.join(texts)}]>"
 
@@ -151,7 +154,7 @@ def parse_constant(lx: Lexer, stated: TensorType | None, resources: Resources) -
     kind = lx.token if lx.kind == "ident" else ""
     read = _READERS.get(kind)
     if read is None:
-        raise lx.error("dense<...>, splat<...>, rand<...>, sparse<...> or #digest")
+        raise lx.error("dense<...>, splat<...>, repeat<...>, rand<...>, sparse<...> or #digest")
     lx.advance()
     lx.enter()
     lx.expect("<")
@@ -233,6 +236,15 @@ def _sparse(lx: Lexer, dtype: DType, shape: tuple[int, ...], resources: Resource
     return SparseConstant(values, indices, shape)
 
 
+def _repeat(lx: Lexer, dtype: DType, shape: tuple[int, ...], resources: Resources) -> Constant:
+    at = lx.start
+    base = parse_constant(lx, None, resources)
+    fits = len(base.shape) == len(shape) and all(b in (1, d) for b, d in zip(base.shape, shape, strict=True))
+    if base.dtype is not dtype or not fits:
+        raise lx.fault(f"{base.type} cannot be repeated to {TensorType(dtype, shape)}", at)
+    return RepeatedConstant(base, shape)
+
+
 def _resource(lx: Lexer, dtype: DType, shape: tuple[int, ...], resources: Resources) -> Constant:
     at = lx.start
     return resources.get(lx, lx.expect_kind("hash", "'#' and a digest")[1:], at, dtype, shape)
@@ -242,6 +254,7 @@ _READERS: dict[str, Callable[[Lexer, DType, tuple[int, ...], Resources], Constan
     "dense": _dense,
     "splat": _splat,
     "rand": _rand,
+    "repeat": _repeat,
     "sparse": _sparse,
     "resource": _resource,
 }

@@ -40,7 +40,7 @@ from .data_text import parse_data, parse_dict
 from .lexer import Lexer
 from .literals import float_attribute, unquote
 from .printer import KIND_NAMES
-from .type_parser import parse_type
+from .type_parser import MAX_EXTENT, parse_type
 
 DEFAULT_OPSET = 21
 OTHER_OPSETS = {"ai.onnx.ml": 5}
@@ -59,7 +59,7 @@ _ABOUT = {
     "metadata": dict,
     "extra": dict,
 }
-_CONSTANTS = ("dense", "splat", "rand", "sparse", "resource")
+_CONSTANTS = ("dense", "splat", "repeat", "rand", "sparse", "resource")
 
 
 def parse_model(
@@ -89,6 +89,14 @@ def parse_graph(
     return parse_model(text, resources=resources, opset=opset, check=check).graph
 
 
+def _newest() -> tuple[int, int]:
+    """The newest IR version and version of the standard's operators that the installed onnx knows."""
+    from onnx import IR_VERSION
+    from onnx.defs import onnx_opset_version
+
+    return IR_VERSION, onnx_opset_version()
+
+
 class _Parser:
     def __init__(self, text: str, resources: dict[str, Constant] | None, opset: int | dict[str, int]) -> None:
         self.resources = Resources(resources)
@@ -114,7 +122,10 @@ class _Parser:
         about: dict[str, Any] = {}
         ir_version = 10
         if lx.take_word("model"):
-            ir_version = self._field("ir")
+            at = lx.start
+            ir_version, newest = self._field("ir"), _newest()[0]
+            if not 1 <= ir_version <= newest:
+                raise lx.error(f"an IR version from 1 to {newest}", str(ir_version), at)
             self.opsets = self._opset()
             self.stated_opsets = True
             if lx.at_punct("{"):
@@ -147,8 +158,9 @@ class _Parser:
         at = lx.start
         found = parse_dict(lx)
         for domain, version in found.items():
-            if type(version) is not int or version < 0:
-                raise lx.error(f"a version number for domain {domain!r}", repr(version), at)
+            newest = _newest()[1] if domain == "" else MAX_EXTENT
+            if type(version) is not int or not 1 <= version <= newest:
+                raise lx.error(f"a version number from 1 to {newest} for domain {domain!r}", repr(version), at)
         return found
 
     def _about(self, model: Model, about: dict[str, Any], at: int) -> None:
