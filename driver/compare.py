@@ -139,7 +139,7 @@ def check_output(
         status = UNSTABLE if noise is not None and noise.reshaped else DIFFERENT
         reason = f"shape is {list(found.shape)}, expected {list(expected.shape)} (sample {sample})"
         return OutputCheck(label, status, used=np.inf, reason=reason)
-    if not _is_float(expected):
+    if not is_float(expected):
         return _check_exact(label, expected, found, sample, noise)
     return _check_floats(label, expected, found, sample, noise, tolerance, resolution)
 
@@ -287,7 +287,7 @@ def epsilon(array: Array) -> float:
     return float(finfo(array.dtype).eps)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
 
 
-def _is_float(array: Array) -> bool:
+def is_float(array: Array) -> bool:
     if array.dtype.kind == "f":
         return True
     try:
