@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,7 +37,8 @@ class Reference:
         self.model = model
         self.samples: list[Sample] = []
         self.names = [port.name for port in model.graph.ports]
-        self._resolutions = dict(zip(self.names, resolutions(model), strict=True))
+        self.resolutions = dict(zip(self.names, resolutions(model), strict=True))
+        """For each output the least scale it is judged by."""
         self._source: Runnable = source if source is not None else model
         self.level, self._session = _first_session(self._source)
         self._outputs: dict[int, Outputs] = {}
@@ -47,6 +49,18 @@ class Reference:
     def accepts(self, sample: Sample) -> None:
         """Runs one sample for its errors. Raises ``BackendError``."""
         self._session.run(sample)
+
+    def run(self, sample: Sample) -> Outputs:
+        """The original's outputs for any sample. Raises ``BackendError``."""
+        return self._session.run(sample)
+
+    def noisy_runs(self) -> list[Callable[[Sample], Outputs]]:
+        """Runs of the original with rounding noise, one function for each draw."""
+
+        def run(session: Session, seed: int | None) -> Callable[[Sample], Outputs]:
+            return lambda sample: session.run(sample if seed is None else noisy_sample(sample, seed))
+
+        return [run(session, seed) for session, seed in self._noisy_sessions()]
 
     def outputs(self, i: int) -> Outputs:
         """The original's outputs for sample number ``i``. Raises ``BackendError``."""
@@ -62,7 +76,7 @@ class Reference:
             return [_different_leaves(expected, actual)]
 
         def check(label: str, a: Any, b: Any, noise: Noise | None = None) -> OutputCheck:
-            resolution = self._resolutions.get(label, 0.0)
+            resolution = self.resolutions.get(label, 0.0)
             return check_output(label, a, b, sample=i, noise=noise, tolerance=tolerance, resolution=resolution)
 
         pairs = [(label, a, b) for (label, a), (_, b) in zip(expected, actual, strict=True)]

@@ -9,6 +9,7 @@
     ├── PipelineError          unknown pass, unknown option, malformed pipeline text
     ├── PassError              a pass did something wrong; its author is at fault
     ├── NotEquivalentError     the optimized model does not compute the same
+    ├── BudgetError            an error budget cannot be judged or met
     ├── BackendError           a runtime refused or failed
     └── UsageError             an argument of a command or an API call is wrong
 
@@ -89,6 +90,10 @@ class PassError(PlanishError):
 
 class NotEquivalentError(PlanishError):
     """The optimized model does not compute what the original computes."""
+
+
+class BudgetError(PlanishError):
+    """An error budget cannot be judged on this model and metric, or not even rounding stays within it."""
 
 
 class BackendError(PlanishError):
