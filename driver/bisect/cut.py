@@ -38,7 +38,8 @@ def keep_nodes(
     old_ports = list(zip(graph.ret.inputs, graph.ports, strict=True))
     graph.ret.set_inputs([])
     taken = {v.name for v in graph.inputs}
-    for i, (old, new) in enumerate(zip(list(source.graph), list(graph), strict=True)):
+    pairs = list(enumerate(zip(list(source.graph), list(graph), strict=True)))
+    for i, (old, new) in reversed(pairs):  # what is still used then is used by nodes that stay
         if i in keep:
             continue
         for before, after in zip(old.outputs, new.outputs, strict=True):
@@ -51,9 +52,7 @@ def keep_nodes(
             after.replace_uses(_substitute(graph, before, array, name, constant=constants))
             if not constants:
                 sample[name] = array
-    for i, node in reversed(list(enumerate(list(graph)))):
-        if i not in keep:
-            node.erase()
+        new.erase()
     return _finished(copy, old_ports, [sample])
 
 

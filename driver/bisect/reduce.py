@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...backends.core import Sample
-from ...ir.graph import Model
+from ...ir.graph import Model, Node
 from .cut import Situation, keep_nodes, without_unused_inputs
 from .record import try_record
 from .simplify import candidates
 
+NEIGHBOURS = 3
+"""How far around the nodes that a rewrite changed the reason is looked for before all of the model is searched."""
 Test = Callable[[Model, Sequence[Sample]], bool]
 
 
@@ -32,12 +34,20 @@ class Reduced:
     seconds: float
 
 
-def reduce_model(model: Model, samples: Sequence[Sample], fails: Test, *, seconds: float = 60.0) -> Reduced:
+def reduce_model(
+    model: Model,
+    samples: Sequence[Sample],
+    fails: Test,
+    *,
+    seconds: float = 60.0,
+    near: Sequence[Node] = (),
+) -> Reduced:
     """The smallest model and the fewest samples found within ``seconds`` for which ``fails`` is true.
 
     ``fails`` is true for the arguments themselves, else they are returned as they are. They are not changed.
+    ``near``: nodes of the main graph that are known to matter; they and their neighbours are tried alone first.
     """
-    return _Reduction(Situation(model, list(samples)), fails, seconds).run()
+    return _Reduction(Situation(model, list(samples)), fails, seconds).run(near)
 
 
 class _Reduction:
@@ -47,9 +57,11 @@ class _Reduction:
         self.deadline = self.start + seconds
         self.tests = 0
 
-    def run(self) -> Reduced:
+    def run(self, near: Sequence[Node] = ()) -> Reduced:
         if self._test(self.best):
             self._one_sample()
+            if near and len(self.best.samples) == 1:
+                self._only_near(near)
             while self._round() and time.monotonic() < self.deadline:
                 pass
         return Reduced(self.best.model, self.best.samples, self.tests, time.monotonic() - self.start)
@@ -80,6 +92,18 @@ class _Reduction:
         return str(self.best.model) != before
 
     # -- nodes
+
+    def _only_near(self, near: Sequence[Node]) -> None:
+        """The given nodes with ever more neighbours, until the failure shows."""
+        places = {node: i for i, node in enumerate(self.best.model.graph)}
+        keep = {places[node] for node in near}
+        nodes = list(places)
+        recorded = try_record(self.best.model, self.best.samples[0])
+        for _ in range(NEIGHBOURS + 1):
+            if 2 * len(keep) > len(nodes) or self._accept(keep_nodes(self.best, keep, recorded)):
+                return
+            around = (m for i in keep for m in _neighbours(nodes[i]))
+            keep |= {places[m] for m in around if m in places}
 
     def _fewer_nodes(self) -> None:
         """ddmin over the main graph's nodes."""
@@ -115,6 +139,12 @@ class _Reduction:
                 if self._accept(candidate):
                     progress = True
                     break
+
+
+def _neighbours(node: Node) -> Iterator[Node]:
+    """Producers of the operands and users of the results."""
+    yield from (v.producer for v in node.inputs if v is not None and v.producer is not None)
+    yield from (user for out in node.outputs for user in out.users)
 
 
 def _chunks(count: int, parts: int) -> Iterator[set[int]]:

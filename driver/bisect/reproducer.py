@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...backends.core import Sample
 from ...ir.clone import clone_model
 from ...ir.errors import PlanishError
-from ...ir.graph import Model
+from ...ir.graph import Model, Node
+from ...ir.text.printer import print_node
 from ...passes.core import Context, Fuel
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
@@ -77,7 +79,7 @@ def make_reproducer(search: Search, guilty: Guilty, *, seconds: float = 60.0) ->
     for trial in _trials(search, guilty):
         found = trial.fault(trial.model, samples)
         if found is not None and found.kind == guilty.kind:
-            return _reduced(trial, found, samples, seconds)
+            return _reduced(trial, found, samples, seconds, _concerned(search, guilty, trial.model))
         # A broken graph may show as a crash of the pass behind: the rule alone shows the cause.
         other = other or ((trial, found) if found is not None else None)
     return None if other is None else _reduced(*other, samples, seconds)
@@ -99,12 +101,26 @@ def _trials(search: Search, guilty: Guilty) -> list[_Trial]:
     return [*narrow, *alone, *trials]
 
 
-def _reduced(trial: _Trial, shown: Fault, samples: Sequence[Sample], seconds: float) -> Reproducer:
+def _concerned(search: Search, guilty: Guilty, model: Model) -> list[Node]:
+    """Nodes of the main graph (``model`` is as the rewrite found it) that it changed, or at which it failed."""
+    if not guilty.number or model is not search.attempt(guilty.number - 1).model:
+        return []
+    nodes = list(model.graph)
+    if guilty.kind == CRASH:
+        return [n for n in nodes if guilty.at and guilty.at in (n.name, *(out.name for out in n.outputs))]
+    after = Counter(map(print_node, search.attempt(guilty.number).model.graph))
+    before = [(n, print_node(n)) for n in nodes]
+    return [n for n, line in before if not after[line]]
+
+
+def _reduced(
+    trial: _Trial, shown: Fault, samples: Sequence[Sample], seconds: float, near: Sequence[Node] = ()
+) -> Reproducer:
     def fails(model: Model, samples: Sequence[Sample]) -> bool:
         found = trial.fault(model, samples)
         return found is not None and found.kind == shown.kind
 
-    small = reduce_model(trial.model, samples, fails, seconds=seconds)
+    small = reduce_model(trial.model, samples, fails, seconds=seconds, near=near)
     fault = trial.fault(small.model, small.samples) or shown
     text = with_sample(
         reproducer_text(small.model, trial.pipeline, trial.ctx(), PlanishError(str(fault))), small.samples

@@ -89,9 +89,13 @@ class Search:
     def __init__(self, model: Model, pipeline: str, context: Callable[[], Context], judge: Judge) -> None:
         self.model, self.pipeline, self.context, self.judge = model, pipeline, context, judge
         self.runs = 0
+        self._kept: dict[int | None, Attempt] = {}
+        """The attempts on both sides of the guilty rewrite: whoever describes it asks for them again."""
 
     def attempt(self, limit: int | None) -> Attempt:
-        """The model after at most ``limit`` rewrites, and what is wrong with it."""
+        """The model after at most ``limit`` rewrites, and what is wrong with it. The caller does not change it."""
+        if limit in self._kept:
+            return self._kept[limit]
         ctx = replace(self.context(), fuel=Fuel(limit), log=[])
         found = Attempt(clone_model(self.model), None, ctx.log if ctx.log is not None else [])
         self.runs += 1
@@ -112,10 +116,11 @@ class Search:
         total, wrong = len(whole.log), whole
         if (start := self.attempt(0)).fault is not None and start.fault.kind != CRASH:
             return Guilty(0, total, "", "", (), start.fault.message, start.fault.kind)
-        good, bad = 0, total
+        good, bad, right = 0, total, start
         if whole.fault.kind == CRASH:
             last = self.attempt(total)
             if last.fault is None or not total:
+                self._kept = {total: last}
                 return self._crash(whole, total + 1)
             wrong = last
         while bad - good > 1:
@@ -124,9 +129,10 @@ class Search:
             middle = (good + bad) // 2
             found = self.attempt(middle)
             if found.fault is None:
-                good = middle
+                good, right = middle, found
             else:
                 bad, wrong = middle, found
+        self._kept = {good: right, bad: wrong}
         return self._guilty(wrong, bad, total) if bad else None
 
     def _crash(self, whole: Attempt, number: int) -> Guilty:

@@ -1,0 +1,71 @@
+"""Plants wrong rules in a pipeline, one at a time, and lets ``bisect`` find them in models of 500 nodes.
+
+    scripts/faults [NAME ...] [--out docs/results/faults.md]
+
+The rules are in ``tests/bisect/mutants.py``. A fault is planted in a random model where its rule makes one wrong, else
+beside one in which it does (`grafted`). The exit code says whether all were caught, traced to their rule and shrunk to
+at most five nodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from planish.driver.report import versions
+from planish.tests.bisect.mutants import MUTANTS
+from planish.tests.bisect.planted import LARGE, Traced, registered, shown_large, trace
+
+MAX_NODES = 5
+HEADER = """# Planted faults: caught, traced, shrunk
+
+Written by `scripts/faults` with onnxruntime {onnxruntime}. Each row is a wrong rule of `tests/bisect/mutants.py`,
+hidden among right passes that ran on a model of at least {large} nodes: how the fault was caught, whether the rule that
+`planish bisect` named is the planted one, CPU seconds for finding it and shrinking the model, and the nodes
+of the reproducer.
+
+{summary}
+
+| wrong rule | host | nodes | caught by | traced to | seconds | reproducer |
+|---|---|---:|---|---|---:|---:|
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*MUTANTS, []], metavar="NAME")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/faults.md"))
+    args = parser.parse_args()
+    found: list[Traced] = []
+    with registered():
+        for name in args.names or MUTANTS:
+            case, host = shown_large(name)
+            found.append(trace(name, case, host))
+            print(row(found[-1]), flush=True)
+    print(summary(found))
+    if not args.names:
+        head = HEADER.format(onnxruntime=versions()["onnxruntime"], large=LARGE, summary=summary(found))
+        args.out.write_text(head + "\n".join(map(row, found)) + "\n", "utf-8")
+    return 0 if all(t.right and t.repro_nodes <= MAX_NODES for t in found) else 1
+
+
+def row(t: Traced) -> str:
+    traced = t.rule if t.right else f"NOT IT: {t.rule}" if t.rule else "nothing"
+    cells = (t.name, t.host, t.nodes, t.caught or "NOT CAUGHT", traced, f"{t.cpu_seconds:.1f}", t.repro_nodes)
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def summary(found: list[Traced]) -> str:
+    right, nodes = sum(t.right for t in found), [t.repro_nodes for t in found if t.repro_nodes]
+    seconds = sorted(t.cpu_seconds for t in found)
+    return (
+        f"{len(found)} faults: {sum(bool(t.caught) for t in found)} caught, {right} traced to their rule, "
+        f"reproducers of {statistics.median(nodes):.0f} nodes (at most {max(nodes)}), "
+        f"{statistics.median(seconds):.1f} s each (median; at most {seconds[-1]:.1f} s)."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
