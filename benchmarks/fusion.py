@@ -2,7 +2,7 @@
 
     python benchmarks/fusion.py [--models minilm,magika] [--extra NAME=FILE.onnx=ZOO_MODEL] [--targets native,generic]
                                 [--pipeline default] [--seconds 1] [--rounds 5] [--work FOLDER] [--json RESULTS.json]
-                                [--markdown OUT.md] [--write-only | --table-only] [--peer-python /path/to/python]
+                                [--markdown OUT.md] [--stage write|measure|table] [--peer-python /path/to/python]
 
 Every model of the zoo that is installed (trained ones, and with seeded and constant weights), a small Llama-style
 decoder with seeded weights, and what ``--extra`` adds (another graph that takes the inputs of a zoo model, as
@@ -14,8 +14,9 @@ weights happen to lie in memory (5 to 10 % of a model bound by memory). Figures:
 ratio to the plain model, with the smallest and the largest of them, nodes in the file, the largest difference of an
 output element relative to the largest one, and the processor time to make a session.
 
-A long run can be made in parts: with ``--work`` what peers wrote is kept and taken again, ``--write-only`` measures
-nothing, ``--json`` adds to the results that the file has, ``--table-only`` prints the table of that file.
+A long run can be made in parts: ``--stage write`` keeps the candidates in the folder ``--work`` (what peers wrote
+there before is taken again), ``--stage measure`` measures what is there, ``--json`` adds to the results that the file
+has, ``--stage table`` prints the table of that file.
 
 Peers (``pip install -e .[bench]``; what is missing is left out): onnxslim, onnxsim, onnxscript's optimizer
 with its ONNX Runtime fusions, and ONNX Runtime's own offline optimizer for transformers. Each runs in a
@@ -102,10 +103,13 @@ def candidates(subject: Subject, args: argparse.Namespace, folder: Path) -> tupl
     files, notes = {"plain": subject.path}, dict[str, str]()
     for tool in tools_of(args):
         out = folder / f"{subject.name}-{tool}.onnx"
-        if tool.startswith(OURS):
+        if args.stage == "measure":
+            note = _note(out).read_text()
+        elif tool.startswith(OURS):
             note = write_ours(subject.path, args.pipeline, tool.partition(":")[2], out)
         else:
             note = write_peer(tool, subject, out, args)
+        _note(out).write_text(note)
         if note:
             notes[tool] = note
         else:
@@ -120,16 +124,20 @@ def tools_of(args: argparse.Namespace) -> list[str]:
 
 def write_peer(tool: str, subject: Subject, out: Path, args: argparse.Namespace) -> str:
     """Has a peer write its model, or finds what it wrote before; why there is none that runs, or nothing."""
-    seen = out.with_suffix(".note")
-    if not seen.exists():
-        note = run_peer(tool, subject.path, out, args.timeout, args.peer_python)
-        if not note:
-            try:
-                session(out).run(subject.samples[0])
-            except Exception as error:
-                note = f"{FAILED}{str(error).splitlines()[0][:70]}"
-        seen.write_text(note.replace("|", "/"))
-    return seen.read_text()
+    if _note(out).exists():
+        return _note(out).read_text()
+    note = run_peer(tool, subject.path, out, args.timeout, args.peer_python)
+    if not note:
+        try:
+            session(out).run(subject.samples[0])
+        except Exception as error:
+            note = f"{FAILED}{str(error).splitlines()[0][:70]}"
+    return note.replace("|", "/")
+
+
+def _note(out: Path) -> Path:
+    """Where it stands why there is no such candidate; empty where there is one."""
+    return out.with_suffix(".note")
 
 
 # -- measuring
@@ -228,8 +236,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a peer to write one model")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--work", type=Path, help="folder that keeps the candidates")
-    parser.add_argument("--write-only", action="store_true", help="write the candidates, measure nothing")
-    parser.add_argument("--table-only", action="store_true", help="print the table of --json, measure nothing")
+    parser.add_argument("--stage", choices=("all", "write", "measure", "table"), default="all")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
     return parser.parse_args()
@@ -241,7 +248,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
     folder.mkdir(parents=True, exist_ok=True)
     for subject in subjects([m for m in args.models.split(",") if m], args.extra, folder):
         files, notes = candidates(subject, args, folder)
-        if args.write_only:
+        if args.stage == "write":
             print(f"{subject.name}: {', '.join(files)}; {notes or ''}", file=sys.stderr, flush=True)
             continue
         result = measure(subject, files, args.seconds, args.rounds)
@@ -256,12 +263,12 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
 
 def main() -> None:
     args = arguments()
-    if args.table_only:
+    if args.stage == "table":
         results = load(args.json)
     else:
         with tempfile.TemporaryDirectory() as name:
             results = run(args, args.work or Path(name))
-        if args.json and not args.write_only:
+        if args.json and args.stage != "write":
             results = load(args.json)
     if not results:
         return

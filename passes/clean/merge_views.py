@@ -120,6 +120,8 @@ def _refined(source: Sequence[Dim], grouped: Sequence[Dim]) -> tuple[list[Dim], 
             piece = left.pop()
             if piece == rest:
                 rest = 1
+            elif piece == 1:
+                pass  # goes along with the group
             elif (quotient := _exactly(rest, piece)) is not None:
                 rest = quotient
             elif (quotient := _exactly(piece, rest)) is not None:
