@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .constants import Constant as Constant
     from .constants import FileConstant as FileConstant
     from .constants import LazyConstant as LazyConstant
+    from .constants import RepeatedConstant as RepeatedConstant
     from .constants import SeededConstant as SeededConstant
     from .constants import SparseConstant as SparseConstant
     from .constants import SplatConstant as SplatConstant
@@ -65,8 +66,8 @@ _NAMES = {
     "builder": "Builder",
     "clone": "clone_graph clone_model",
     "constants": (
-        "ArrayConstant BytesConstant Constant FileConstant LazyConstant SeededConstant SparseConstant SplatConstant "
-        "same_data"
+        "ArrayConstant BytesConstant Constant FileConstant LazyConstant RepeatedConstant SeededConstant SparseConstant "
+        "SplatConstant same_data"
     ),
     "dims": "Dim Shape SymDim symbol",
     "dtypes": "DType",
@@ -114,6 +115,7 @@ __all__ = [
     "Port",
     "Quant",
     "ReadError",
+    "RepeatedConstant",
     "SeededConstant",
     "SequenceType",
     "Shape",

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from .constants import ArrayConstant, Constant, SparseConstant, SplatConstant
+from .constants import ArrayConstant, Constant, RepeatedConstant, SparseConstant, SplatConstant, is_stored_as_node
 from .dims import is_anonymous
-from .dtypes import DType
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
@@ -42,24 +41,6 @@ _IR_OF_DTYPE = {
     "f6e2m3": 14,
     "f6e3m2": 14,
 }
-
-SPLAT_BYTES = 1024
-"""Tensors of one value up to this size are written element by element: runtimes treat initializers better."""
-_SPLAT_DTYPES = frozenset(
-    (
-        DType.F16,
-        DType.F32,
-        DType.F64,
-        DType.BOOL,
-        DType.I8,
-        DType.I16,
-        DType.I32,
-        DType.I64,
-        DType.U8,
-        DType.U16,
-        DType.U32,
-    )
-)
 
 
 class Names:
@@ -164,14 +145,9 @@ class Emitter:
                 names.claim(value, port.name)
             proto.output.append(port.name)
             names.used.add(port.name)
+        shapes: dict[tuple[int, ...], str] = {}
         for value in graph.constants:
-            node = proto.node.add()
-            node.op_type = "Constant"
-            node.output.append(names.of.get(value) or names.give(value, "const"))
-            key = "sparse_value" if isinstance(value.data, SparseConstant) else "value"
-            assert value.data is not None
-            node.attribute.append(attr_to_proto(key, value.data))
-            self._need_dtype(value.data.dtype.text)
+            self._function_constant(value, names.of.get(value) or names.give(value, "const"), graph, proto, shapes)
         self._nodes(graph, proto.node)
         for port, value in zip(graph.ports, graph.outputs, strict=True):
             if names.of.get(value) != port.name:
@@ -185,6 +161,26 @@ class Emitter:
         self.domains = outer
         self.domains.setdefault(function.domain)
         self.need(8)
+
+    def _function_constant(
+        self, value: Value, name: str, graph: Graph, proto: FunctionProto, shapes: dict[tuple[int, ...], str]
+    ) -> None:
+        """A Constant node: functions have no initializers."""
+
+        def put(data: Constant, name: str) -> None:
+            node = proto.node.add()
+            node.op_type = "Constant"
+            node.output.append(name)
+            key = "sparse_value" if isinstance(data, SparseConstant) else "value"
+            node.attribute.append(attr_to_proto(key, data))
+            self._need_dtype(data.dtype.text)
+
+        data = value.data
+        assert data is not None
+        if isinstance(data, (SplatConstant, RepeatedConstant)) and is_written_as_node(value, graph):
+            self._as_node(data, name, proto.node, put, shapes)
+        else:
+            put(data, name)
 
     def put_opsets(self, target: Any, opsets: dict[str, int], used: Iterable[str]) -> None:
         """Writes imports; a used domain that nobody imported is imported in version 1."""
@@ -209,12 +205,13 @@ class Emitter:
             if default is not None:
                 self._tensor(default, name, None, proto)
                 self.need(4)
+        shapes: dict[tuple[int, ...], str] = {}
         for value in graph.constants:
             data = value.data
             assert data is not None
             name = names.of.get(value) or names.give(value, "const")
-            if isinstance(data, SplatConstant) and is_written_as_node(value, graph):
-                self._splat(data, name, proto)
+            if isinstance(data, (SplatConstant, RepeatedConstant)) and is_written_as_node(value, graph):
+                self._as_node(data, name, proto.node, lambda d, n: self._tensor(d, n, None, proto), shapes)
             else:
                 self._tensor(data, name, value.extra, proto)
             self.need(4)
@@ -338,15 +335,31 @@ class Emitter:
         if extra is not None:
             self.put_extra(proto, extra)
 
-    def _splat(self, data: SplatConstant, name: str, graph: GraphProto) -> None:
-        """A tensor of one value as a ConstantOfShape node, so that the file holds one element of it."""
-        shape = self.names.fresh(f"{name}/shape")
-        self._tensor(ArrayConstant(np.array(data.shape, np.int64)), shape, None, graph)
-        node = graph.node.add()
-        node.op_type = "ConstantOfShape"
-        node.input.append(shape)
+    def _as_node(
+        self,
+        data: SplatConstant | RepeatedConstant,
+        name: str,
+        nodes: Any,
+        put: Callable[[Constant, str], None],
+        shapes: dict[tuple[int, ...], str],
+    ) -> None:
+        """A ConstantOfShape or Expand node, so that the file holds each element once.
+
+        ``put`` writes a plain constant; ``shapes`` are those that the graph has already.
+        """
+        if data.shape not in shapes:
+            shapes[data.shape] = self.names.fresh("shape")
+            put(ArrayConstant(np.array(data.shape, np.int64)), shapes[data.shape])
+        base = ""
+        if isinstance(data, RepeatedConstant):
+            base = self.names.fresh(f"{name}/base")
+            put(data.base, base)
+        node = nodes.add()
         node.output.append(name)
-        fill_attr(node.attribute.add(), "value", SplatConstant(data.value, data.dtype, (1,)), self._body)
+        node.op_type = "Expand" if base else "ConstantOfShape"
+        node.input.extend([base, shapes[data.shape]] if base else [shapes[data.shape]])
+        if isinstance(data, SplatConstant):
+            fill_attr(node.attribute.add(), "value", SplatConstant(data.value, data.dtype, (1,)), self._body)
         self.domains[""] = None
 
     def _info(self, proto: Any, name: str, t: Type | None, extra: dict[str, Any] | None) -> None:
@@ -445,10 +458,7 @@ class Emitter:
 
 def is_written_as_node(value: Value, graph: Graph) -> bool:
     """Whether a file holds this constant as one element and a shape (ConstantOfShape-9)."""
-    data = value.data
-    if type(data) is not SplatConstant or value.extra is not None or data.dtype not in _SPLAT_DTYPES:
-        return False
-    return data.nbytes > SPLAT_BYTES and graph.opsets.get("", 0) >= 9
+    return value.extra is None and is_stored_as_node(value.data, graph.opsets.get("", 0))
 
 
 def _spell_unknown(dim: Any, text: str) -> None:

@@ -26,7 +26,7 @@ from typing import cast
 
 import numpy as np
 
-from ...ir.constants import Constant, SplatConstant
+from ...ir.constants import SPLAT_BYTES, Constant, SplatConstant, stored_bytes
 from ...ir.dtypes import DType
 from ...ir.graph import Model, Node, Value
 from ...ir.ops import is_pure
@@ -38,9 +38,6 @@ from ..shared.kernels import NoKernel
 
 FREE_GROWTH_BYTES = 1 << 16
 """A model with few constants may grow by this much all the same."""
-WRITTEN_AS_NODE = frozenset((DType.F16, DType.F32, DType.F64, DType.BOOL, DType.I8, DType.I16, DType.I32, DType.I64))
-SPLAT_OPSET = 9
-"""Since then files can hold a splat as a ConstantOfShape node."""
 
 
 @dataclass
@@ -87,6 +84,8 @@ class ConstantOperands(NodeRule):
     def __init__(self, options: FoldConstants) -> None:
         self.options = options
         self.budget: int | None = None
+        self.seen: set[object] = set()
+        """Small splats made so far: merge-constants makes one of equal ones, so that another costs nothing."""
 
     def promising(self, node: Node) -> bool:
         for value in node.inputs:
@@ -104,11 +103,18 @@ class ConstantOperands(NodeRule):
             results = evaluate(node, max_bytes=freed + room, max_work=self.options.max_work)
         except NoKernel as reason:
             raise NoMatch(str(reason)) from reason
-        growth = sum(stored_bytes(c, r) for c in results) - freed
+        fresh = {key: c for c in results if (key := self._key(c)) not in self.seen}
+        growth = sum(stored_bytes(c, r.opset()) for c in fresh.values()) - freed
         if growth > room:
             raise NoMatch(f"the file would grow by {growth} bytes, the limit is {room}")
         self._spend(r, node, growth)
+        self.seen.update(fresh)
         return [r.const(c, name=out.name) for c, out in zip(results, node.outputs, strict=True)]
+
+    def _key(self, data: Constant) -> object:
+        if isinstance(data, SplatConstant) and data.nbytes <= SPLAT_BYTES:
+            return (data.dtype, data.shape, data.sample())
+        return id(data)
 
     def _spend(self, r: Rewriter, node: Node, growth: int) -> None:
         """Draws on what the model may grow by in all, which is counted in the context over several runs."""
@@ -125,20 +131,13 @@ class ConstantOperands(NodeRule):
 def freed_bytes(value: Value, node: Node) -> int:
     """Bytes that the file loses when ``node`` does not use ``value`` any more."""
     data = value.data
-    if data is None or isinstance(data, SplatConstant) or any(user is not node for user, _ in value.uses):
+    if data is None or any(user is not node for user, _ in value.uses):
         return 0
-    return data.nbytes
-
-
-def stored_bytes(data: Constant, r: Rewriter) -> int:
-    """Bytes that a constant takes in the file."""
-    if isinstance(data, SplatConstant) and data.dtype in WRITTEN_AS_NODE and r.opset() >= SPLAT_OPSET:
-        return 0
-    return data.nbytes
+    return stored_bytes(data, node.version)
 
 
 def total_budget(model: Model, ctx: Context) -> int:
     """How much folding may add to the model, all runs in one context together: as much as it had at first."""
-    dense = (v.data for g in model.all_graphs() for v in g.constants)
-    have = sum(d.nbytes for d in dense if isinstance(d, Constant) and not isinstance(d, SplatConstant))
+    opset = model.opsets.get("", 0)
+    have = sum(stored_bytes(v.data, opset) for g in model.all_graphs() for v in g.constants if v.data is not None)
     return max(FREE_GROWTH_BYTES, have - ctx.grown_bytes)

@@ -9,12 +9,13 @@ Axes are counted from the right (-1 is the last one), as numpy's and ONNX's broa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant
+from ...ir.constants import ArrayConstant, Constant, RepeatedConstant, SplatConstant, repeated
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.rule import NoMatch
@@ -169,11 +170,17 @@ def require_inference(node: Node) -> None:
         raise NoMatch(f"BatchNormalization has {len(node.outputs)} results, one means inference")
 
 
-def scaled_weight(weight: Constant, factor: Array, channels: tuple[int, ...] = ()) -> ArrayConstant:
-    """``weight * factor`` (numpy broadcasting), rounded once to the weight's type.
+def scaled_weight(weight: Constant, factor: Array, channels: tuple[int, ...] = ()) -> Constant:
+    """``weight * factor`` (numpy broadcasting), rounded once to the weight's type; a splat times one number is a splat.
 
     ``channels`` are the axes each slice along which must keep its precision. Raises :class:`NoMatch` otherwise.
     """
+    base = _base(weight)
+    if base is not None and factor.ndim <= base.ndim:
+        small = np.broadcast_shapes(base.shape, factor.shape)
+        if math.prod(small) < weight.count:
+            part = scaled_weight(ArrayConstant(np.broadcast_to(base, small), weight.dtype), factor, channels)
+            return repeated(part.numpy(), weight.dtype, weight.shape)
     with np.errstate(all="ignore"):
         out = np.empty(weight.shape, weight.dtype.numpy)
         if out.dtype.isbuiltin == 1:
@@ -183,6 +190,13 @@ def scaled_weight(weight: Constant, factor: Array, channels: tuple[int, ...] = (
     keep = {a % out.ndim for a in channels}
     check_range(out, weight.dtype, tuple(a for a in range(out.ndim) if a not in keep))
     return ArrayConstant(out, weight.dtype)
+
+
+def _base(weight: Constant) -> Array | None:
+    """What a constant of repeated elements repeats, with the constant's rank."""
+    if isinstance(weight, SplatConstant):
+        return np.full((1,) * len(weight.shape), weight.value, weight.dtype.numpy)
+    return weight.base.numpy() if isinstance(weight, RepeatedConstant) else None
 
 
 def rounded(array: Array, dtype: DType) -> ArrayConstant:

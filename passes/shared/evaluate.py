@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant, SplatConstant
+from ...ir.constants import ArrayConstant, Constant, SplatConstant, compacted, repeated
 from ...ir.dims import is_static
 from ...ir.dtypes import DType
 from ...ir.graph import AttrRef, Node, Value
@@ -52,9 +52,9 @@ def evaluate(node: Node, *, max_bytes: int, max_work: int) -> list[Constant]:
     if any(isinstance(a, AttrRef) for a in node.attrs.values()):
         raise NoKernel("an attribute is the caller's")
     data = [None if v is None else v.data for v in node.inputs]
-    splat = _splat(node, data)
-    if splat is not None:
-        return splat
+    small = _splat(node, data) or _expanded(node, data)
+    if small is not None:
+        return small
     _check_bounds(node, data, max_bytes, max_work)
     try:
         arrays = KERNELS[node.op](node, [None if d is None else d.numpy() for d in data])
@@ -73,7 +73,7 @@ def _constant(array: Array, out: Value) -> Constant:
         or (static_shape(out) is not None and static_shape(out) != made.shape)
     ):
         raise NoKernel(f"computed {made.type}, inference says {expected}")
-    return made
+    return compacted(made)
 
 
 def _check_bounds(node: Node, data: list[Constant | None], max_bytes: int, max_work: int) -> None:
@@ -112,6 +112,18 @@ def _splat(node: Node, data: list[Constant | None]) -> list[Constant] | None:
     if item is None or item.dtype != dtype.numpy:
         return None
     return [SplatConstant(item.reshape(-1)[0], dtype, cast("tuple[int, ...]", s)) for s in shapes]
+
+
+def _expanded(node: Node, data: list[Constant | None]) -> list[Constant] | None:
+    """The result of an Expand that repeats its operand often enough for a file to say so."""
+    shape, operand = static_shape(node.output), data[0] if data else None
+    if node.op != "Expand" or shape is None or operand is None or operand.dtype is not node.output.dtype:
+        return None
+    base = operand.numpy()
+    if 4 * operand.nbytes > operand.dtype.nbytes(math.prod(shape)) or base.ndim > len(shape):
+        return None
+    found = repeated(base.reshape((1,) * (len(shape) - base.ndim) + base.shape), operand.dtype, shape)
+    return None if isinstance(found, ArrayConstant) else [found]
 
 
 def _splat_item(node: Node, data: list[Constant | None]) -> Array | None:

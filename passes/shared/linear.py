@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import Constant
+from ...ir.constants import Constant, stored_bytes
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
@@ -308,8 +308,12 @@ def _require_full_windows(linear: Linear) -> None:
 def require_cheap_copy(weight: Value, limit: int) -> None:
     """Raises :class:`NoMatch` where another node uses the weight and a second copy takes more than ``limit`` bytes."""
     data = _data(weight)
-    if len(weight.uses) > 1 and data.nbytes > limit:
-        raise NoMatch(f"the weight %{weight.name} has another user and a copy takes {data.nbytes} bytes, limit {limit}")
+    if len(weight.uses) < 2 or data.nbytes <= limit:
+        return
+    user = next(iter(weight.uses))[0]
+    size = stored_bytes(data, user.graph.opsets.get("", 0) if user.graph is not None else 0)
+    if size > limit:
+        raise NoMatch(f"the weight %{weight.name} has another user and a copy takes {size} bytes, limit {limit}")
 
 
 def _emit(r: Rewriter, linear: Linear, x: Value, weight: Value | Constant, bias: Array | None) -> Value:

@@ -17,9 +17,13 @@ from planish.ir.constants import (
     Constant,
     FileConstant,
     LazyConstant,
+    RepeatedConstant,
     SeededConstant,
     SplatConstant,
+    compacted,
+    repeated,
     same_data,
+    stored_bytes,
 )
 from planish.ir.dtypes import BY_CODE, BY_TEXT, DType, from_numpy, pack, unpack
 from planish.ir.errors import ExternalDataError
@@ -85,6 +89,52 @@ def test_splats_beyond_one_chunk_stream_in_bounded_pieces() -> None:
     assert huge.nbytes == 4 * 10**12
     assert huge.numpy().strides == (0, 0)
     assert len(huge.sample()) == 64
+
+
+@pytest.mark.parametrize("dtype_name", ["f32", "f16", "f64", "i8", "bool", "u32"])
+def test_repetition_is_found_and_keeps_every_bit(dtype_name: str) -> None:
+    dtype, rng = BY_TEXT[dtype_name], np.random.default_rng(5)
+    for base, shape, kind in (
+        ((1, 1), (40, 70), SplatConstant),
+        ((6, 1, 1), (6, 30, 40), RepeatedConstant),
+        ((1, 7, 1), (50, 7, 16), RepeatedConstant),
+        ((1, 1, 9), (32, 20, 9), RepeatedConstant),
+        ((60, 64), (60, 64), ArrayConstant),
+    ):
+        small = rng.integers(0, 2, base).astype(dtype.numpy)
+        small.reshape(-1)[:2] = [0, 1][: small.size]
+        array = np.ascontiguousarray(np.broadcast_to(small, shape))
+        dense = ArrayConstant(array, dtype)
+        for found in (compacted(dense), repeated(small, dtype, shape)):
+            assert type(found) is kind
+            assert found.numpy().tobytes() == array.tobytes()
+            assert found.digest() == dense.digest()
+            assert found.sample() == dense.sample()
+            assert (stored_bytes(found, 17) < 300) == (kind is not ArrayConstant)
+            assert stored_bytes(found, 8) == dense.nbytes
+
+
+def test_what_differs_in_one_element_is_no_splat() -> None:
+    for at in (0, 1, 700, 1999, 5000, 9998, 9999):
+        for other in (np.float32(1.0000001), np.float32(-1.0)):
+            array = np.ones((100, 100), np.float32)
+            array.reshape(-1)[at] = other
+            found = compacted(ArrayConstant(array))
+            assert not isinstance(found, SplatConstant)
+            assert found.numpy().tobytes() == array.tobytes()
+    zeros = np.zeros(1000, np.float32)
+    zeros[500] = -0.0
+    assert isinstance(compacted(ArrayConstant(zeros)), ArrayConstant)
+    assert isinstance(compacted(ArrayConstant(np.full(1000, np.nan, np.float32))), SplatConstant)
+    assert isinstance(compacted(ArrayConstant(np.full(256, 1.0, np.float32))), ArrayConstant)  # 1024 bytes: small
+
+
+def test_views_of_any_layout_are_looked_through() -> None:
+    table = np.arange(60, dtype=np.float32).reshape(60, 1) + np.zeros((1, 50), np.float32)
+    for view in (table.T, table[::-1], table.T[:, ::2]):
+        found = compacted(ArrayConstant(view))
+        assert isinstance(found, RepeatedConstant)
+        assert np.array_equal(found.numpy(), view)
 
 
 def test_arrays_stream_in_bounded_pieces() -> None:

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planish.ir.constants import ArrayConstant, Constant, SeededConstant, SplatConstant, same_data
+from planish.ir.constants import (
+    ArrayConstant,
+    Constant,
+    RepeatedConstant,
+    SeededConstant,
+    SplatConstant,
+    repeated,
+    same_data,
+)
 from planish.ir.dtypes import DType
 from planish.ir.errors import TextError, UsageError
 from planish.ir.graph import AttrRef, EmptyAttr, Graph, Model, Node
@@ -100,6 +108,19 @@ def assert_same_attr(a: object, b: object) -> None:
     elif not isinstance(a, Graph):
         assert a == b
         assert type(a) is type(b)
+
+
+def test_repetitions_stay_repetitions() -> None:
+    for base in (np.arange(6, dtype=np.float32), np.arange(90, dtype=np.float32)):
+        graph = Graph(opsets={"": 21})
+        graph.add_constant(repeated(base.reshape(1, -1, 1), DType.F32, (30, base.size, 20)), "c")
+        text = print_model(Model(graph), resources="inline")
+        back = next(iter(parse_model(text).graph.constants)).data
+        assert isinstance(back, RepeatedConstant)
+        assert back.digest() == repeated(base.reshape(1, -1, 1), DType.F32, (30, base.size, 20)).digest()
+        assert print_model(parse_model(text), resources="inline") == text
+    with pytest.raises(TextError, match=r"f32\[3,1\] cannot be repeated to f32\[2,5\]"):
+        parse_model("graph @m() { %a: f32[2,5] = const repeat<splat<f32[3,1] 1>> return %a }")
 
 
 @pytest.mark.parametrize("dtype", list(DType), ids=lambda d: d.text)

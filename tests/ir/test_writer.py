@@ -38,6 +38,7 @@ from planish.ir import (
     read_model,
     write_model,
 )
+from planish.ir.constants import repeated
 from planish.ir.infer import infer_model
 
 F32 = DType.F32
@@ -300,6 +301,41 @@ def test_a_large_tensor_of_one_value_takes_no_room(tmp_path: Path, external: boo
     old = Builder(opset=8)
     old.output(old.Neg(old.const(SplatConstant(2.5, F32, (1 << 10,)), "w")), "y")
     assert [n.op for n in read_model(model_to_bytes(old.model())).graph] == ["Neg"]
+
+
+def test_a_tensor_that_repeats_a_small_one_takes_the_room_of_that(tmp_path: Path) -> None:
+    """It becomes an Expand node; equal shapes are written once, names and bodies do not get in each other's way."""
+    base = np.arange(40, dtype=np.float32).reshape(40, 1)
+    data = repeated(base, F32, (40, 500))
+    b = Builder(opset=21)
+    x = b.input("shape_1", F32, (500,))
+    first = b.Mul(b.const(data, "w"), x)
+    b.output(b.Add(first, b.const(SplatConstant(2.5, F32, (40, 500)), "w/base_1")), "y")
+    model = b.model()
+    write_model(model, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").stat().st_size < 800
+    back = read_model(tmp_path / "m.onnx")
+    assert sorted(n.op for n in back.graph) == ["Add", "ConstantOfShape", "Expand", "Mul"]
+    assert len(back.graph.constants) == 2  # the base and one shape
+    given = np.linspace(-1, 1, 500, dtype=np.float32)
+    found = run(model, shape_1=given)[0]
+    assert np.array_equal(found, base * given + np.float32(2.5))
+
+
+def test_large_splats_of_functions_take_no_room() -> None:
+    b = Builder(opsets={"": 21, "f": 1})
+    inner = Builder(opset=21)
+    k = inner.const(SplatConstant(2, F32, (3, 4, 500)), "k")
+    m = inner.const(repeated(np.arange(4, dtype=np.float32).reshape(1, 4, 1), F32, (3, 4, 500)), "m")
+    inner.graph.set_outputs([inner.Mul(inner.Add(inner.input("a", F32, (500,)), k), m)], ["sum"])
+    b.output(b.op("Shift", b.input("x", F32, (500,)), _domain="f", _outputs=["p"]), "p")
+    model = b.model()
+    model.add_function(Function("f", "Shift", inner.graph))
+    infer_model(model)
+    raw = model_to_bytes(model)
+    assert len(raw) < 800
+    want = np.broadcast_to((np.ones(500) + 2) * np.arange(4).reshape(4, 1), (3, 4, 500))
+    assert np.array_equal(run(raw, x=np.ones(500, np.float32))[0], want)
 
 
 def test_large_constants_lie_on_pages_and_shared_ones_once(tmp_path: Path) -> None:
