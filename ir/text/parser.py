@@ -243,7 +243,9 @@ class _Parser:
         self._define(value, at)
         self._typed(value)
         if lx.take("="):
-            graph.defaults[value] = self._constant(value.type, at)
+            # The type stands inside where the input's own leaves an extent open.
+            stated = value.type if is_static_tensor(value.type) else None
+            graph.defaults[value] = parse_constant(lx, stated, self.resources)
 
     def _port(self, graph: Graph) -> None:
         lx = self.lx
