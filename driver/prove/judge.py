@@ -1,0 +1,60 @@
+"""What is known of one rewrite: the exact check on wider and wider cuts, until it succeeds or there is no more to see."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from .cut import MAX_LEVELS, Cut, Frame, cut, first_frame, obligations, wider
+from .evaluate import Limits
+from .exact import Finding, check
+from .ledger import CHECKED, PROVED, UNCHECKED, Verdict
+from .snapshot import Change
+
+
+@dataclass
+class Effort:
+    """What the exact check of one rewrite may cost."""
+
+    limits: Limits = field(default_factory=Limits)
+    seconds: float = 2.0
+    """CPU time."""
+    levels: int = MAX_LEVELS
+    """Nodes in front of the rewrite that may come into the cut."""
+
+
+def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | None]:
+    """The exact check's verdict, and the widest cut on which both sides could be compared by running them."""
+    effort = effort or Effort()
+    if change.before.opsets != change.after.opsets and change.changed:
+        return Verdict(UNCHECKED, "the opset changed with the rewrite"), None
+    pairs = obligations(change)
+    if pairs is None:
+        return Verdict(UNCHECKED, "a body returns other values"), None
+    if not pairs:
+        return Verdict(PROVED, "nothing that is used changed"), None
+    deadline = time.process_time() + effort.seconds
+    frames: list[Frame | None] = [first_frame(change), first_frame(change, strict=True)]
+    widest: Cut | None = None
+    why = ""
+    for _ in range(effort.levels + 1):
+        for frame in frames:
+            made = cut(frame) if frame is not None else None
+            if made is None:
+                continue
+            found = check(made, effort.limits)
+            if found.equal:
+                return Verdict(PROVED if found.proved else CHECKED, found.how), made
+            widest, why = made, _why(made, found)
+            if time.process_time() > deadline:
+                return Verdict(UNCHECKED, f"{why}; the time was up"), widest
+        frames = [None if f is None else wider(f) for f in frames]
+        if not any(frames):
+            break
+    return Verdict(UNCHECKED, why or "it cannot be cut out"), widest
+
+
+def _why(made: Cut, found: Finding) -> str:
+    if found.equal is None:
+        return found.how
+    return f"{found.how}, for operands of any value" + (" that the model may be given" if made.whole else "")

@@ -1,0 +1,213 @@
+"""Real numbers as the exact check sees them: a point in a finite field, beside it the number itself, and an error unit.
+
+* ``field`` is the image modulo ``P``. Free numbers are drawn there at random, constants are mapped exactly, and what
+  is no rational function (exp, erf, sqrt, ...) is a pseudo-random function of its argument's image. Equal images of
+  two expressions mean that they are equal as functions, whatever those functions are.
+* ``near`` is the number in float64, with which the real functions are computed. It decides comparisons: which branch of
+  Relu, Max, Where a number takes. Where it is too close to call, the check gives up.
+* ``unit`` bounds, to first order, how far the number moves when every constant and every result on the way to it is
+  changed by a relative 1: times the roundoff of a type, it is how far rounding them moves it (running error analysis;
+  Higham, Accuracy and Stability of Numerical Algorithms, 3.3). It bounds what rounding folded constants does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ...ir.dtypes import DType, from_numpy
+from . import field as F
+from .field import Field
+
+Array = np.ndarray[Any, Any]
+CLOSE = 1e-9
+"""Numbers of different images are not put in order when they differ by less than this, relative to their size."""
+_FITS = {
+    DType.F16: (DType.F16, DType.F32, DType.F64),
+    DType.BF16: (DType.BF16, DType.F32, DType.F64),
+    DType.F32: (DType.F32, DType.F64),
+    DType.F64: (DType.F64,),
+}
+
+
+class Undecided(Exception):
+    """The exact check cannot say anything, and why (lower case)."""
+
+
+class Number:
+    """An array of real numbers. See the module."""
+
+    __slots__ = ("field", "grid", "near", "unit")
+
+    def __init__(self, field: Field, near: Array, unit: Array, grid: DType | None = None) -> None:
+        infinite = np.isinf(near)
+        if infinite.any():  # whatever is added to an infinity, it stays the same one
+            field = np.where(infinite, np.where(near > 0, _salted("infinity"), _salted("-infinity")), field)
+        self.field, self.near, self.unit = field, near, unit
+        self.grid = grid
+        """A type that holds all elements exactly, where that is known: a cast to it changes nothing."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.near.shape
+
+    def map(self, function: Callable[[Array], Array]) -> Number:
+        """Applies a function that moves elements to all three parts."""
+        return Number(function(self.field), function(self.near), function(self.unit), self.grid)
+
+    def fits(self, dtype: DType) -> bool:
+        """Whether a cast to ``dtype`` changes no element."""
+        return self.grid is not None and dtype in _FITS[self.grid]
+
+
+@cache
+def salt(text: str) -> int:
+    """A number of 64 bits for a name."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _salted(text: str) -> np.uint64:
+    return np.uint64(salt(text) % F.P)
+
+
+def constant(array: Array) -> Number:
+    """A constant of a floating-point type, taken as the rational numbers that it holds."""
+    dtype = from_numpy(array.dtype)
+    if dtype not in _FITS:
+        raise Undecided(f"no numbers of type {dtype.text}")
+    near = array.astype(np.float64)
+    if np.isnan(near).any():
+        raise Undecided("a constant is NaN")
+    image = F.from_floats(np.where(np.isinf(near), 0.0, near))
+    return Number(image, near, np.abs(near), dtype)
+
+
+def from_ints(array: Array) -> Number:
+    """Integers or booleans as numbers."""
+    near = array.astype(np.float64)
+    small = bool((np.abs(near) <= 256).all())
+    return Number(F.from_ints(array), near, np.zeros(near.shape), DType.BF16 if small else None)
+
+
+def number(x: float, like: DType | None = None) -> Number:
+    """A scalar; with ``like`` rounded to that type, as attributes are."""
+    array = np.asarray(x, np.float64)
+    return constant(array if like is None else array.astype(like.numpy))
+
+
+def free(random: np.random.Generator, shape: tuple[int, ...], dtype: DType, scale: float) -> Number:
+    """Unknown numbers: independent in the field and beside it."""
+    image = random.integers(0, F.P, shape, dtype=np.uint64)
+    near = random.standard_normal(shape) * scale
+    return Number(np.asarray(image), np.asarray(near), np.zeros(shape), dtype if dtype in _FITS else None)
+
+
+# -- arithmetic
+
+
+def add(a: Number, b: Number) -> Number:
+    with np.errstate(all="ignore"):
+        near = a.near + b.near
+        return _checked(F.add(a.field, b.field), near, a.unit + b.unit + np.abs(near))
+
+
+def negative(a: Number) -> Number:
+    return Number(F.negative(a.field), -a.near, a.unit, a.grid)
+
+
+def subtract(a: Number, b: Number) -> Number:
+    return add(a, negative(b))
+
+
+def multiply(a: Number, b: Number) -> Number:
+    with np.errstate(all="ignore"):
+        near = a.near * b.near
+        unit = np.abs(a.near) * b.unit + np.abs(b.near) * a.unit + np.abs(near)
+        return _checked(F.multiply(*np.broadcast_arrays(a.field, b.field)), near, unit)
+
+
+def divide(a: Number, b: Number) -> Number:
+    return multiply(a, reciprocal(b))
+
+
+def reciprocal(a: Number) -> Number:
+    if (a.near == 0).any():
+        raise Undecided("division by zero")
+    try:
+        image = F.inverse(a.field)
+    except ZeroDivisionError as error:
+        raise Undecided("division by what is zero in the field") from error
+    infinite = np.isinf(a.near)
+    near = 1 / a.near
+    with np.errstate(all="ignore"):
+        unit = np.where(infinite, 0.0, a.unit * near * near + np.abs(near))
+    return Number(np.where(infinite, np.uint64(0), image), near, unit)
+
+
+def _checked(image: Field, near: Array, unit: Array) -> Number:
+    if np.isnan(near).any():
+        raise Undecided("a result is NaN")
+    return Number(np.asarray(image), np.asarray(near), np.asarray(unit))
+
+
+def matmul(a: Number, b: Number) -> Number:
+    """The product of matrices, or stacks of them; both at least of rank 2."""
+    with np.errstate(all="ignore"):
+        near = a.near @ b.near
+        unit = np.abs(a.near) @ b.unit + a.unit @ np.abs(b.near) + np.abs(near)
+        return _checked(F.matmul(a.field, b.field), near, unit)
+
+
+def total(a: Number, axis: int) -> Number:
+    """The sum along an axis."""
+    with np.errstate(all="ignore"):
+        near = a.near.sum(axis=axis)
+        return _checked(F.total(a.field, axis), near, a.unit.sum(axis=axis) + np.abs(near))
+
+
+def function(name: str, a: Number, real: Callable[[Array], Array], slope: Callable[[Array], Array] | None) -> Number:
+    """A function of one number of which only ``real`` knows more than its name; without ``slope`` nothing bounds it."""
+    with np.errstate(all="ignore"):
+        near = np.asarray(real(a.near))
+        unit = np.abs(slope(a.near)) * a.unit + np.abs(near) if slope is not None else np.full(near.shape, np.inf)
+    return _checked(F.mixed(a.field, salt(name)), near, unit)
+
+
+# -- order
+
+
+def order(a: Number, b: Number) -> Array:
+    """-1, 0 or 1 for each element. Raises :class:`Undecided` where two different numbers are too close."""
+    x, y = np.broadcast_arrays(a.near, b.near)
+    same = np.asarray(a.field == b.field)
+    with np.errstate(all="ignore"):
+        close = (x == y) | (np.abs(x - y) <= CLOSE * (np.abs(x) + np.abs(y)))
+    if (close & ~same).any():
+        raise Undecided("two numbers are too close to order")
+    return np.where(close, 0, np.where(x < y, -1, 1))
+
+
+def choose(mask: Array, a: Number, b: Number) -> Number:
+    """``a`` where ``mask`` holds, else ``b``."""
+    grid = b.grid if b.grid and a.fits(b.grid) else a.grid if a.grid and b.fits(a.grid) else None
+    pairs = ((a.field, b.field), (a.near, b.near), (a.unit, b.unit))
+    return Number(*(np.where(mask, x, y) for x, y in pairs), grid)
+
+
+def largest(a: Number, b: Number) -> Number:
+    return choose(order(a, b) >= 0, a, b)
+
+
+def smallest(a: Number, b: Number) -> Number:
+    return choose(order(a, b) <= 0, a, b)
+
+
+def concrete(a: Number) -> Array:
+    """The numbers themselves, where nothing about them is free. Raises :class:`Undecided`."""
+    if not np.isfinite(a.near).all() or (F.from_floats(a.near) != a.field).any():
+        raise Undecided("a number that must be known is free")
+    return a.near
