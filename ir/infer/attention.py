@@ -7,7 +7,7 @@ from ..dtypes import DType
 from ..graph import Node
 from ..types import TensorType, Type
 from .elementwise import like_first
-from .rules import Types, dtype_of, equal_dim, fail, int_attr, ints_attr, present, row, shape_of, tensor
+from .rules import Types, dtype_of, elements, equal_dim, fail, int_attr, ints_attr, present, row, shape_of, tensor
 
 MS = "com.microsoft"
 row("RotaryEmbedding", "GemmaRotaryEmbedding", "MRotaryEmbedding", "MoE", "QMoE", domain=MS)(like_first)
@@ -91,7 +91,7 @@ def causal_conv(node: Node) -> Types:
 # -- ONNX Runtime's
 
 
-def _packed(node: Node, x: int, weight: int, dtype: DType | None) -> Types:
+def _packed(node: Node, x: int, weight: int, before: int, dtype: DType | None) -> Types:
     """Attention with its projection: data ``[B, S, in]``, weight ``[in, q + k + v]``, result ``[B, S, v]``."""
     data, w = shape_of(node, x), shape_of(node, weight)
     heads = int_attr(node, "num_heads", 0)
@@ -101,18 +101,22 @@ def _packed(node: Node, x: int, weight: int, dtype: DType | None) -> Types:
         hidden = floordiv(w[1], 3)
     if data is None or len(data) != 3:
         return [TensorType(dtype), TensorType(dtype)]
-    past: Type | None = TensorType(dtype, (2, data[0], heads or None, None, None))
-    return [TensorType(dtype, (data[0], data[1], hidden)), past]
+    past, steps = shape_of(node, before), data[1] if not present(node, before) else None
+    if past is not None and len(past) == 5 and not node.attrs.get("past_present_share_buffer"):
+        steps = add(past[3], data[1])
+    size = floordiv(hidden, heads) if heads > 0 else None
+    cache: Type | None = TensorType(dtype, (2, data[0], heads or None, steps, size))
+    return [TensorType(dtype, (data[0], data[1], hidden)), cache]
 
 
 @row("Attention", domain=MS)
 def packed_attention(node: Node) -> Types:
-    return _packed(node, 0, 1, dtype_of(node, 0))
+    return _packed(node, 0, 1, 4, dtype_of(node, 0))
 
 
 @row("QAttention", domain=MS)
 def quantized_attention(node: Node) -> Types:
-    return _packed(node, 0, 1, dtype_of(node, 3))
+    return _packed(node, 0, 1, 8, dtype_of(node, 3))
 
 
 @row("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", domain=MS)
@@ -123,6 +127,7 @@ def multi_head_attention(node: Node) -> Types:
     cache = TensorType(dtype, (q[0] if q else None, heads, None, None))
     if q is None or len(q) not in (3, 5) or (node.op != "MultiHeadAttention" and not present(node, 2)):
         return [TensorType(dtype), cache, cache, TensorType(None)]
+    cache = _cache(node, dtype, heads)
     hidden: Dim = None
     if len(q) == 5:
         hidden = mul(q[2], q[4])
@@ -133,18 +138,43 @@ def multi_head_attention(node: Node) -> Types:
     return [TensorType(dtype, (q[0], q[1], hidden)), cache, cache, TensorType(None)]
 
 
+def _cache(node: Node, dtype: DType | None, heads: int | None) -> TensorType:
+    """The keys behind those of the past, ``[B, heads, L, size]``, of a MultiHeadAttention."""
+    q, k, past = shape_of(node, 0), shape_of(node, 1), shape_of(node, 6)
+    unknown = TensorType(dtype, (q[0] if q else None, heads, None, None))
+    if heads is None or k is None or len(k) not in (3, 4) or (present(node, 6) and (past is None or len(past) != 4)):
+        return unknown
+    if node.op != "MultiHeadAttention" or present(node, 8):  # a cache that is written in place
+        return unknown
+    steps, size = (k[1], floordiv(k[2], heads)) if len(k) == 3 else (k[2], k[3])
+    return TensorType(dtype, (k[0], heads, add(past[2], steps) if past is not None else steps, size))
+
+
+def _cached_steps(node: Node, new: Dim) -> Dim:
+    """How many positions the cache of a GroupQueryAttention holds afterwards."""
+    past, total = shape_of(node, 3), elements(node, 6)
+    if node.op == "SparseAttention":  # written in place
+        return past[2] if past is not None and len(past) == 4 else None
+    if past is None:
+        return None if present(node, 3) else new
+    held, seen = past[2] if len(past) == 4 else None, total[0] if total is not None and len(total) == 1 else None
+    return max(held, seen) if isinstance(held, int) and isinstance(seen, int) else None
+
+
 @row("GroupQueryAttention", "SparseAttention", domain=MS)
 def group_query_attention(node: Node) -> Types:
     """Query ``[B, S, heads * size]``, or with keys and values packed behind it."""
     dtype, q = dtype_of(node, 0), shape_of(node, 0)
     heads, kv_heads = int_attr(node, "num_heads", 0), int_attr(node, "kv_num_heads", 0)
-    cache_dtype = dtype_of(node, 3)
+    cache_dtype = dtype_of(node, 3) if present(node, 3) else dtype
     if q is None or len(q) != 3 or not heads or not kv_heads:
         return [TensorType(dtype), TensorType(cache_dtype), TensorType(cache_dtype), TensorType(dtype)]
-    hidden = q[2] if present(node, 1) else mul(floordiv(q[2], heads + 2 * kv_heads), heads)
-    past = shape_of(node, 3)
-    size = past[3] if past is not None and len(past) == 4 else None
-    cache = TensorType(cache_dtype, (q[0], kv_heads, None, size))
+    size = floordiv(q[2], heads if present(node, 1) else heads + 2 * kv_heads)
+    hidden = q[2] if present(node, 1) else mul(size, heads)
+    past, steps = shape_of(node, 3), _cached_steps(node, q[1])
+    if past is not None:  # it may be quantized to several elements a byte
+        size = past[3] if len(past) == 4 else None
+    cache = TensorType(cache_dtype, (q[0], kv_heads, steps, size))
     return [TensorType(dtype, (q[0], q[1], hidden)), cache, cache, TensorType(dtype)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ..dims import Dim, Shape, SymDim, add, floordiv, mul, sub
@@ -158,6 +159,11 @@ def qlinear_conv(node: Node) -> Types:
 @row("ConvTranspose")
 def conv_transpose(node: Node) -> Types:
     """Weight ``[C, M / group, ...]``."""
+    return transposed(node, None)
+
+
+def transposed(node: Node, pads: Sequence[Dim] | None) -> Types:
+    """The result of ``ConvTranspose`` with ``pads`` in place of the attribute's."""
     x, w = shape_of(node, 0), shape_of(node, 1)
     dtype = common_dtype(node, 0, 1)
     kernel = _weight_kernel(node, x, w)
@@ -171,10 +177,10 @@ def conv_transpose(node: Node) -> Types:
         batch, spatial = x[0], x[2:]
         if w is not None:
             equal_dim(node, x[1], w[0], "channels of data and weight")
-    return [TensorType(dtype, (batch, channels, *_upsampled(node, spatial, kernel)))]
+    return [TensorType(dtype, (batch, channels, *_upsampled(node, spatial, kernel, pads)))]
 
 
-def _upsampled(node: Node, spatial: Shape, kernel: tuple[Dim, ...]) -> Shape:
+def _upsampled(node: Node, spatial: Shape, kernel: tuple[Dim, ...], given: Sequence[Dim] | None) -> Shape:
     n = len(kernel)
     stated = ints_attr(node, "output_shape")
     if stated is not None:
@@ -187,8 +193,10 @@ def _upsampled(node: Node, spatial: Shape, kernel: tuple[Dim, ...]) -> Shape:
             out.append(mul(d, window.strides[i]))
             continue
         span = add(mul(sub(kernel[i], 1), window.dilations[i]), 1)
-        pads = 0 if window.auto == "VALID" else window.pads[i] + window.pads[i + n]
-        grown = add(mul(sub(d, 1), window.strides[i]), add(span, extra[i] - pads))
+        pads: Dim = 0 if window.auto == "VALID" else window.pads[i] + window.pads[i + n]
+        if given is not None:
+            pads = add(given[i], given[i + n]) if len(given) == 2 * n else None
+        grown = add(mul(sub(d, 1), window.strides[i]), sub(add(span, extra[i]), pads))
         out.append(None if type(grown) is int and grown < 0 else grown)
     return tuple(out)
 

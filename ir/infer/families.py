@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import attention as attention
 from . import contents as contents
 from . import contrib as contrib
+from . import contrib_fused as contrib_fused
 from . import control as control
 from . import convolution as convolution
 from . import elementwise as elementwise

@@ -6,7 +6,7 @@ by our own equations, by the standard's function bodies, and by equations for ON
 
 **Why** a target without the operator can run the model; and each fusion is checked against its decomposition.
 **Needs** a decomposition that fits the model's opset. ``ops`` names the operators (``Gelu``, ``com.microsoft::Gelu``);
-without it all contrib operators with a decomposition, and the standard's activations and norms.
+without it all contrib operators on floats with a decomposition, and the standard's activations and norms.
 **Leaves** operators without a decomposition, and results that one does not give (the statistics of norms).
 **Numbers** reassociates.
 **Source** the function bodies in onnx.defs; ContribOperators.md of ONNX Runtime.
@@ -24,6 +24,7 @@ from ..rewrite import NodeRule, NoMatch, Rewriter
 from ..rewrite.rule import Replacement
 from ..shared.decompose import decompose
 from ..shared.decompose_contrib import CONTRIB_EQUATIONS
+from ..shared.decompose_quantized import QUANTIZED_EQUATIONS
 
 _STANDARD = tuple("Gelu HardSwish Mish Swish LayerNormalization RMSNormalization GroupNormalization Celu".split())
 
@@ -37,7 +38,8 @@ class ExpandFused(RewritePass):
     """Operators to expand; none names the usual ones."""
 
     def rules(self) -> Iterable[NodeRule]:
-        contrib = tuple(f"{domain}::{op}" if domain else op for domain, op in CONTRIB_EQUATIONS)
+        floats = (key for key in CONTRIB_EQUATIONS if key not in QUANTIZED_EQUATIONS)
+        contrib = tuple(f"{domain}::{op}" if domain else op for domain, op in floats)
         yield IntoDefinition(self.ops or _STANDARD + contrib)
 
 

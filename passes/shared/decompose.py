@@ -25,6 +25,7 @@ from ..rewrite.rule import NoMatch
 from .attributes import require_own_attributes
 from .decompose_contrib import CONTRIB_EQUATIONS
 from .emit import reduce_to_one
+from .whole_operators import why_whole
 
 Results = list[Value | None]
 Equation = Callable[[Rewriter, Node], Results]
@@ -40,6 +41,9 @@ def decompose(r: Rewriter, node: Node) -> Results:
     equation = CONTRIB_EQUATIONS.get((node.domain, node.op)) or (EQUATIONS.get(node.op) if not node.domain else None)
     if equation is not None:
         return equation(r, node)
+    whole = why_whole(node.domain, node.op)
+    if whole is not None:
+        raise NoMatch(f"{node.op} stays whole: {whole}")
     return _by_function_body(r, node)
 
 
@@ -104,13 +108,18 @@ def _stash(r: Rewriter, node: Node, x: Value) -> tuple[Value, Callable[[Value], 
 
 def _groupnorm(r: Rewriter, node: Node) -> Results:
     x, scale, bias = operand(node, 0), operand(node, 1), operand(node, 2)
-    if x.rank is None or node.version < 21:
-        raise NoMatch("the operand's rank is unknown, or the opset is below 21 (one scale for a group)")
+    if x.rank is None:
+        raise NoMatch("the operand's rank is unknown")
     wide, back = _stash(r, node, x)
     groups = r.Reshape(wide, np.array([0, int(node.attr("num_groups")), -1], np.int64))
     deviation = r.Sub(groups, reduce_to_one(r, "ReduceMean", groups, [-1]))
     variance = reduce_to_one(r, "ReduceMean", r.Mul(deviation, deviation), [-1])
-    normal = r.Reshape(r.Div(deviation, r.Sqrt(r.Add(variance, float(node.attr("epsilon"))))), r.Shape(x))
+    normal = r.Div(deviation, r.Sqrt(r.Add(variance, float(node.attr("epsilon")))))
+    if node.version < 21:  # one scale a group
+        column = np.array([-1, 1], np.int64)
+        y = r.Add(r.Mul(back(normal), r.Reshape(scale, column)), r.Reshape(bias, column))
+        return [r.Reshape(y, r.Shape(x))]
+    normal = r.Reshape(normal, r.Shape(x))
     column = np.array([-1, *[1] * (x.rank - 2)], np.int64)
     return [r.Add(r.Mul(back(normal), r.Reshape(scale, column)), r.Reshape(bias, column))]
 

@@ -16,6 +16,12 @@ from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .decompose_attention import ATTENTION_EQUATIONS
+from .decompose_cached import CACHED_EQUATIONS
+from .decompose_cuda import CUDA_EQUATIONS
+from .decompose_experts import EXPERT_EQUATIONS
+from .decompose_gated import GATED_EQUATIONS
+from .decompose_quantized import QUANTIZED_EQUATIONS
+from .decompose_twins import TWIN_EQUATIONS
 from .emit import CONTRIB, reduce_to_one
 
 Results = list[Value | None]
@@ -181,4 +187,10 @@ CONTRIB_EQUATIONS: dict[tuple[str, str], Callable[[Rewriter, Node], Results]] = 
     (CONTRIB, "SkipSimplifiedLayerNormalization"): _skip_rmsnorm,
     ("", "SimplifiedLayerNormalization"): _simplified_layernorm,
     **ATTENTION_EQUATIONS,
+    **CACHED_EQUATIONS,
+    **CUDA_EQUATIONS,
+    **EXPERT_EQUATIONS,
+    **GATED_EQUATIONS,
+    **QUANTIZED_EQUATIONS,
+    **TWIN_EQUATIONS,
 }
