@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .driver.bench import bench as bench
     from .driver.bisect import bisect as bisect
+    from .driver.budget import Budget as Budget
     from .driver.compile import compile as compile
     from .driver.diff import diff as diff
     from .driver.explain import explain as explain
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .passes.target import Target as Target
 
 _NAMES = {
+    "Budget": ("driver.budget", "Budget"),
     "Context": ("passes.core", "Context"),
     "Graph": ("ir.graph", "Graph"),
     "Model": ("ir.graph", "Model"),
@@ -56,6 +58,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Budget",
     "Context",
     "Graph",
     "Model",

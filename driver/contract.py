@@ -15,13 +15,14 @@ def contract_of(record: RunRecord, pipeline: Pipeline) -> Numbers:
     order = [Numbers.EXACT, Numbers.REASSOCIATES, Numbers.APPROXIMATES]
     changed = {p.name for p in record.passes if p.changes}
     found = Numbers.EXACT
-    for step in _leaf_steps(pipeline.steps):
+    for step in leaf_steps(pipeline.steps):
         if str(step) in changed:
             found = max(found, *(p.numbers for p in flatten([step])), key=order.index)
     return found
 
 
-def _leaf_steps(steps: Sequence[Any]) -> list[Any]:
+def leaf_steps(steps: Sequence[Any]) -> list[Any]:
+    """The steps that records name: what is repeated stands for itself."""
     found: list[Any] = []
     stack = list(reversed(steps))
     while stack:

@@ -9,14 +9,17 @@ from typing import Any
 
 from ..backends.ort.backend import Executor, OrtBackend
 from ..ir.clone import clone_model
-from ..ir.errors import NotEquivalentError
+from ..ir.errors import BudgetError, NotEquivalentError
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes, write_model
+from ..passes.choices import Choices
 from ..passes.core import Context, Fuel
 from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach, write_reproducer
 from ..passes.manager import Instrument, Pipeline, RunRecord
+from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
+from .budget import Ledger, Purse, is_lossy
 from .contract import contract_of
 from .dims import with_dims
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
@@ -57,6 +60,8 @@ class _Attempt:
     validation: Validation
     measured: Measured = field(default_factory=Measured)
     worse: str = ""
+    ledger: Ledger | None = None
+    """What the error budget was spent on, where there is one."""
 
 
 class Job:
@@ -76,15 +81,16 @@ class Job:
         self.folder = folder
         if isinstance(model, Model):
             self.original = clone_model(model)  # the caller may change theirs later
-            source = self._runnable(self.original, "original")
+            source = self.runnable(self.original, "original")
         self.source: Runnable = source
         self.base = with_dims(self.original, options.dims) if options.dims else self.original
         self.before = size_of(self.original, file_bytes(self.original, self.source))
         self.reference: Reference | None = None
         self.samples: Samples | None = None
         self.because = ""
-        if options.validate in ("final", "each-pass") or options.measure or options.tune:
+        if options.validate in ("final", "each-pass") or options.measure or options.tune or options.budget is not None:
             self._prepare_runs(samples)
+        self.purse = self._make_purse()
 
     def run(self) -> Result:
         """The first plan that makes nothing worse."""
@@ -119,7 +125,9 @@ class Job:
         options = self.options
         texts = [str(self.steps)]
         if PIPELINES.get("clean"):
-            texts += [*map(expanded, without_groups(options.pipeline)), str(Pipeline("clean"))]
+            lossy = [step for step in self.steps.steps if is_lossy(step)]
+            clean = Pipeline("clean").steps
+            texts += [*map(expanded, without_groups(options.pipeline)), pipeline_text([*clean, *lossy])]
         if options.dims:
             texts.append("")  # with its dimensions fixed the original is no longer the file
         plans = [replace(self.start_plan, pipeline=text) for text in dict.fromkeys(texts)]
@@ -144,14 +152,26 @@ class Job:
         dims = dict(self.options.dims)
         self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims)
 
+    def _make_purse(self) -> Purse | None:
+        budget = self.options.budget
+        if budget is None:
+            return None
+        if self.reference is None or self.samples is None:
+            raise BudgetError(
+                f"the budget cannot be judged: {self.because}",
+                where="budget",
+                help="without a runtime there are no outputs to compare; optimize without a budget",
+            )
+        self._progress("judging the original")
+        return Purse(self, budget, self.reference, self.samples)
+
     # -- one attempt
 
     def prepared(self, plan: Plan, level: str) -> _Attempt:
         """The model of a plan, validated, not judged."""
         model = clone_model(self.base)
         record = self._transform(model, Pipeline(plan.pipeline), plan.disabled)
-        source = self._runnable(model, "attempt")
-        attempt = _Attempt(plan, model, record, source, size_of(model, file_bytes(model, source)), Validation(level))
+        attempt = self._made(plan, model, record, Validation(level))
         if not record.changes and not self.options.dims:
             attempt.validation = Validation(level, "identity", True)
             attempt.measured = Measured(because="nothing changed")
@@ -160,11 +180,44 @@ class Job:
         attempt.worse = self._growth(attempt)
         return attempt
 
+    def _made(self, plan: Plan, model: Model, record: RunRecord, validation: Validation) -> _Attempt:
+        source = self.runnable(model, "attempt")
+        return _Attempt(plan, model, record, source, size_of(model, file_bytes(model, source)), validation)
+
     def _attempt(self, plan: Plan, rejected: dict[str, str]) -> _Attempt:
         """The model of a plan, proved and measured; ``rejected``: why earlier models were not kept, by their hash."""
         attempt = self.prepared(plan, self.options.validate)
         if attempt.validation.equivalent is False and not self.options.allow_different:
             raise self._not_equivalent(attempt)
+        if self.purse is None or attempt.worse:
+            return self._judged(attempt, rejected)
+        spent = self._spent(attempt, self.purse)
+        if self._judged(spent, rejected).worse and spent.ledger is not None and spent.ledger.taken:
+            refunded = self.purse.refunded(spent.ledger, spent.worse)
+            spent = self._judged(self.prepared(spent.plan, self.options.validate), rejected)
+            spent.ledger = refunded
+        return spent
+
+    def _spent(self, attempt: _Attempt, purse: Purse) -> _Attempt:
+        """What the budget makes of an attempt without lossy passes."""
+        self._progress("spending the budget")
+        plan, spending = purse.affordable(attempt.plan, attempt.source, attempt.record)
+        if plan != attempt.plan:
+            attempt = self.prepared(plan, self.options.validate)
+        found = purse.spend(plan, spending)
+        if found.model is not None and found.record is not None:
+            structure = check_structure(self.original, found.model, self.options.validate)
+            proved = attempt.validation.of_part("the lossless part", structure)
+            attempt = self._made(plan, found.model, found.record, proved)
+            if structure.problems:
+                raise self._not_equivalent(attempt)
+            attempt.worse = self._growth(attempt)
+        attempt.ledger = found.ledger
+        return attempt
+
+    def _judged(self, attempt: _Attempt, rejected: dict[str, str]) -> _Attempt:
+        """Measures, where something changed and nothing speaks against it."""
+        plan = attempt.plan
         if attempt.worse or not (attempt.record.changes or self.options.dims or plan.settings != self.options.settings):
             return attempt
         key = f"{source_hash(attempt.source)} {plan.settings}"
@@ -176,7 +229,7 @@ class Job:
             rejected[key] = attempt.worse = f"it is {attempt.measured.sentence}"
         return attempt
 
-    def _runnable(self, model: Model, name: str) -> Runnable:
+    def runnable(self, model: Model, name: str) -> Runnable:
         """Bytes where they fit into memory, else a file, so that every session of one model reads the same.
 
         With the types of intermediates where the result is saved with them.
@@ -189,12 +242,20 @@ class Job:
         return path
 
     def _transform(self, model: Model, pipeline: Pipeline, disabled: frozenset[str]) -> RunRecord:
-        legal = OrtBackend().legalize(model, self.options.target)
-        if legal != "none":
-            pipeline = Pipeline([*pipeline.steps, *Pipeline(legal).steps])
-        return pipeline.run(model, self._context(disabled), self._instruments())
+        return Pipeline(self.steps_of(pipeline)).run(model, self._context(disabled), self._instruments())
+
+    def steps_of(self, pipeline: Pipeline) -> list[Step]:
+        """The pipeline's steps, and those that the target asks for."""
+        legal = OrtBackend().legalize(self.base, self.options.target)
+        return [*pipeline.steps, *(Pipeline(legal).steps if legal != "none" else [])]
 
     def _context(self, disabled: frozenset[str] | None = None) -> Context:
+        """For a run without lossy passes, unless the caller accepts differences and has no budget."""
+        lossless = self.options.budget is not None or not (self.options.tolerance or self.options.allow_different)
+        return self.context(self.options.disabled if disabled is None else disabled, Choices(lossless=lossless))
+
+    def context(self, disabled: frozenset[str], choices: Choices) -> Context:
+        """For one run of a pipeline."""
         return Context(
             target=self.options.target,
             samples=[dict(s) for s in self.samples.items] if self.samples is not None else [],
@@ -203,7 +264,8 @@ class Job:
             fuel=Fuel(self.options.fuel),
             sink=self.notes.append,
             progress=self.options.progress,
-            disabled=self.options.disabled if disabled is None else disabled,
+            disabled=disabled,
+            choices=choices,
         )
 
     def _instruments(self) -> list[Instrument]:
@@ -345,7 +407,7 @@ class Job:
         )
         report.passes = pass_records(attempt.record)
         report.validation, report.measured = attempt.validation, attempt.measured
-        report.tuning = self.tuning
+        report.tuning, report.budget = self.tuning, attempt.ledger
         unsupported = [str(u) for u in OrtBackend().unsupported(attempt.model, self.options.target)]
         report.notes = [*self.notes, *(f"{self.options.target.name}: {u}" for u in unsupported)]
         report.seconds = time.process_time() - self.start

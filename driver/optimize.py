@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target
+from .budget import Budget
 from .job import Job
 from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
@@ -45,6 +46,7 @@ def optimize(
     tune_seconds: float = 60.0,
     threads: int | None = None,
     cache: bool = True,
+    budget: Budget | float | None = None,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -63,15 +65,21 @@ def optimize(
     * ``bisect_seconds``: how long to look for the rewrite at fault when outputs differ.
     * ``tune``: search for the fastest pipeline and session settings for about ``tune_seconds``; see ``tune``.
       ``cache``: keep the outcome in the user's cache folder and take it from there.
+    * ``budget``: how far lossy passes and rounding together may move the outputs, or a task's score; see ``Budget``.
+      A number is the largest error relative to each output slice's scale. Without one, lossy passes do nothing
+      (unless ``tolerance`` or ``allow_different`` accept their differences); with one, ``default`` has them.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
-    Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``PassError`` when a pass
-    fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for what is wrong with the arguments.
+    Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
+    cannot be judged or met, ``PassError`` when a pass fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for
+    what is wrong with the arguments.
     """
     if validate not in LEVELS:
         raise UsageError(
             f"validation level {validate!r} does not exist", where="optimize", help=f"one of: {', '.join(LEVELS)}"
         )
+    if pipeline == "default" and budget is not None:
+        pipeline = "default,lossy"
     options = Options(
         get_target(target) if isinstance(target, str) else target,
         pipeline,
@@ -94,6 +102,7 @@ def optimize(
         tune_seconds,
         threads,
         cache,
+        Budget(budget) if isinstance(budget, (int, float)) else budget,
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..ir.graph import Model
 from ..passes.manager import PassRecord, RunRecord
+from .budget import Ledger
 from .document import SCHEMA, Document, Table, Text, bytes_text, plain_data, time_text
 from .measuring import Measured
 from .tuning import Tuning
@@ -51,6 +52,8 @@ class Report:
     measured: Measured = field(default_factory=Measured)
     tuning: Tuning | None = None
     """What the search tried, where one was asked for."""
+    budget: Ledger | None = None
+    """What the error budget was spent on, where there is one."""
     session: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings to run the result with (``SessionSettings.to_dict``)."""
     notes: list[str] = field(default_factory=list[str])
@@ -136,6 +139,8 @@ def _document(r: Report) -> Iterator[Text | Table]:
         )
     yield Text("")
     yield from r.validation.document()
+    if r.budget is not None:
+        yield from r.budget.document()
     yield Text(f"measured: {r.measured.sentence}")
     if r.tuning is not None:
         yield from r.tuning.document()

@@ -16,6 +16,7 @@ from ..ir.graph import Model
 from ..ir.onnx_writer import write_model
 from ..ir.safe_files import SafeFiles
 from ..passes.target import Target, get_target
+from .budget import Budget
 from .plans import Plan
 from .report import CLEANED, DIMS_ONLY, KEPT, PARTLY, Report
 from .sizes import is_external
@@ -52,6 +53,8 @@ class Options:
     """Of the session; ``None`` leaves the choice to the target."""
     cache: bool = True
     """Whether outcomes of searches are kept for later."""
+    budget: Budget | None = None
+    """What lossy passes may cost."""
 
     @property
     def settings(self) -> SessionSettings:

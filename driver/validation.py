@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..passes.core import Numbers
@@ -39,6 +39,14 @@ class Validation:
     problems: list[str] = field(default_factory=list[str])
     """What makes the two different."""
     warnings: list[str] = field(default_factory=list[str])
+    part: str = ""
+    """What was compared, where the result has lossy passes on top: those are judged by the error budget."""
+
+    def of_part(self, part: str, structure: Validation) -> Validation:
+        """The same of a result that differs from what was compared; ``structure`` was checked on the result."""
+        ok = None if self.equivalent is None else self.equivalent and not structure.problems
+        problems = [*self.problems, *structure.problems]
+        return replace(self, equivalent=ok, problems=problems, contract=Numbers.APPROXIMATES.value, part=part)
 
     @property
     def short(self) -> bool:
@@ -74,7 +82,10 @@ def _parts(v: Validation) -> Iterator[Text | Table]:
         yield Text(f"validated: structure only{why}; {verdict}", "red" if v.because or not v.equivalent else "yellow")
     else:
         verdict = "equivalent" if v.equivalent else "NOT equivalent"
-        yield Text(f"validated: {verdict} on {v.samples} samples ({v.origin})", "green" if v.equivalent else "red")
+        part = f"{v.part} is " if v.part else ""
+        yield Text(
+            f"validated: {part}{verdict} on {v.samples} samples ({v.origin})", "green" if v.equivalent else "red"
+        )
         yield Text(f"  against {v.reference}")
         yield Text(f"  bound: {v.bound}")
         rows = [

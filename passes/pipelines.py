@@ -17,7 +17,10 @@ PIPELINES: dict[str, str] = {
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
         "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"
-        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),fuse-affine-chain,sink-constants"
+        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),"
+        "merge-constants,eliminate-common-subexpressions,"
+        "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
+        "fuse-contrib-gelu{quick=true},sink-constants"
     ),
     # Lookups before activations are fused; the opset before what it brings; attention before tokens are flattened.
     "fuse-transformer": (
@@ -29,6 +32,8 @@ PIPELINES: dict[str, str] = {
     ),
     # Passes that suit one runtime or processor ask the target, and decline where it is another one.
     "default": "clean,fuse,fuse-transformer,fuse-conv,clean",
+    # What draws on an error budget; nothing without one.
+    "lossy": "store-float16",
 }
 
 GROUPS = ("fuse-conv", "fuse-transformer", "fuse")

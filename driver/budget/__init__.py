@@ -1,0 +1,8 @@
+"""One error budget: what passes that may change numbers cost together, and which of it is worth it."""
+
+from .ledger import Entry, Ledger
+from .limits import Budget, load_metric
+from .purse import Purse
+from .stages import is_lossy
+
+__all__ = ["Budget", "Entry", "Ledger", "Purse", "is_lossy", "load_metric"]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 from ...ir.errors import UsageError
 from .metrics import METRICS
@@ -106,7 +106,7 @@ def load_metric(text: str) -> str | TaskMetric:
         _fail(f"metric {text!r} cannot be loaded: {type(error).__name__}: {error}", "check the module's name and code")
     if not callable(found):
         _fail(f"metric {text!r} is a {type(found).__name__}, expected a function", "name a function")
-    return found
+    return cast("TaskMetric", found)
 
 
 def _module(name: str) -> Any:

@@ -1,0 +1,251 @@
+"""Spends a budget on one model: judges it, selects lossy units, keeps the ledger, retreats, or refuses with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Protocol
+
+from ...ir.clone import clone_model
+from ...ir.errors import BudgetError
+from ...ir.graph import Model
+from ...passes.choices import Choices, Unit
+from ...passes.core import Context, Numbers, pass_name
+from ...passes.manager import Pipeline, RunRecord
+from ...passes.pipeline import Step, flatten
+from ..contract import leaf_steps
+from ..plans import Plan, without_passes
+from ..reference import Reference, Runnable
+from ..samples import Samples
+from ..sizes import constant_bytes
+from .judge import OPTIMIZED, WRITTEN, Spending, make_judge, spending_of
+from .ledger import LOSSY, ROUNDING, Entry, Ledger, percent
+from .limits import Budget
+from .search import Outcome, search
+from .stages import Stages, Watch
+
+PARTS = 4
+"""Into how many parts the units of the only lossy pass are taken to see whether their costs add up."""
+WORRYING_NOISE = 0.25
+"""Share of the budget above which the original's own rounding noise is worth a warning."""
+BOTH = (OPTIMIZED, WRITTEN)
+
+
+class BudgetedJob(Protocol):
+    """What is needed of a job."""
+
+    base: Model
+
+    def steps_of(self, pipeline: Pipeline) -> list[Step]: ...
+    def context(self, disabled: frozenset[str], choices: Choices) -> Context: ...
+    def runnable(self, model: Model, name: str) -> Runnable: ...
+
+
+@dataclass
+class Spent:
+    """What the budget bought. ``model`` is ``None`` where nothing lossy was taken."""
+
+    ledger: Ledger
+    model: Model | None = None
+    record: RunRecord | None = None
+
+
+class Purse:
+    """A budget, the original it is judged by, and the job that builds models."""
+
+    def __init__(self, job: BudgetedJob, budget: Budget, reference: Reference, samples: Samples) -> None:
+        """Raises ``BudgetError`` where the budget cannot be judged on this model."""
+        self.job, self.budget, self.samples = job, budget, samples
+        random = reference.is_random()
+        if random is not None:
+            raise BudgetError(f"the budget cannot be judged: {random}", where="budget", help="remove what is random")
+        self.judge = make_judge(budget, reference)
+        self.noise = self._noise(reference)
+        self.dropped: list[str] = []
+        self.steps: list[str] = []
+        self.evaluations = self.limit = 0
+        self.base = Spending(0.0)
+        """What the last plan spends without lossy passes."""
+
+    def _noise(self, reference: Reference) -> float:
+        """What rounding noise in the original spends. Raises ``BudgetError`` where that is more than there is."""
+        worst = Spending(0.0)
+        for run in reference.noisy_runs():
+            found = self.judge.spending(run)
+            worst = max(worst, found, key=lambda s: s.spent)
+        if worst.spent > 1:
+            raise BudgetError(
+                f"the budget ({self.budget.sentence}) cannot be judged, the model is unstable: rounding noise in the "
+                f"original alone spends {percent(worst.spent)} of it ({worst})",
+                where="budget",
+                help="allow more, judge by a task's metric, or leave the output out with Budget(outputs={NAME: inf})",
+            )
+        return worst.spent
+
+    # -- rewrites that only round
+
+    def affordable(self, plan: Plan, source: Runnable, record: RunRecord) -> tuple[Plan, Spending]:
+        """The plan, less the rounding passes that the budget does not allow, and what is spent without lossy passes.
+
+        Raises ``BudgetError`` where not even the plan without all of them fits.
+        """
+        base = spending_of(self.judge, source, BOTH)
+        if base.spent <= 1:
+            return plan, base
+        names = self._rounding(plan, record)
+        outcome = search(
+            [Unit(name) for name in names],
+            lambda kept: spending_of(self.judge, self._lossless(self._kept(plan, names, kept)), BOTH).spent,
+            max_evaluations=self.budget.max_evaluations,
+        )
+        self._count(outcome)
+        if outcome.base > 1:
+            raise BudgetError(
+                f"the budget ({self.budget.sentence}) cannot be met: the pipeline spends {percent(base.spent)} of it "
+                f"without lossy passes ({base}), and {percent(outcome.base)} without those that round",
+                where="budget",
+                help=f"allow more: rounding noise alone spends {percent(self.noise)}",
+            )
+        self.dropped = list(outcome.left)
+        plan = self._kept(plan, names, frozenset(outcome.taken))
+        return plan, spending_of(self.judge, self._lossless(plan), BOTH)
+
+    def _rounding(self, plan: Plan, record: RunRecord) -> list[str]:
+        """Passes that changed something and promise no more than equality but for rounding."""
+        changed = {p.name for p in record.passes if p.changes}
+        found: dict[str, None] = {}
+        for step in leaf_steps(Pipeline(plan.pipeline).steps):
+            if str(step) in changed:
+                found.update((pass_name(type(p)), None) for p in flatten([step]) if p.numbers is Numbers.REASSOCIATES)
+        return list(found)
+
+    def _kept(self, plan: Plan, names: Sequence[str], kept: frozenset[str]) -> Plan:
+        return replace(plan, pipeline=without_passes(plan.pipeline, [n for n in names if n not in kept]))
+
+    def _lossless(self, plan: Plan) -> Runnable:
+        return self.job.runnable(self._stages(plan).build(Choices(lossless=True))[0], "candidate")
+
+    # -- lossy passes
+
+    def spend(self, plan: Plan, base: Spending) -> Spent:
+        """Takes what fits. ``base``: what the plan spends without lossy passes."""
+        self.base = base
+        watch = Watch(lambda model: spending_of(self.judge, self.job.runnable(model, "watched"), [WRITTEN]).spent)
+        stages = self._stages(plan, watch)
+        everything = Choices()
+        if stages.lossy:
+            stages.build(everything)
+        units = list(everything.offered.values())
+        ledger = self._ledger(base)
+        ledger.entries = [Entry(name, ROUNDING, spent) for name, spent in watch.found.items()]
+        if not units:
+            return Spent(ledger)
+        outcome, final, source = self._select(stages, units, base)
+        ledger.taken, ledger.left = outcome.taken, outcome.left
+        ledger.entries += self._parts(stages, units, outcome, base)
+        self._conclude(ledger, final)
+        if not outcome.taken:
+            return Spent(ledger)
+        model, record = source
+        return Spent(ledger, model, record)
+
+    def _select(
+        self, stages: Stages, units: list[Unit], base: Spending
+    ) -> tuple[Outcome, Spending, tuple[Model, RunRecord]]:
+        """Searches with the model as users run it; where the result does not hold as written, again with both."""
+        for levels in ((OPTIMIZED,), BOTH):
+            outcome = search(
+                units,
+                partial(self._spent, stages, units, base, levels),
+                total_bytes=constant_bytes(stages.model),
+                total_flops=sum(u.saved_flops for u in units),
+                max_evaluations=self.budget.max_evaluations,
+            )
+            self._count(outcome)
+            built = stages.build(_left(units, outcome.taken))
+            final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
+            if final.spent <= 1:
+                return outcome, final, built
+            self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
+        raise BudgetError(
+            f"the selection spends {percent(final.spent)} of the budget now and did not before: {final}",
+            where="budget",
+            help="the metric or the runtime gives other numbers for equal models; fix its seed, or use one thread",
+        )
+
+    def _spent(
+        self, stages: Stages, units: list[Unit], base: Spending, levels: Sequence[str], taken: frozenset[str]
+    ) -> float:
+        if not taken:
+            return base.spent
+        model, _ = stages.build(_left(units, taken))
+        return spending_of(self.judge, self.job.runnable(model, "candidate"), levels).spent
+
+    def _parts(self, stages: Stages, units: list[Unit], outcome: Outcome, base: Spending) -> list[Entry]:
+        """Each lossy pass alone; the only one in parts. Together they give an estimate to compare the whole with."""
+        taken = [u for u in units if u.key in set(outcome.taken)]
+        owners = list(dict.fromkeys(u.owner for u in units))
+        found: list[Entry] = []
+        for name, offered in _split(owners, units):
+            part = [u for u in offered if u in taken]
+            alone = base.spent
+            if part:
+                alone = self._spent(stages, units, base, (OPTIMIZED,), frozenset(u.key for u in part))
+                self.evaluations, self.limit = self.evaluations + 1, self.limit + 1
+            entry = Entry(name, LOSSY, max(alone - base.spent, 0.0), len(offered), len(part))
+            entry.saved_bytes = sum(u.saved_bytes for u in part)
+            entry.saved_flops = sum(u.saved_flops for u in part)
+            found.append(entry)
+        return found
+
+    # -- the ledger
+
+    def refunded(self, ledger: Ledger, because: str) -> Ledger:
+        """The ledger where nothing lossy is kept after all."""
+        left = {**ledger.left, **dict.fromkeys(ledger.taken, because)}
+        entries = [e for e in ledger.entries if e.kind == ROUNDING]
+        found = replace(ledger, taken=[], left=left, entries=entries)
+        self._conclude(found, self.base)
+        return found
+
+    def _stages(self, plan: Plan, *watch: Watch) -> Stages:
+        steps = self.job.steps_of(Pipeline(plan.pipeline))
+        ctx = self.job.context(plan.disabled, Choices(lossless=True))
+        return Stages(clone_model(self.job.base), steps, ctx, watch)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.evaluations += outcome.evaluations
+        self.limit += outcome.limit
+        if len(outcome.left) or len(self.steps):
+            self.steps += outcome.steps
+
+    def _ledger(self, base: Spending) -> Ledger:
+        ledger = Ledger(self.budget.sentence, self.budget.name, self.budget.max_error)
+        ledger.noise, ledger.samples = self.noise, len(self.samples)
+        ledger.baseline, ledger.dropped = self.judge.baseline, self.dropped
+        if self.noise > WORRYING_NOISE:
+            ledger.warnings.append(
+                f"the model is nearly unstable by this measure: rounding noise alone spends {percent(self.noise)}"
+            )
+        if self.samples.ranges:
+            ledger.warnings.append("the samples were made up from the input types; give real ones for a real budget")
+        self._conclude(ledger, base)
+        return ledger
+
+    def _conclude(self, ledger: Ledger, final: Spending) -> None:
+        ledger.spent, ledger.outputs, ledger.score = final.spent, final.outputs, final.score
+        ledger.steps, ledger.evaluations, ledger.max_evaluations = self.steps, self.evaluations, self.limit
+
+
+def _left(units: Sequence[Unit], taken: Sequence[str] | frozenset[str]) -> Choices:
+    return Choices({u.key for u in units} - set(taken))
+
+
+def _split(owners: list[str], units: list[Unit]) -> list[tuple[str, list[Unit]]]:
+    """By pass; the units of the only one in parts of about equal number."""
+    if len(owners) > 1 or len(units) < 2 * PARTS:
+        return [(owner, [u for u in units if u.owner == owner]) for owner in owners]
+    bounds = [len(units) * i // PARTS for i in range(PARTS + 1)]
+    return [(f"{owners[0]}, units {a + 1} to {b}", units[a:b]) for a, b in pairwise(bounds)]

@@ -1,0 +1,58 @@
+"""A pipeline in two stages: what comes before its first lossy pass runs once, the rest for every selection of units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ...ir.clone import clone_model
+from ...ir.graph import Model
+from ...passes.choices import Choices
+from ...passes.core import Context, Fuel, Numbers
+from ...passes.instruments import VerifyEach
+from ...passes.manager import Instrument, PassRecord, Pipeline, RunRecord
+from ...passes.pipeline import Step, flatten
+
+
+def is_lossy(step: Step) -> bool:
+    """Whether the step holds a pass that draws on the budget."""
+    return any(p.lossy for p in flatten([step]))
+
+
+class Stages:
+    """Models of one pipeline with several selections of units."""
+
+    def __init__(self, model: Model, steps: Sequence[Step], ctx: Context, watch: Sequence[Instrument] = ()) -> None:
+        """``model`` is changed: the first stage runs on it here. ``watch`` sees that stage."""
+        cut = next((i for i, step in enumerate(steps) if is_lossy(step)), len(steps))
+        self.model, self.rest, self.ctx = model, list(steps[cut:]), ctx
+        self.record = Pipeline(list(steps[:cut])).run(model, ctx, [VerifyEach(), *watch])
+
+    @property
+    def lossy(self) -> bool:
+        return bool(self.rest)
+
+    def build(self, choices: Choices) -> tuple[Model, RunRecord]:
+        """The model with these choices; ``choices`` records what was proposed."""
+        fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
+        ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
+        model = clone_model(self.model)
+        record = Pipeline(self.rest).run(model, ctx, [VerifyEach()])
+        record.passes = [*self.record.passes, *record.passes]
+        return model, record
+
+
+class Watch(Instrument):
+    """Measures, behind every pass that rounds, how far outputs are off by then."""
+
+    def __init__(self, spent: Callable[[Model], float]) -> None:
+        self.spent, self.so_far = spent, 0.0
+        self.found: dict[str, float] = {}
+        """What each pass added, by name; runs of one pass together."""
+
+    def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:
+        if not record.changes or all(p.numbers is Numbers.EXACT for p in flatten([step])):
+            return
+        now = self.spent(model)
+        self.found[record.name] = self.found.get(record.name, 0.0) + max(now - self.so_far, 0.0)
+        self.so_far = now
