@@ -4,6 +4,7 @@ For each model that ONNX Runtime can run: what planish writes passes onnx's chec
 has the same interface, and gives the original's outputs, run without the runtime's own optimizations. With
 pipeline ``none`` outputs must be equal to the bit; otherwise within the test's tolerance, and within it of the
 expected outputs where the original is. Models that ONNX Runtime cannot run go through everything but running.
+With ``--each-pass`` every lossless pass alone, every pipeline and every target, at the fuzzer's level of checking.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
+from planish.driver.fuzz.campaign import Plan, checked, default_pipelines
+from planish.driver.fuzz.check import Failure as Problem
+from planish.driver.fuzz.check import Subject
+from planish.driver.validate import interface_problems
+from planish.ir.clone import clone_model
 from planish.ir.dtypes import BY_CODE, from_numpy
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Model
@@ -33,25 +39,10 @@ from planish.ir.onnx_proto import tensor_from_proto
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes
 from planish.ir.verify import verify
+from planish.models.onnx_tests import SUITES, Case, cases, frozen, passes_checker
+from planish.passes.core import Context
 from planish.passes.manager import Pipeline
-
-DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
-NEWEST_IR, NEWEST_OPSET = 13, 26
-"""What ONNX Runtime 1.31 loads."""
-SUITES = ("node", "model", "simple", "light", "pytorch-converted", "pytorch-operator")
-
-
-@dataclass
-class Case:
-    """One model with its data sets of inputs and expected outputs."""
-
-    suite: str
-    name: str
-    model: onnx.ModelProto
-    folder: Path | None
-    data: list[tuple[list[Any], list[Any] | None]]
-    rtol: float = 1e-3
-    atol: float = 1e-7
+from planish.passes.target import TARGETS
 
 
 @dataclass
@@ -62,105 +53,20 @@ class Tally:
     runnable: int = 0
     ok: int = 0
     random: int = 0
+    changed: int = 0
+    """Models in which something was rewritten."""
+    rewrites: int = 0
+    partial: int = 0
+    """Runs that stopped on their way, each compared with the original."""
     failed: Counter[str] = field(default_factory=Counter)
+
+
+PARTIAL_RUNS = 8
+"""Into so many parts the rewrites of a model are divided; the model must be right after each."""
 
 
 class Failure(Exception):
     """A model failed at one stage, the first argument."""
-
-
-# -- the models
-
-
-def cases(wanted: set[str]) -> Iterator[Case]:
-    """All cases of the wanted suites, in a fixed order."""
-    if "node" in wanted:
-        from onnx.backend.test.case.node import collect_testcases
-
-        yield from sorted((_generated("node", c) for c in collect_testcases(None)), key=lambda c: c.name)
-    if "model" in wanted:
-        from onnx.backend.test.case.model import collect_testcases as collect_models
-
-        for c in sorted(collect_models(), key=lambda c: c.name):
-            if c.model is not None:
-                yield _generated("model", c)
-    if "light" in wanted:
-        yield from map(_light, sorted((DATA / "light").glob("*.onnx")))
-    for suite in ("simple", "pytorch-converted", "pytorch-operator"):
-        if suite in wanted:
-            yield from (_stored(suite, f) for f in sorted((DATA / suite).iterdir()) if (f / "model.onnx").exists())
-
-
-def _generated(suite: str, case: Any) -> Case:
-    data = [(list(i), list(o)) for i, o in case.data_sets]
-    return Case(suite, case.name, _loadable(case.model), None, data, case.rtol, case.atol)
-
-
-def _loadable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model as of the newest versions that ONNX Runtime loads, where it is valid under them.
-
-    The generator stamps models with versions newer than any runtime's, mostly for operators that only got more types.
-    """
-    lowered = onnx.ModelProto()
-    lowered.CopyFrom(model)
-    lowered.ir_version = min(model.ir_version, NEWEST_IR)
-    for entry in lowered.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = min(entry.version, NEWEST_OPSET)
-    return lowered if _checks(lowered, types=True) else model
-
-
-def _light(path: Path) -> Case:
-    model = onnx.load(path)
-    constants = {t.name for t in model.graph.initializer}
-    inputs: list[Any] = []
-    for info in model.graph.input:
-        if info.name not in constants:
-            shape = [d.dim_value or 1 for d in info.type.tensor_type.shape.dim]
-            count = int(np.prod(shape))
-            inputs.append((np.arange(count).reshape(shape) / count).astype(np.float32))
-    return Case("light", path.stem, model, path.parent, [(inputs, None)])
-
-
-def _stored(suite: str, folder: Path) -> Case:
-    model = onnx.load(folder / "model.onnx", load_external_data=False)
-    data: list[tuple[list[Any], list[Any] | None]] = []
-    for stored in sorted(folder.glob("test_data_set_*")):
-        inputs = _tensors(stored, "input", model.graph.input)
-        data.append((inputs, _tensors(stored, "output", model.graph.output)))
-    return Case(suite, folder.name, model, folder, data)
-
-
-def _tensors(folder: Path, stem: str, infos: Any) -> list[Any]:
-    found: list[Any] = []
-    for i in range(len(list(folder.glob(f"{stem}_*.pb")))):
-        raw = (folder / f"{stem}_{i}.pb").read_bytes()
-        kind = infos[i].type.WhichOneof("value")
-        if kind == "sequence_type":
-            found.append(numpy_helper.to_list(onnx.SequenceProto.FromString(raw)))
-        elif kind == "optional_type":
-            found.append(numpy_helper.to_optional(onnx.OptionalProto.FromString(raw)))
-        else:
-            found.append(onnx.TensorProto.FromString(raw))
-    return found
-
-
-def frozen(case: Case, keep: int) -> Case:
-    """The case with its inputs made constants, but the first ``keep``: what constant folding gets to see."""
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
-    known = {t.name for t in model.graph.initializer}
-    free = [i.name for i in model.graph.input if i.name not in known]
-    (values, expected), *_ = case.data
-    for name, value in list(zip(free, values, strict=False))[keep:]:
-        if not isinstance(value, (np.ndarray, np.generic, onnx.TensorProto)):
-            raise ValueError("only tensors can be frozen")
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(np.asarray(value)))
-        tensor.name = name
-        del model.graph.input[[i.name for i in model.graph.input].index(name)]
-    model.ir_version = max(4, model.ir_version)
-    return replace(case, model=model, data=[(values[:keep], expected)])
 
 
 # -- running
@@ -276,7 +182,7 @@ def close(a: Any, b: Any, rtol: float, atol: float) -> bool:
 def through(case: Case, pipeline: str, text: bool) -> bytes:
     """What planish makes of a model. Raises ``Failure`` with the stage."""
     model = _stage("read", lambda: read_model(case.model, folder=case.folder))
-    if _checks(case.model):
+    if passes_checker(case.model):
         _stage("verify", lambda: verify(model, types=True))
     if text:
         model = _stage("text", lambda: _through_text(model))
@@ -330,7 +236,7 @@ def check(case: Case, tally: Tally, pipeline: str, text: bool) -> None:
     except Exception:
         original = None
     after = through(case, pipeline, text)
-    if _checks(case.model):
+    if passes_checker(case.model):
         _stage("checker", lambda: onnx.checker.check_model(after))
     if original is None:
         return
@@ -357,12 +263,72 @@ def _short(v: Any) -> str:
     return " ".join(str(v).split())[:120]
 
 
-def _checks(model: onnx.ModelProto, *, types: bool = False) -> bool:
+# -- every pass
+
+
+def plans() -> list[Plan]:
+    """Every lossless pass alone, the named pipelines, and the default one for each target."""
+    return [Plan.parse(name) for name in (*default_pipelines(), *(f"default@{t}" for t in TARGETS))]
+
+
+def check_each_pass(case: Case, tallies: dict[str, Tally], wanted: list[Plan]) -> Iterator[str]:
+    """Puts one model through each of the plans; yields what goes wrong.
+
+    Every result is checked as the fuzzer does (``driver/fuzz/check.py``), after every rewrite or a sample of them.
+    Where the model does not run, or draws random numbers: that passes end, the graph verifies, the interface stays,
+    and onnx's checker takes the file where it takes the original.
+    """
+    model = read_model(case.model, folder=case.folder)
+    subject = _subject(case, model)
+    for plan in wanted:
+        tally = tallies[plan.name]
+        tally.models += 1
+        tally.runnable += subject is not None
+        failure = _checked(subject, plan, tally) if subject is not None else _structure(case, model, plan, tally)
+        tally.ok += failure is None
+        if failure is not None:
+            tally.failed[failure.kind] += 1
+            yield f"{case.suite}/{case.name}: {plan.name}: {failure.kind}: {failure.message}"
+
+
+def _subject(case: Case, model: Model) -> Subject | None:
+    names = [v.name for v in model.graph.inputs]
+    given = [{n: _plain(v) for n, v in zip(names, inputs, strict=False) if v is not None} for inputs, _ in case.data]
     try:
-        onnx.checker.check_model(model, full_check=types)
-    except Exception:
-        return False
-    return True
+        return Subject(model, given)
+    except Exception:  # whatever the runtime or its bindings do not take
+        return None
+
+
+def _checked(subject: Subject, plan: Plan, tally: Tally) -> Problem | None:
+    subject.target = plan.target
+    failure = checked(subject, plan.pipeline, parsed=plan.parsed)
+    count = sum(subject.hits.values())
+    tally.changed += count > 0
+    tally.rewrites += count
+    for fuel in sorted({round(i * count / PARTIAL_RUNS) for i in range(1, PARTIAL_RUNS)} - {0, count}):
+        failure = failure or checked(subject, plan.pipeline, parsed=plan.parsed, fuel=fuel)
+        tally.partial += 1
+    return failure
+
+
+def _structure(case: Case, model: Model, plan: Plan, tally: Tally) -> Problem | None:
+    after = clone_model(model)
+    try:
+        changes = plan.parsed.run(after, Context(target=plan.target)).changes
+        tally.changed += changes > 0
+        tally.rewrites += changes
+        verify(after, types=passes_checker(case.model))
+        problems = interface_problems(model, after)
+        if problems:
+            return Problem(plan.name, "interface", problems[0])
+        if changes and passes_checker(case.model):
+            onnx.checker.check_model(model_to_bytes(after))
+    except onnx.checker.ValidationError as error:
+        return Problem(plan.name, "checker", str(error))
+    except Exception as error:
+        return Problem(plan.name, "crash", str(error))
+    return None
 
 
 # -- the report
@@ -371,6 +337,7 @@ def _checks(model: onnx.ModelProto, *, types: bool = False) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", default="none", help="text of a pipeline, or 'none' (default)")
+    parser.add_argument("--each-pass", action="store_true", help="every pass alone, every pipeline, every target")
     parser.add_argument("--text", action="store_true", help="print and parse the textual form on the way")
     parser.add_argument("--share", default="1/1", help="K/N: the K-th of N fixed parts of the models")
     parser.add_argument("--filter", default="", help="only models whose suite/name contains this")
@@ -387,16 +354,22 @@ def main() -> int:
     part, parts = map(int, args.share.split("/"))
     tallies: dict[str, Tally] = defaultdict(Tally)
     failures: list[str] = []
+    wanted = plans() if args.each_pass else []
     start = time.monotonic()
+    count = 0
     for case in cases(set(args.suite or SUITES)):
         label = f"{case.suite}/{case.name}"
         if args.filter not in label or zlib.crc32(label.encode()) % parts != part - 1:
             continue
+        count += 1
         if args.freeze is not None:
             try:
                 case = frozen(case, args.freeze)
             except (ValueError, TypeError):
                 continue
+        if args.each_pass:
+            failures += check_each_pass(case, tallies, wanted)
+            continue
         tally = tallies[case.suite]
         tally.models += 1
         try:
@@ -406,9 +379,8 @@ def main() -> int:
             stage, why = failure.args
             tally.failed[stage] += 1
             failures.append(f"{label}: {stage}: {why}")
-    count = sum(t.models for t in tallies.values())
     print(f"{count} models in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    report(tallies, failures[: args.list], len(failures))
+    (report_passes if args.each_pass else report)(tallies, failures[: args.list], len(failures))
     return 1 if failures or not tallies else 0
 
 
@@ -418,6 +390,19 @@ def report(tallies: dict[str, Tally], failures: list[str], count: int) -> None:
     for suite, t in tallies.items():
         kinds = ", ".join(f"{n} {stage}" for stage, n in t.failed.items()) or "0"
         print(f"{suite:18} {t.models:7} {t.runnable:6} {t.random:7} {t.ok:6}  {kinds}")
+    _list(failures, count)
+
+
+def report_passes(tallies: dict[str, Tally], failures: list[str], count: int) -> None:
+    """The table by pass, then the failures."""
+    print(f"{'pass or pipeline':32} {'models':>6} {'run':>6} {'changed':>7} {'rewrites':>8} {'partial':>7}  failed")
+    for name, t in tallies.items():
+        kinds = ", ".join(f"{n} {stage}" for stage, n in t.failed.items()) or "0"
+        print(f"{name:32} {t.models:6} {t.runnable:6} {t.changed:7} {t.rewrites:8} {t.partial:7}  {kinds}")
+    _list(failures, count)
+
+
+def _list(failures: list[str], count: int) -> None:
     for line in failures:
         print(line)
     if count > len(failures):
