@@ -22,6 +22,8 @@ Factor: TypeAlias = Union[str, "Call"]
 Monomial: TypeAlias = tuple[Factor, ...]
 
 _FUNCTIONS = ("floordiv", "mod", "min", "max")
+MAX_TEXT = 1 << 14
+"""Characters of the longest expression: what would be longer is unknown. (Squaring doubles a hostile one each time.)"""
 
 
 class Call:
@@ -176,7 +178,7 @@ def dim_text(d: Dim) -> str:
 
 def floordiv(a: Dim, b: Dim) -> Dim:
     """``a // b``; exact polynomial division by an integer or a single monomial where it works, else opaque."""
-    if a is None or b is None:
+    if a is None or b is None or _long(a, b):
         return None
     if isinstance(b, int):
         if b == 1:
@@ -216,7 +218,7 @@ def call(function: str, a: Dim, b: Dim) -> Dim:
     """``mod``, ``min``, ``max`` or ``floordiv`` of two dims."""
     if function == "floordiv":
         return floordiv(a, b)
-    if a is None or b is None or (function == "mod" and b == 0):
+    if a is None or b is None or (function == "mod" and b == 0) or _long(a, b):
         return None
     if isinstance(a, int) and isinstance(b, int):
         if function == "mod":
@@ -235,18 +237,28 @@ def symbol_of(factor: Call) -> SymDim:
 
 
 def add(a: Dim, b: Dim) -> Dim:
-    return None if a is None or b is None else a + b
+    return None if a is None or b is None or _long(a, b) else a + b
 
 
 def sub(a: Dim, b: Dim) -> Dim:
-    return None if a is None or b is None else a - b
+    return None if a is None or b is None or _long(a, b) else a - b
 
 
 def mul(a: Dim, b: Dim) -> Dim:
     """``a * b``; zero times unknown is zero."""
     if a == 0 or b == 0:
         return 0
-    return None if a is None or b is None else a * b
+    return None if a is None or b is None or _long(a, b, multiplied=True) else a * b
+
+
+def _long(a: SymDim | int, b: SymDim | int, *, multiplied: bool = False) -> bool:
+    """Whether what two dims make could take more than ``MAX_TEXT`` characters."""
+    if not isinstance(a, SymDim) or not isinstance(b, SymDim):
+        return False
+    size_a, size_b = len(str(a)), len(str(b))
+    if multiplied:
+        size_a, size_b = size_a * len(b.terms), size_b * len(a.terms)
+    return size_a + size_b > MAX_TEXT
 
 
 def product(dims: Iterable[Dim]) -> Dim:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds for reading an untrusted model. The defaults pass every model that ONNX Runtime could run."""
+    """Bounds for reading an untrusted model. The defaults pass every model that people run."""
 
     file_bytes: int = (2 << 30) - 1
     """Size of the model file without external data; protobuf itself ends here."""
-    nodes: int = 4_000_000
-    """Nodes and node outputs in all graphs together, and after all function calls are expanded."""
+    nodes: int = 1_000_000
+    """Nodes and node outputs in all graphs together, and after all function calls are expanded. (A node takes about
+    a kilobyte of memory, in the file as little as ten bytes.)"""
     depth: int = 64
     """Bodies within bodies, and functions that call functions."""
     allow_hard_links: bool = False

@@ -46,6 +46,10 @@ WriteGraph: TypeAlias = "Callable[[Graph], GraphProto]"
 
 MAX_ELEMENTS = 1 << 48
 """A tensor of more elements is taken for a damaged file."""
+MAX_RANK = 64
+"""Axes of a constant: as many as numpy's arrays have."""
+_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+"""Where a message can hold elements."""
 
 
 @cache
@@ -180,6 +184,12 @@ def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = N
     count = math.prod(shape)
     if any(d < 0 for d in shape) or count > MAX_ELEMENTS:
         raise _damaged(f"{what} has shape {list(shape)}: an extent is negative, or over {MAX_ELEMENTS} elements")
+    if len(shape) > MAX_RANK:
+        raise _damaged(f"{what} has {len(shape)} axes, expected at most {MAX_RANK}")
+    filled = [field for field in _FIELDS if len(getattr(proto, field))]
+    if len(filled) + (proto.data_location == 1) > 1:
+        places = " and ".join(filled if proto.data_location != 1 else [*filled, "another file"])
+        raise _damaged(f"{what} holds its data twice, in {places}")
     if proto.data_location == 1:
         if load_external is None:
             raise _damaged(f"{what} lies in another file, which is not allowed here")
@@ -190,7 +200,10 @@ def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = N
         return _strings(proto, shape, count, what)
     raw = proto.raw_data
     if not raw and count:
-        raw = _typed_data(proto, dtype)
+        field = _field_of(dtype)
+        if filled not in ([], [field]):
+            raise _damaged(f"{what}: its data is in {filled[0]}, for {dtype.text} it belongs in {field} or raw_data")
+        raw = _typed_data(proto, dtype, field, what)
     try:
         return BytesConstant(raw, dtype, shape)
     except ValueError as error:
@@ -206,20 +219,42 @@ def _strings(proto: TensorProto, shape: tuple[int, ...], count: int, what: str) 
     return ArrayConstant(array.reshape(shape), DType.STRING)
 
 
-def _typed_data(proto: TensorProto, dtype: DType) -> bytes:
-    """File bytes from the typed field that ONNX assigns to the element type."""
+def _field_of(dtype: DType) -> str:
+    """The typed field that ONNX assigns to an element type."""
     if dtype in (DType.F32, DType.C64):
-        return np.array(proto.float_data, np.float32).tobytes()
+        return "float_data"
     if dtype in (DType.F64, DType.C128):
-        return np.array(proto.double_data, np.float64).tobytes()
-    if dtype is DType.I64:
-        return np.array(proto.int64_data, np.int64).tobytes()
+        return "double_data"
     if dtype in (DType.U32, DType.U64):
-        return np.array(proto.uint64_data, np.uint64).astype(dtype.numpy).tobytes()
+        return "uint64_data"
+    return "int64_data" if dtype is DType.I64 else "int32_data"
+
+
+def _typed_data(proto: TensorProto, dtype: DType, field: str, what: str) -> bytes:
+    """File bytes from the typed field. Raises ``ReadError`` for numbers that the element type does not have."""
+    store: Any = _STORED.get(field)
+    numbers: Array = np.array(getattr(proto, field), store)
+    if store in (np.float32, np.float64, np.int64):
+        return numbers.tobytes()
+    if dtype is DType.BOOL:
+        return (numbers != 0).astype(np.uint8).tobytes()
     # Everything else sits in int32_data: as numbers, as the bits of 8- and 16-bit floats, or as packed bytes.
-    store = {32: np.int32, 16: np.uint16}.get(dtype.bits, np.uint8)
-    numbers: Array = np.array(proto.int32_data, np.int32)
-    return (numbers != 0 if dtype is DType.BOOL else numbers).astype(store).tobytes()
+    packed = np.uint16 if dtype.bits == 16 else np.uint8
+    target: Any = dtype.numpy if dtype.is_integer and dtype.bits >= 8 else packed
+    limits = np.iinfo(target)
+    outside = (numbers < limits.min) | (numbers > limits.max)
+    if outside.any():
+        raise _damaged(f"{what}: {field} holds {numbers[outside][0]}, which does not fit {dtype.text}")
+    return numbers.astype(target).tobytes()
+
+
+_STORED: dict[str, type] = {
+    "float_data": np.float32,
+    "double_data": np.float64,
+    "int64_data": np.int64,
+    "uint64_data": np.uint64,
+    "int32_data": np.int32,
+}
 
 
 def _damaged(message: str) -> ReadError:
@@ -245,11 +280,15 @@ def sparse_from_proto(proto: SparseTensorProto, load_external: LoadExternal | No
         raise _damaged(f"{what} has {values.dtype.text} at indices of {indices.dtype.text}, expected numbers at i64")
     if any(d < 0 for d in shape) or values.dtype.nbytes(math.prod(shape)) > DENSE_BYTES:
         raise _damaged(f"{what} has shape {list(shape)}: negative, or over {DENSE_BYTES} bytes when dense")
+    if len(shape) > MAX_RANK:
+        raise _damaged(f"{what} has {len(shape)} axes, expected at most {MAX_RANK}")
     at = indices.numpy()
     bound = math.prod(shape) if at.ndim == 1 else np.array(shape)
     fits = (at.ndim == 1 or (at.ndim == 2 and at.shape[1] == len(shape))) and at.shape[0] == values.count
     if not fits or bool(((at < 0) | (at >= bound)).any()):
         raise _damaged(f"{what} has indices outside its shape {list(shape)}, or not one for each value")
+    if at.shape[0] > 1 and len(np.unique(at, axis=0)) != at.shape[0]:
+        raise _damaged(f"{what} has an index twice")
     return SparseConstant(values, indices, shape)
 
 

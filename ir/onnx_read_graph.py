@@ -19,6 +19,8 @@ from .graph import RETURN, Attr, AttrRef, Function, Graph, Node, Port, Value
 from .onnx_order import sorted_nodes
 from .onnx_proto import attr_from_proto, attr_kind, sparse_from_proto, tensor_from_proto, type_from_proto
 from .schema import FLOAT, FLOATS, INT, INTS, STRING, STRINGS
+from .type_agreement import contradiction
+from .types import type_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +123,10 @@ class GraphReader:
             self._define(value, name, scope, f"input of graph {graph.name!r}")
             tensor = tensors.pop(name, None)
             if tensor is not None:
-                graph.defaults[value] = self._constant(tensor)
+                data = graph.defaults[value] = self._constant(tensor)
+                clash = contradiction(value.type, data.type)
+                if clash is not None:
+                    _fail(f"input {name!r} is {type_text(value.type)}, its initializer {data.type}: {clash}")
         for name, tensor in tensors.items():
             value = graph.add_constant(self._constant(tensor), name)
             self._define(value, name, scope, f"initializer of graph {graph.name!r}")
@@ -141,7 +146,10 @@ class GraphReader:
         kind = info.type.WhichOneof("value")
         if kind == "opaque_type":
             _fail(f"{info.name!r} has an opaque type, which planish cannot represent", "no pass could treat it")
-        return None if kind is None else type_from_proto(info.type, _symbol)
+        try:
+            return None if kind is None else type_from_proto(info.type, _symbol)
+        except ReadError as error:
+            raise ReadError(f"{info.name!r}: {error.message}", where="read", help=error.help) from None
 
     def _port(self, info: ValueInfoProto, graph: Graph) -> Port:
         if not info.name:
@@ -153,8 +161,18 @@ class GraphReader:
         for port in ports:
             found = scope.get(port.name)
             values.append(self._outer(port.name, f"output of graph {graph.name!r}") if found is None else found)
+        if graph.parent is None and not self.scopes[1:]:
+            self._check_port_names(graph, ports)
         graph.ret.set_inputs(values)
         graph.ports = ports
+
+    def _check_port_names(self, graph: Graph, ports: list[Port]) -> None:
+        """Callers ask for outputs by name. (In a body only their order counts.)"""
+        names: set[str] = set()
+        for port in ports:
+            if port.name in names:
+                _fail(f"two outputs of graph {graph.name!r} are named {port.name!r}")
+            names.add(port.name)
 
     # -- names
 

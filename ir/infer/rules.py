@@ -251,11 +251,11 @@ def given(node: Node, name: str, i: int) -> bool:
 
 
 def length(node: Node, i: int) -> int | None:
-    """The number of elements of the rank-1 operand ``i`` where it is a plain integer."""
+    """The number of elements of the rank-1 operand ``i`` where it is a plain integer that may be a rank."""
     shape = shape_of(node, i)
     if shape is None or len(shape) != 1:
         return None
-    return shape[0] if type(shape[0]) is int else None
+    return shape[0] if type(shape[0]) is int and shape[0] <= MAX_ELEMENTS else None
 
 
 def axis_of(node: Node, axis: int, rank: int) -> int:

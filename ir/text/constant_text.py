@@ -12,7 +12,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..constants import ArrayConstant, BytesConstant, Constant, RepeatedConstant
 from ..dtypes import DType
 from ..errors import TextError
 from ..onnx_proto import SparseConstant
-from ..types import TensorType
+from ..types import TensorType, Type
 from .lexer import Lexer
 from .literals import double_text, element_texts, float_array, integer_array, unquote_bytes
 from .type_parser import MAX_EXTENT, parse_tensor_type
@@ -32,6 +32,11 @@ _OF_FEW = (SeededConstant, SplatConstant, SparseConstant, RepeatedConstant)
 Array = np.ndarray[Any, Any]
 Remember = Callable[[Constant], str]
 """Keeps a constant for the resources and returns its digest."""
+
+
+def states_type(t: Type | None) -> TypeGuard[TensorType]:
+    """Whether a constant of this type can do without a type inside its brackets."""
+    return isinstance(t, TensorType) and t.dtype is not None and t.is_static
 
 
 # -- printing

@@ -35,7 +35,7 @@ from ..constants import Constant
 from ..graph import Attr, AttrRef, EmptyAttr, Function, Graph, Model, Node, Port, Value
 from ..types import TensorType, Type
 from .checks import Written, settle_types
-from .constant_text import Resources, parse_constant
+from .constant_text import Resources, parse_constant, states_type
 from .data_text import parse_data, parse_dict
 from .lexer import Lexer
 from .literals import float_attribute, unquote
@@ -244,7 +244,7 @@ class _Parser:
         self._typed(value)
         if lx.take("="):
             # The type stands inside where the input's own leaves an extent open.
-            stated = value.type if is_static_tensor(value.type) else None
+            stated = value.type if states_type(value.type) else None
             graph.defaults[value] = parse_constant(lx, stated, self.resources)
 
     def _port(self, graph: Graph) -> None:

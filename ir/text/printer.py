@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ..graph import AttrRef, EmptyAttr, Function, Graph, Model, Node, Value
 from ..ops import is_default
 from ..types import MapType, OptionalType, SequenceType, TensorType, Type
-from .constant_text import constant_attr_text, constant_text, resource_bytes
+from .constant_text import constant_attr_text, constant_text, resource_bytes, states_type
 from .data_text import data_text, dict_text
 from .lexer import MAX_DEPTH
 from .literals import bare, float_text, quote, quote_bytes, word
@@ -209,8 +209,10 @@ class _Printer:
 
     def _input(self, graph: Graph, value: Value) -> str:
         default = graph.defaults.get(value)
-        text = "" if default is None else f" = {constant_text(default, self.remember)}"
-        return self._definition(value) + text
+        if default is None:
+            return self._definition(value)
+        write = constant_text if states_type(value.type) else constant_attr_text
+        return f"{self._definition(value)} = {write(default, self.remember)}"
 
     def _constant(self, value: Value) -> str:
         data = value.data

@@ -156,6 +156,8 @@ def parse_dim(lx: Lexer, low: int = 0) -> Dim:
         lx.advance()
     else:
         raise lx.error(f"a sum of at most {MAX_TERMS} terms", "a longer one", at)
+    if total is None:
+        raise lx.error("a shorter dimension", "one that is too long when it is multiplied out", at)
     if isinstance(total, int) and not low <= total <= MAX_EXTENT:
         raise lx.error(f"an integer from {low} to 2^63-1", str(total), at)
     return total

@@ -18,8 +18,8 @@ atheris: Any = import_module("atheris")  # an extra: type checkers do not have i
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["planish"]):
+    from hostile.mutate_proto import mutate
     from hostile.properties import CHECKS
-from hostile.mutate_proto import mutate
 
 
 def mutate_model(data: bytes, max_size: int, seed: int) -> bytes:

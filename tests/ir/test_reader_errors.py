@@ -221,7 +221,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "'w'",
     ),
     "missing strings": (lambda m: setattr(tensor(m), "data_type", TensorProto.STRING), "0 strings found"),
-    "external without a folder": (lambda m: setattr(tensor(m), "data_location", 1), "came without a folder"),
+    "external without a folder": (
+        lambda m: tensor(m).ClearField("raw_data") or setattr(tensor(m), "data_location", 1),
+        "came without a folder",
+    ),
+    "data in the message and elsewhere": (
+        lambda m: setattr(tensor(m), "data_location", 1),
+        "tensor 'w' holds its data twice, in raw_data and another file",
+    ),
     "constant of two attributes": (
         lambda m: add_constant(m, value_int=1, value_float=1.0),
         r"\['value_float', 'value_int'\]",

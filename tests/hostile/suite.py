@@ -1,0 +1,261 @@
+"""Runs the hostile files, each in a process of its own with limits, and prints what came of them.
+
+    scripts/hostile [--json] [NAME...]
+
+A case passes where planish ends by itself, within the limits below, and with the expected message: in the library
+(load, infer, verify, default pipeline, save) and on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from . import cases_bombs, cases_bytes, cases_external, cases_graph, cases_nodes, cases_tensor, cases_text
+from .parts import SURVIVES, Case
+
+CASES: dict[str, Case] = {}
+for _module in (cases_bytes, cases_graph, cases_nodes, cases_tensor, cases_external, cases_bombs, cases_text):
+    for _case in _module.CASES:
+        assert _case.name not in CASES, _case.name
+        CASES[_case.name] = _case
+
+MEMORY_MB = 1024
+"""What a run may take, at its peak."""
+SECONDS = 60
+"""Processor time that a run may take; with five times that on the clock, since others run here too."""
+ADDRESS_SPACE = 8 << 30
+"""So that a fault hurts nobody else."""
+REFUSED = (1, 2)
+"""Exit statuses of errors that planish raises on purpose."""
+
+
+@dataclass
+class Outcome:
+    """What became of one case, in the library or on the command line."""
+
+    name: str
+    how: str
+    passed: bool = False
+    verdict: str = ""
+    """``refused``, ``survived``, or what went wrong."""
+    message: str = ""
+    peak_mb: int = 0
+    seconds: float = 0.0
+    steps: list[str] = field(default_factory=list[str])
+
+
+# -- inside the limits
+
+
+def library(case: Case, folder: Path) -> tuple[str, str]:
+    """Load, infer, verify, run the default pipeline, save. Returns a verdict and the message."""
+    from planish.ir.errors import PlanishError
+    from planish.ir.infer import infer_model
+    from planish.ir.onnx_reader import read_model
+    from planish.ir.onnx_writer import write_model
+    from planish.ir.verify import problems
+    from planish.passes.manager import Pipeline
+
+    try:
+        path = case.build(folder)
+        if case.command == "run":
+            return _text_library(path)
+        model = read_model(path)
+        found = [*infer_model(model), *problems(model)]
+        if found:
+            return "refused", str(found[0])
+        if case.later is not None:
+            case.later(folder)
+        Pipeline("default").run(model)
+        (folder / "out").mkdir()
+        write_model(model, folder / "out" / "model.onnx")
+        read_model(folder / "out" / "model.onnx")
+    except PlanishError as error:
+        return "refused", str(error)
+    return "survived", ""
+
+
+def _text_library(path: Path) -> tuple[str, str]:
+    from planish.driver.reproduce import replay
+    from planish.ir.errors import PlanishError
+
+    try:
+        found = replay(path)
+    except PlanishError as error:
+        return "refused", str(error)
+    return ("refused", found.error) if found.error else ("survived", "")
+
+
+def command_line(case: Case, folder: Path) -> tuple[str, str]:
+    """``planish optimize`` (or ``run``) on the file. Returns a verdict and what it wrote on standard error."""
+    from planish.cli.entry import run
+
+    path = case.build(folder)
+    out = folder / "stderr"
+    words = (
+        ["run", str(path)]
+        if case.command == "run"
+        else ["optimize", str(path), "-o", str(folder / "small.onnx"), "--no-measure"]
+    )
+    with out.open("w+") as err, open(os.devnull, "w") as null:
+        os.dup2(err.fileno(), 2)
+        os.dup2(null.fileno(), 1)
+        code = run(words)
+        sys.stderr.flush()
+        err.seek(0)
+        message = err.read()
+    if code == 0:
+        return "survived", message
+    return ("refused" if code in REFUSED else f"exit status {code}"), message
+
+
+WAYS: dict[str, Callable[[Case, Path], tuple[str, str]]] = {"library": library, "command": command_line}
+
+
+# -- outside
+
+
+def run_case(case: Case, how: str) -> Outcome:
+    """Runs one case in a child of this process."""
+    start = time.monotonic()
+    source, target = os.pipe()
+    with TemporaryDirectory(prefix="planish-hostile-") as folder:
+        child = os.fork()
+        if child == 0:
+            os.close(source)
+            _child(case, how, Path(folder), target)
+        os.close(target)
+        answer, status = _await(child, source, start)
+    os.close(source)
+    outcome = Outcome(case.name, how, seconds=round(time.monotonic() - start, 2))
+    if not answer:
+        number = os.waitstatus_to_exitcode(status)
+        outcome.verdict = f"killed by {signal.Signals(-number).name}" if number < 0 else f"exit status {number}"
+        return outcome
+    plain = json.loads(answer)
+    outcome.verdict, outcome.message, outcome.peak_mb = plain["verdict"], plain["message"], plain["peak_mb"]
+    outcome.passed = _as_expected(case, how, outcome)
+    return outcome
+
+
+def _as_expected(case: Case, how: str, outcome: Outcome) -> bool:
+    if outcome.peak_mb > MEMORY_MB:
+        outcome.verdict += f", {outcome.peak_mb} MB"
+        return False
+    if case.says != SURVIVES and (case.later is None or how == "library"):
+        return outcome.verdict == "refused" and re.search(case.says, outcome.message) is not None
+    if outcome.verdict == "refused" and how == "command" and case.after:
+        return re.search(case.after, outcome.message) is not None
+    return outcome.verdict == "survived"
+
+
+def _await(child: int, source: int, start: float) -> tuple[bytes, int]:
+    """What the child answers, and its wait status; it is killed when its time is over."""
+    answer = b""
+    os.set_blocking(source, False)
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        while True:
+            try:
+                part = os.read(source, 1 << 16)
+            except BlockingIOError:
+                break
+            if not part:
+                break
+            answer += part
+        if done:
+            return answer, status
+        if time.monotonic() - start > 5 * SECONDS:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _child(case: Case, how: str, folder: Path, target: int) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            verdict, message = WAYS[how](case, folder)
+        except BaseException as error:
+            verdict, message = f"{type(error).__name__} escaped", _trace(error)
+        answer = {"verdict": verdict, "message": message[-4000:], "peak_mb": _peak_mb()}
+        os.write(target, json.dumps(answer).encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error)[-6:])
+
+
+def _peak_mb() -> int:
+    """Peak of the resident set (``ru_maxrss`` would remember the parent's)."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    return int(found[1]) >> 10 if found else 0
+
+
+def _preload() -> None:
+    """Loads in the parent what every child needs; nothing here starts a thread."""
+    import onnxruntime
+
+    import planish.cli.entry
+    import planish.driver.optimize
+    import planish.driver.reproduce  # noqa: F401
+    from planish.passes.manager import Pipeline
+
+    onnxruntime.set_default_logger_severity(4)
+    Pipeline("default")
+
+
+def run_all(names: Sequence[str], ways: Sequence[str] = tuple(WAYS)) -> list[Outcome]:
+    """The outcomes of cases, in the order of their names here."""
+    _preload()
+    return [run_case(CASES[name], how) for name in names for how in ways]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints a table, or one JSON line for each outcome; returns the exit status."""
+    as_json = "--json" in arguments
+    ways = [a.removeprefix("--only=") for a in arguments if a.startswith("--only=")] or list(WAYS)
+    names = [a for a in arguments if not a.startswith("--")] or list(CASES)
+    outcomes: list[Outcome] = []
+    _preload()
+    for name in names:
+        for how in ways:
+            outcome = run_case(CASES[name], how)
+            outcomes.append(outcome)
+            line = json.dumps(asdict(outcome)) if as_json else _row(outcome)
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+    failed = [o for o in outcomes if not o.passed]
+    if not as_json:
+        peak, slowest = max(o.peak_mb for o in outcomes), max(o.seconds for o in outcomes)
+        sys.stdout.write(
+            f"{len(names)} files, {len(outcomes)} runs, {len(failed)} not as expected; "
+            f"at most {peak} MB and {slowest} s\n"
+        )
+    return 1 if failed else 0
+
+
+def _row(o: Outcome) -> str:
+    first: Any = next((line for line in o.message.splitlines() if line.startswith("error")), "")
+    mark = "ok  " if o.passed else "FAIL"
+    text = first[:140] if o.passed else o.message[-1500:]
+    return f"{mark} {o.name:26} {o.how:8} {o.verdict:12} {o.peak_mb:5} MB {o.seconds:6.2f} s  {text}"
