@@ -19,9 +19,14 @@ class OrtBackend:
     name = "ort"
 
     def legalize(self, model: Model, target: Target) -> str:
-        """Pipeline text that makes the model runnable on the target: ``none``, since planish's operators are ONNX's and
-        the passes ask the target before they emit the runtime's own."""
-        return "none"
+        """Pipeline text that makes the model runnable on the target: operators without a kernel there are decomposed.
+
+        ``none`` where there are none: planish's passes ask the target before they emit the runtime's own operators,
+        but a model may come with those of another processor's runtime.
+        """
+        missing = sorted({u.op for u in self.unsupported(model, target) if u.support is Support.NONE})
+        names = ", ".join(f'"{op.replace(":", "::")}"' for op in missing)
+        return f"expand-fused{{ops=[{names}]}}" if names else "none"
 
     def unsupported(self, model: Model, target: Target) -> list[Unsupported]:
         """Nodes without a kernel on the target, or that run with casts. Empty where planish has no table (``cuda``)."""

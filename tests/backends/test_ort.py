@@ -22,6 +22,7 @@ from planish.ir.dtypes import DType
 from planish.ir.errors import BackendError, UsageError
 from planish.ir.graph import Model
 from planish.ir.onnx_writer import model_to_bytes
+from planish.passes.manager import Pipeline
 from planish.passes.target import TARGETS, get_target
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +253,22 @@ def test_lowering_names_nodes_without_a_kernel() -> None:
     with pytest.raises(BackendError, match="Conv 'conv0'"):
         OrtBackend().lower(model, get_target("x86-64-v3"))
     assert OrtBackend().unsupported(model, get_target("generic")) == []
+
+
+def test_operators_of_another_processor_are_decomposed() -> None:
+    b = Builder(opsets={"": 17, "com.microsoft": 1})
+    x = b.input("x", DType.F32, (1, 6, 5, 3))
+    weight = b.const(np.ones((4, 3, 3, 3), np.float32), "w")
+    conv = b.op("NhwcFusedConv", x, weight, _domain="com.microsoft", activation="Relu")
+    b.output(b.op("Gelu", conv, _domain="com.microsoft"), "y")
+    model, x86, arm = b.model(), get_target("x86-64-v3"), get_target("aarch64")
+    assert OrtBackend().legalize(model, arm) == "none"
+    with pytest.raises(BackendError, match="NhwcFusedConv"):
+        OrtBackend().lower(model, x86)
+    Pipeline(OrtBackend().legalize(model, x86)).run(model)
+    assert {n.op for n in model.all_nodes() if n.domain} <= {"Gelu", "FusedConv"}, "Gelu has a kernel and stays"
+    feed = {"x": np.full((1, 6, 5, 3), -1, np.float32)}
+    assert OrtBackend().lower(model, x86).run(feed)[0].max() == 0
 
 
 def test_every_target_has_settings() -> None:
