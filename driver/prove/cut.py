@@ -18,6 +18,8 @@ from .snapshot import Change, State, World
 
 MAX_NODES = 160
 """Nodes on one side of a cut."""
+MAX_REGION = 600
+"""Nodes behind a rewrite among which others that it changed are looked for."""
 MAX_LEVELS = 8
 """How many nodes in front of a rewrite are looked at."""
 
@@ -53,11 +55,10 @@ class Frame:
     leaves: dict[Value, None] = field(default_factory=dict[Value, None])
 
 
-def obligations(change: Change, *, strict: bool = False) -> list[Obligation] | None:
-    """What makes the rewrite right; ``None`` where that cannot be said value by value.
+def obligations(change: Change) -> list[Obligation] | None:
+    """What makes the rewrite right, at the nodes that got other operands: these are equal one by one.
 
-    A node that got other operands is right where these are equal one by one; with ``strict`` (where they are not) its
-    results must be.
+    Of nodes that became others the results are. ``None`` where it cannot be said value by value.
     """
     found: dict[tuple[Value, Value], None] = {}
     for node in change.changed:
@@ -65,17 +66,22 @@ def obligations(change: Change, *, strict: bool = False) -> list[Obligation] | N
         if old is None or new is None:
             continue
         if node.op == RETURN:
-            if len(old.inputs) != len(new.inputs):
-                parent = node.graph.parent if node.graph is not None else None
-                if parent is None or parent not in change.changed:
-                    return None
-                continue  # the node that runs the body is compared
-            found.update(_operand_pairs(old, new))
-        elif old.same_operation(new) and not strict:
+            if not _returned(change, node, old, new, found):
+                return None
+        elif old.same_operation(new):
             found.update(_operand_pairs(old, new))
         else:
             found.update(((v, v), None) for v in old.outputs if v in new.outputs and v.uses)
     return [Obligation(a, b) for a, b in found]
+
+
+def _returned(change: Change, node: Node, old: State, new: State, found: dict[tuple[Value, Value], None]) -> bool:
+    """Adds what a return node demands; ``False`` where it returns more or less than before."""
+    if len(old.inputs) == len(new.inputs):
+        found.update(_operand_pairs(old, new))
+        return True
+    parent = node.graph.parent if node.graph is not None else None
+    return parent is not None and parent in change.changed  # the node that runs the body is compared
 
 
 def _operand_pairs(old: State, new: State) -> dict[tuple[Value, Value], None]:
@@ -83,11 +89,68 @@ def _operand_pairs(old: State, new: State) -> dict[tuple[Value, Value], None]:
     return {(a, b): None for a, b in pairs if a is not b and a is not None and b is not None}
 
 
-def first_frame(change: Change, *, strict: bool = False) -> Frame | None:
+def first_frame(change: Change) -> Frame | None:
     """The smallest frame; ``None`` where the cut would be too large."""
-    pairs = obligations(change, strict=strict)
+    pairs = obligations(change)
     frame = Frame(change, pairs or [])
     return frame if pairs is not None and _collect(frame) else None
+
+
+def region_frame(change: Change) -> Frame | None:
+    """The frame for a rewrite that changes values on the way: all between the changed nodes is in it, and what leaves
+    that region must be equal. ``None`` where it would be too large."""
+    region = _region(change)
+    if region is None:
+        return None
+    found: dict[tuple[Value, Value], None] = {}
+    for node in region:
+        old, new = change.before.state(node), change.after.state(node)
+        if old is None or new is None:
+            continue
+        if node.op == RETURN:
+            if not _returned(change, node, old, new, found):
+                return None
+            continue
+        for v in new.outputs:
+            if any(user not in region or (user.op == RETURN and v in _returns(change, user)) for user, _ in v.uses):
+                if v not in old.outputs:
+                    return None
+                found[v, v] = None
+    inner = {v for node in region for v in node.outputs}
+    frame = Frame(change, [Obligation(a, b) for a, b in found], inner)
+    return frame if found and _collect(frame) else None
+
+
+def _returns(change: Change, ret: Node) -> list[Value | None]:
+    """What a return node returned before and returns now, at the same place."""
+    old, new = change.before.state(ret), change.after.state(ret)
+    if old is None or new is None:
+        return []
+    return [b for a, b in zip(old.inputs, new.inputs, strict=False) if a is b]
+
+
+def _region(change: Change) -> dict[Node, None] | None:
+    """The changed nodes that are there now, and all nodes between them; ``None`` for too many."""
+    start = [node for node in change.changed if change.after.state(node) is not None]
+    reached: dict[Node, None] = dict.fromkeys(start)
+    queue = list(start)
+    for node in queue:
+        if len(queue) > MAX_REGION:
+            break
+        for user in [user for out in node.outputs for user, _ in out.uses]:
+            if user not in reached:
+                reached[user] = None
+                queue.append(user)
+    between = dict.fromkeys(start)
+    stack = list(start)
+    while stack:
+        node = stack.pop()
+        for v in node.inputs:
+            producer = v.producer if v is not None else None
+            if producer is not None and producer in reached and producer not in between:
+                between[producer] = None
+                stack.append(producer)
+    return between if len(between) <= MAX_NODES else None
 
 
 def wider(frame: Frame) -> Frame | None:

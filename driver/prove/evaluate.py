@@ -56,11 +56,17 @@ class Evaluation:
         self.limits = limits or Limits()
         self.left = self.limits.work
         self.values: dict[Value, Item] = {}
+        self.given: list[dict[str, Any]] = []
+        """Attributes of the calls of functions that are being followed."""
 
     def run(self, graph: Graph, inputs: Mapping[Value, Item]) -> list[Item]:
         """The graph's outputs. Raises :class:`Undecided`."""
         self.values.update(inputs)
-        return self._graph(graph, 0)
+        try:
+            with np.errstate(all="ignore"):
+                return self._graph(graph, 0)
+        except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
+            raise Undecided(f"the operands do not fit: {error}") from error
 
     def _graph(self, graph: Graph, depth: int) -> list[Item]:
         if depth > MAX_DEPTH:
@@ -87,8 +93,6 @@ class Evaluation:
 
     def _node(self, node: Node, depth: int) -> None:
         items = [self.value(v) for v in node.inputs]
-        if any(isinstance(a, AttrRef) for a in node.attrs.values()):
-            raise Undecided("an attribute is the caller's")
         results = self._results(node, items, depth)
         for out, item in zip(node.outputs, results, strict=False):
             self._spend(0 if item is None else math.prod(item.shape))
@@ -102,12 +106,15 @@ class Evaluation:
     def _results(self, node: Node, items: list[Item], depth: int) -> list[Item]:
         function = function_of(node)
         if function is not None:
-            return self._call(function.graph, dict(zip(function.graph.inputs, items, strict=False)), depth)
+            self.given.append({**function.defaults, **self._attrs(node)})
+            found = self._call(function.graph, dict(zip(function.graph.inputs, items, strict=False)), depth)
+            self.given.pop()
+            return found
         if node.domain == "" and node.op == "If":
             return self._if(node, items, depth)
         if node.domain == "" and node.op == "Loop":
             return self._loop(node, items, depth)
-        alone = concrete_node(node, items)
+        alone = concrete_node(node, items, self._attrs(node))
         if node.domain == "":
             self._spend(_products(node, items, alone))
             found = _standard(alone, items)
@@ -117,6 +124,18 @@ class Evaluation:
             return self._decomposed(alone, items, depth)
         except NoMatch:
             return opaque(alone, items)
+
+    def _attrs(self, node: Node) -> dict[str, Any]:
+        """The node's attributes, with what the caller of a function gives."""
+        found: dict[str, Any] = {}
+        for name, attr in node.attrs.items():
+            if not isinstance(attr, AttrRef):
+                found[name] = attr
+            elif not self.given:
+                raise Undecided("an attribute is the caller's")
+            elif attr.name in self.given[-1]:
+                found[name] = self.given[-1][attr.name]
+        return found
 
     def _decomposed(self, node: Node, items: list[Item], depth: int) -> list[Item]:
         if not has_decomposition(node.domain, node.op, node.version):
@@ -184,7 +203,7 @@ def _stack(items: list[Item]) -> Item:
     return np.stack(cast("list[Array]", items))
 
 
-def concrete_node(node: Node, items: list[Item]) -> Node:
+def concrete_node(node: Node, items: list[Item], attrs: dict[str, Any]) -> Node:
     """A copy of the node in a graph of its own, with operands of these shapes, and constants where they are known.
 
     Its results' types are inferred from them.
@@ -200,7 +219,7 @@ def concrete_node(node: Node, items: list[Item]) -> Node:
             made[v] = _operand(graph, v, item)
         operands.append(made[v])
     copy = Node(node.op, operands, domain=node.domain, outputs=[v.name for v in node.outputs], name=node.name)
-    copy.attrs = dict(node.attrs)
+    copy.attrs = attrs
     graph.append(copy)
     graph.set_outputs([new for old, new in zip(node.outputs, copy.outputs, strict=True) if old.uses])
     if node.domain == "" and node.op in MOVES:

@@ -1,11 +1,11 @@
-"""What is known of one rewrite: the exact check on wider and wider cuts, until it succeeds or there is no more to see."""
+"""The exact check of one rewrite, on wider and wider cuts, until it succeeds or there is no more to see."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
-from .cut import MAX_LEVELS, Cut, Frame, cut, first_frame, obligations, wider
+from .cut import MAX_LEVELS, Cut, Frame, cut, first_frame, obligations, region_frame, wider
 from .evaluate import Limits
 from .exact import Finding, check
 from .ledger import CHECKED, PROVED, UNCHECKED, Verdict
@@ -26,7 +26,7 @@ class Effort:
 def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | None]:
     """The exact check's verdict, and the widest cut on which both sides could be compared by running them."""
     effort = effort or Effort()
-    if change.before.opsets != change.after.opsets and change.changed:
+    if any(change.after.opsets.get(domain) != version for domain, version in change.before.opsets.items()):
         return Verdict(UNCHECKED, "the opset changed with the rewrite"), None
     pairs = obligations(change)
     if pairs is None:
@@ -34,7 +34,7 @@ def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | 
     if not pairs:
         return Verdict(PROVED, "nothing that is used changed"), None
     deadline = time.process_time() + effort.seconds
-    frames: list[Frame | None] = [first_frame(change), first_frame(change, strict=True)]
+    frames: list[Frame | None] = [first_frame(change), region_frame(change)]
     widest: Cut | None = None
     why = ""
     for _ in range(effort.levels + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,19 +11,19 @@ import numpy as np
 
 from ...ir.graph import Node
 from ...passes.shared import kernels_movement  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it registers)
-from ...passes.shared.kernels import KERNELS, NoKernel
+from ...passes.shared.kernels import KERNELS, NoKernel, axis_attr
 from . import number as N
 from .number import Array, Number, Undecided
 from .operators import Item, int_items
 
 _BY_KERNEL = frozenset(
     (
-        *("Identity", "Transpose", "Concat", "Split", "Slice", "Gather", "GatherElements", "GatherND", "Expand"),
+        *("Identity", "Transpose", "Concat", "Slice", "Gather", "GatherElements", "GatherND", "Expand"),
         *("Tile", "Trilu", "DepthToSpace", "SpaceToDepth", "ScatterND", "ScatterElements", "OneHot"),
     )
 )
 _SHAPES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
-MOVES = _BY_KERNEL | _SHAPES | {"Pad", "Shape", "Size"}
+MOVES = _BY_KERNEL | _SHAPES | {"Pad", "Split", "Shape", "Size"}
 """Elements of the results are elements of operands, or depend on shapes alone."""
 
 
@@ -36,6 +37,8 @@ def move(node: Node, items: list[Item]) -> list[Item]:
     if node.op == "Pad":
         return [_pad(node, items)]
     moved = _moved_operands(node)
+    if node.op == "Split":
+        return _split(node, items)
     if node.op in _SHAPES:
         shape = _new_shape(node, items)
         return _on_parts(items, moved, lambda operands: [operands[0].reshape(shape)])
@@ -104,6 +107,23 @@ def _reshaped(node: Node, shape: tuple[int, ...], wanted: list[int]) -> tuple[in
     if math.prod(wanted) != math.prod(shape):
         raise Undecided(f"Reshape of {list(shape)} to {wanted}")
     return tuple(wanted)
+
+
+def _split(node: Node, items: list[Item]) -> list[Item]:
+    x = items[0]
+    assert x is not None
+    axis = axis_attr(node, len(x.shape), 0)
+    given: Any = node.attrs.get("split")
+    sizes = list(given) if given is not None else int_items(items, 1)
+    if sizes is None:
+        parts = int(node.attr("num_outputs", 0) or len(node.outputs))
+        size = -(-x.shape[axis] // parts)
+        sizes = [min(size, max(0, x.shape[axis] - i * size)) for i in range(parts)]
+    if sum(sizes) != x.shape[axis] or len(sizes) != len(node.outputs):
+        raise Undecided(f"split {sizes} does not fit extent {x.shape[axis]}")
+    places = [0, *np.cumsum(sizes).tolist()]
+    at = [(*[slice(None)] * axis, slice(a, b)) for a, b in itertools.pairwise(places)]
+    return [x.map(lambda a, s=s: a[s]) if isinstance(x, Number) else x[s] for s in at]
 
 
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}

@@ -183,12 +183,18 @@ def function(name: str, a: Number, real: Callable[[Array], Array], slope: Callab
 def order(a: Number, b: Number) -> Array:
     """-1, 0 or 1 for each element. Raises :class:`Undecided` where two different numbers are too close."""
     x, y = np.broadcast_arrays(a.near, b.near)
-    same = np.asarray(a.field == b.field)
-    with np.errstate(all="ignore"):
-        close = (x == y) | (np.abs(x - y) <= CLOSE * (np.abs(x) + np.abs(y)))
-    if (close & ~same).any():
+    near = close(a, b)
+    if (near & (a.field != b.field)).any():
         raise Undecided("two numbers are too close to order")
-    return np.where(close, 0, np.where(x < y, -1, 1))
+    return np.where(near, 0, np.where(x < y, -1, 1))
+
+
+def close(a: Number, b: Number) -> Array:
+    """Where both are the same number, as far as float64 can tell."""
+    x, y = np.broadcast_arrays(a.near, b.near)
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(x) & np.isfinite(y)
+        return (x == y) | (finite & (np.abs(x - y) <= CLOSE * (np.abs(x) + np.abs(y))))
 
 
 def choose(mask: Array, a: Number, b: Number) -> Number:

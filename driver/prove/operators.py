@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias, Union, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from . import number as N
 from .number import Array, Number, Undecided
 from .windows import conv, conv_transpose, pool
 
-Item: TypeAlias = Union[Number, Array, None]
+Item: TypeAlias = Number | Array | None
 Operator: TypeAlias = Callable[[Node, list[Item]], list[Item]]
 OPERATORS: dict[str, Operator] = {}
 
@@ -82,7 +82,6 @@ def _variadic(node: Node, items: list[Item]) -> list[Item]:
 
 
 _COMPARISONS: dict[str, Callable[[Array], Array]] = {
-    "Equal": lambda o: o == 0,
     "Less": lambda o: o < 0,
     "LessOrEqual": lambda o: o <= 0,
     "Greater": lambda o: o > 0,
@@ -93,6 +92,13 @@ _COMPARISONS: dict[str, Callable[[Array], Array]] = {
 @operator(*_COMPARISONS)
 def _compare(node: Node, items: list[Item]) -> list[Item]:
     return [_COMPARISONS[node.op](N.order(num(items, 0), num(items, 1)))]
+
+
+@operator("Equal")
+def _equal(node: Node, items: list[Item]) -> list[Item]:
+    """Numbers that are the same as functions; others coincide for some values only."""
+    a, b = num(items, 0), num(items, 1)
+    return [N.close(a, b) & (a.field == b.field)]
 
 
 @operator("Neg")
@@ -254,7 +260,7 @@ def _function(node: Node, items: list[Item]) -> list[Item]:
 def _symmetric(node: Node, items: list[Item]) -> list[Item]:
     """Odd and even functions: ``x f(x x)`` and ``f(x x)`` in the field."""
     x = num(items, 0)
-    real, slope = _ODD[node.op] if node.op in _ODD else (np.cos, np.sin)
+    real, slope = _ODD.get(node.op, (np.cos, np.sin))
     square = N.multiply(x, x).field
     image = N.F.mixed(square, N.salt(node.op))
     found = N.function(node.op, x, real, slope)
@@ -451,6 +457,37 @@ def _scaled(node: Node, x: Number, name: str) -> Number:
     return x if factor == 1 else N.multiply(x, own(node, factor))
 
 
+@operator("Einsum")
+def _einsum(node: Node, items: list[Item]) -> list[Item]:
+    """Products of all operands along all labels, then sums over those that the result does not have."""
+    equation = str(node.attr("equation")).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    labels = sorted(set(left) - {","})
+    out = right if arrow else "".join(s for s in labels if left.count(s) == 1)
+    if not left.replace(",", "").isalpha() or any(len(set(t)) < len(t) for t in terms):
+        raise Undecided(f"equation {equation}")
+    extents = {s: n for i, t in enumerate(terms) for s, n in zip(t, num(items, i).shape, strict=True)}
+    if math.prod(extents.values()) > 1 << 20:
+        raise Undecided("an Einsum of many products")
+    order = [*out, *(s for s in labels if s not in out)]
+    found: Number | None = None
+    for i, term in enumerate(terms):
+        part = num(items, i).map(lambda a, t=term: _along(a, t, order))
+        found = part if found is None else N.multiply(found, part)
+    assert found is not None
+    found = found.map(lambda a: np.broadcast_to(a, [extents[s] for s in order]))
+    for _ in order[len(out) :]:
+        found = N.total(found, -1)
+    return [found]
+
+
+def _along(a: Array, term: str, order: list[str]) -> Array:
+    """The operand with its axes in this order, and axes of extent 1 for labels that it lacks."""
+    a = a.transpose([term.index(s) for s in order if s in term])
+    return a.reshape([a.shape[[s for s in order if s in term].index(o)] if o in term else 1 for o in order])
+
+
 @operator("Conv")
 def _conv(node: Node, items: list[Item]) -> list[Item]:
     return [conv(node, num(items, 0), num(items, 1), maybe(items, 2))]
@@ -463,7 +500,7 @@ def _conv_transpose(node: Node, items: list[Item]) -> list[Item]:
 
 @operator("MaxPool", "AveragePool")
 def _pool(node: Node, items: list[Item]) -> list[Item]:
-    if len(node.outputs) > 1:
+    if any(out.uses for out in node.outputs[1:]):
         raise Undecided("the positions of maxima are used")
     return [pool(node, num(items, 0))]
 
@@ -477,7 +514,7 @@ def _column(x: Number, rank: int) -> Number:
 
 @operator("BatchNormalization")
 def _batchnorm(node: Node, items: list[Item]) -> list[Item]:
-    if node.attr("training_mode", 0) or len(node.outputs) > 1:
+    if node.attr("training_mode", 0) or any(out.uses for out in node.outputs[1:]):
         raise Undecided("BatchNormalization in training mode")
     x = num(items, 0)
     scale, shift, mean, var = (_column(num(items, i), len(x.shape)) for i in range(1, 5))
@@ -490,9 +527,9 @@ def own_float(x: float) -> Number:
     return N.number(float(x), DType.F32)
 
 
-def normalized(x: Number, axes: tuple[int, ...], epsilon: float, *, centred: bool = True) -> Number:
+def normalized(x: Number, axes: tuple[int, ...], epsilon: float) -> Number:
     """``(x - mean) / sqrt(var + epsilon)`` over ``axes``."""
-    deviation = N.subtract(x, _mean(x, axes)) if centred else x
+    deviation = N.subtract(x, _mean(x, axes))
     variance = _mean(N.multiply(deviation, deviation), axes)
     return N.divide(deviation, sqrt(N.add(variance, own_float(epsilon))))
 
@@ -502,19 +539,6 @@ def _mean(x: Number, axes: tuple[int, ...]) -> Number:
     for axis in axes:
         x = N.total(x, axis).map(lambda a, axis=axis: np.expand_dims(a, axis))
     return N.divide(x, N.number(count))
-
-
-@operator("LayerNormalization", "RMSNormalization")
-def _layernorm(node: Node, items: list[Item]) -> list[Item]:
-    x, scale, bias = num(items, 0), num(items, 1), maybe(items, 2)
-    if any(out.uses for out in node.outputs[1:]) or node.output.dtype not in (DType.F32, DType.F64):
-        raise Undecided("statistics of a norm, or one that rounds in between")
-    axis = axis_attr(node, len(x.shape), -1)
-    axes = tuple(range(axis, len(x.shape)))
-    centred = node.op == "LayerNormalization"
-    y = N.multiply(normalized(x, axes, float(node.attr("epsilon")), centred=centred), scale)
-    found: list[Item] = [y if bias is None else N.add(y, bias)]
-    return found + [None] * (len(node.outputs) - 1)
 
 
 @operator("InstanceNormalization")

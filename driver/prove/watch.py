@@ -10,7 +10,7 @@ from ...passes.core import Context, Pass, pass_name
 from ...passes.manager import Instrument, PassRecord
 from ...passes.pipeline import Step
 from .judge import Effort, judge
-from .ledger import Ledger, UNCHECKED, Verdict
+from .ledger import UNCHECKED, Ledger, Verdict
 from .snapshot import Change, Snapshot
 
 Judge = Callable[[Change], Verdict]
