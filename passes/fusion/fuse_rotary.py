@@ -1,12 +1,15 @@
 """Fuse rotary positions, spelled out, into the standard's RotaryEmbedding.
 
-    x c + (-x2, x1) s = RotaryEmbedding(x, cos, sin)           x = (x1, x2), c = (cos, cos), s = (sin, sin)
+    x (c, c) + (-x2, x1) (s, s)      = RotaryEmbedding(x, c, s)           x = (x1, x2)
+    (x1 c - x2 s, x2 c + x1 s)       = RotaryEmbedding(x, c, s)
 
-where x1 and x2 are the halves of every head. Cosine and sine are taken in before they are doubled.
+where x1 and x2 are the halves of every head, or its even and odd elements (``interleaved``). Cosine and sine are taken
+in before they are doubled; where they come out of a constant table, half of the table is kept.
 
-**Why** one node for seven, and half of the cosines and sines.
-**Needs** opset 23; x [B, H, S, D]; cosine and sine whose halves are proven equal, one row for every token.
-**Leaves** halves of different numbers, rotations of a part of the head.
+**Why** one node for seven to twelve, and half of the cosines and sines.
+**Needs** opset 23; x [B, H, S, D] or [B, S, H, D]; cosine and sine that are proven equal for both parts, one row for
+every token.
+**Leaves** parts of different numbers, rotations of a part of the head, the other direction of turning.
 **Numbers** reassociates.
 **Source** J. Su et al., RoFormer, 2021; RotaryEmbedding-23.
 """
@@ -14,25 +17,24 @@ where x1 and x2 are the halves of every head. Cosine and sine are taken in befor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ir.dims import same_dim
+from ...ir.dims import Call, Dim, Shape, SymDim, same_dim
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
-from ...ir.ops import UNARY
 from ..core import Numbers, RewritePass
-from ..rewrite import NodeRule, NoMatch, Rewriter
-from ..rewrite.matcher import scalar_value
+from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
 from ..rewrite.rewriter import origin_of
+from ..rewrite.rule import Replacement
 from ..shared.attention_heads import HEADS_FIRST, packed_heads
-from ..shared.emit import again, squeeze
-from ..shared.operands import int_list, int_operand, producer_of
+from ..shared.emit import again, squeeze, unsqueeze
+from ..shared.operands import producer_of
+from ..shared.rotary import Part, Table, emit_table, joined, part_of, table_of
 
 OPSET = 23
-_LONGEST = 8
 
 
 @dataclass
@@ -42,46 +44,231 @@ class FuseRotary(RewritePass):
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
 
     def rules(self) -> Iterable[NodeRule]:
-        yield HalfSplit()
+        yield TurnedSum()
+        yield TurnedParts()
 
 
-class HalfSplit(NodeRule):
-    """Anchored at the sum."""
+@dataclass
+class _Rotation:
+    x: Value
+    cos: Value
+    sin: Value
+    interleaved: bool
+    root: Node
+    nodes: list[Node] = field(default_factory=list[Node])
+    """Private ones in front of the root."""
+    tables: tuple[Table, Table] | None = None
+    """Set where cosine and sine are for both parts."""
+
+
+class TurnedSum(NodeRule):
+    """Anchored at the sum of x times cosine and the turned x times sine."""
 
     roots = ("Add",)
 
     def promising(self, node: Node) -> bool:
         return producer_of(node, 0, "Mul") is not None and producer_of(node, 1, "Mul") is not None
 
-    def apply(self, r: Rewriter, node: Node) -> Value:
-        if r.opset() < OPSET:
-            raise NoMatch(f"RotaryEmbedding needs opset {OPSET}, the model imports {r.opset()}")
-        x, cos, sin, nodes = _rotation(node)
-        shape = x.shape
-        if shape is None or len(shape) != 4 or not isinstance(shape[3], int) or shape[3] % 2:
-            raise NoMatch(f"%{x.name} is {x.type}, wanted [B, H, S, D] with an even size D")
-        if x.dtype not in (DType.F32, DType.F16, DType.BF16):
-            raise NoMatch(f"rotation of {x.dtype!r}")
-        for v in (cos, sin):
-            if v.shape is None or len(v.shape) != 4 or v.shape[1] != 1:
-                raise NoMatch(f"%{v.name} is {v.type}, wanted one row for every token")
-            if v.shape[0] != 1 and not same_dim(v.shape[0], shape[0]):
-                raise NoMatch(f"%{v.name} is {v.type} for %{x.name}: {x.type}")
-            if not same_dim(v.shape[2], shape[2]) or not same_dim(v.shape[3], shape[3]):
-                raise NoMatch(f"%{v.name} is {v.type} for %{x.name}: {x.type}")
-        chains = [_chain(cos), _chain(sin)]
-        packed = packed_heads(x) if all(user in nodes for user, _ in x.uses) else None
-        r.begin(node, origin_of([*nodes, node]))
-        source = x if packed is None else packed[0]
-        halves = [_for_batch(r, squeeze(r, _replayed(r, chain), [1]), source) for chain in chains]
-        if packed is None:
-            return r.RotaryEmbedding(x, *halves)
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        found = _sum(node)
+        _require(r, found)
+        found.tables = (
+            table_of(found.cos, interleaved=found.interleaved),
+            table_of(found.sin, interleaved=found.interleaved),
+        )
+        return _emit(r, found)
+
+
+class TurnedParts(NodeRule):
+    """Anchored where the two turned parts are joined."""
+
+    roots = ("Concat", "Reshape")
+
+    def promising(self, node: Node) -> bool:
+        inner = node if node.op == "Concat" else producer_of(node, 0, "Concat")
+        return inner is not None and len(inner.inputs) == 2
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        first, second, interleaved, nodes = joined(node.output)
+        found = _parts(first, second, interleaved)
+        found.root = node
+        found.nodes += [n for n in nodes if n is not node]
+        _require(r, found)
+        return _emit(r, found)
+
+
+def _sum(node: Node) -> _Rotation:
+    a, b = producer_of(node, 0, "Mul"), producer_of(node, 1, "Mul")
+    for straight, turned in ((a, b), (b, a)):
+        if straight is None or turned is None:
+            continue
+        for i in (0, 1):
+            both, sin = turned.inputs[i], turned.inputs[1 - i]
+            turn = _turned(both) if both is not None else None
+            if turn is None or sin is None:
+                continue
+            x, interleaved, nodes = turn
+            for k in (0, 1):
+                cos = straight.inputs[1 - k]
+                if straight.inputs[k] is x and cos is not None:
+                    return _Rotation(x, cos, sin, interleaved, node, [straight, turned, *nodes])
+    raise NoMatch("no product with the swapped halves of the other factor")
+
+
+def _turned(v: Value) -> tuple[Value, bool, list[Node]] | None:
+    """x where ``v`` is ``(-x2, x1)``. Raises :class:`NoMatch` for other parts of one value."""
+    try:
+        first, second, interleaved, nodes = joined(v)
+    except NoMatch:
+        return None
+    negated = first.producer
+    if negated is None or negated.op != "Neg" or negated.domain:
+        return None
+    x2, x1 = part_of(negated.inputs[0]), part_of(second)
+    if x1.x is not x2.x or (x1.index, x2.index) != (0, 1) or {x1.interleaved, x2.interleaved} != {interleaved}:
+        raise NoMatch("the joined values are not the second and the first half of one value")
+    return x1.x, interleaved, [*nodes, negated, *_cuts(x1, x2)]
+
+
+def _cuts(*parts: Part) -> list[Node]:
+    """Nodes that cut the parts and belong to the rotation: a Reshape into pairs may have other users."""
+    return [node for part in parts for node in part.nodes if node.op != "Reshape"]
+
+
+def _parts(first: Value, second: Value, interleaved: bool) -> _Rotation:
+    minus, plus = first.producer, second.producer
+    if minus is None or minus.op != "Sub" or minus.domain or plus is None or plus.op != "Add" or plus.domain:
+        raise NoMatch("the parts are not a difference and a sum")
+    (x1, cos, m1), (x2, sin, m2) = _term(minus, 0), _term(minus, 1)
+    (y1, c1, m3), (y2, c2, m4) = _term(plus, 0), _term(plus, 1)
+    if y1.index == 0:
+        (y1, c1), (y2, c2) = (y2, c2), (y1, c1)
+    parts = (x1, x2, y1, y2)
+    if any(p.x is not x1.x or p.interleaved != interleaved for p in parts):
+        raise NoMatch("the products are not of two parts of one value")
+    if [p.index for p in parts] != [0, 1, 1, 0] or c1 is not cos or c2 is not sin:
+        raise NoMatch("the products do not turn by one angle")
+    nodes = [minus, plus, m1, m2, m3, m4, *_cuts(*parts)]
+    return _Rotation(x1.x, cos, sin, interleaved, minus, list(dict.fromkeys(nodes)))
+
+
+def _term(node: Node, i: int) -> tuple[Part, Value, Node]:
+    """A part and what it is multiplied by."""
+    product = producer_of(node, i, "Mul")
+    for k in (0, 1) if product is not None else ():
+        assert product is not None
+        other = product.inputs[1 - k]
+        try:
+            part = part_of(product.inputs[k])
+        except NoMatch:
+            continue
+        if other is not None:
+            return part, other, product
+    raise NoMatch("a term is no product of a part")
+
+
+def _require(r: Rewriter, found: _Rotation) -> None:
+    x = found.x
+    inside = {*found.nodes, found.root}
+    for node in found.nodes:
+        if node.graph is not found.root.graph or any(u not in inside for out in node.outputs for u, _ in out.uses):
+            raise NoMatch(f"%{node.output.name} is used elsewhere too")
+    if r.opset() < OPSET:
+        raise NoMatch(f"RotaryEmbedding needs opset {OPSET}, the model imports {r.opset()}")
+    shape = x.shape
+    if shape is None or len(shape) != 4 or not isinstance(shape[3], int) or shape[3] % 2:
+        raise NoMatch(f"%{x.name} is {x.type}, wanted [B, H, S, D] with an even size D")
+    if x.dtype not in (DType.F32, DType.F16, DType.BF16):
+        raise NoMatch(f"rotation of {x.dtype!r}")
+
+
+def _emit(r: Rewriter, found: _Rotation) -> Replacement:
+    heads_axis = _heads_axis(found)
+    x = found.x
+    inside = {*found.nodes, found.root}
+    packed = packed_heads(x) if heads_axis == 1 and all(user in inside for user, _ in x.uses) else None
+    r.begin(found.root, origin_of([*found.nodes, found.root]))
+    if found.tables is None:
+        wide = [found.cos, found.sin]
+    else:
+        wide = [emit_table(r, t, interleaved=found.interleaved) for t in found.tables]
+    flag = {"interleaved": 1} if found.interleaved else {}
+    source = x if packed is None else packed[0]
+    halves = [_for_batch(r, _rows(r, v, heads_axis), source) for v in wide]
+    if packed is not None:
         # On [B, S, H*D]; the split into heads goes behind, where attention takes it in.
         flat, heads = packed
         split = producer_of(x.producer, 0, "Reshape") if x.producer is not None else None
         assert split is not None
-        turned = r.RotaryEmbedding(flat, *halves, num_heads=heads)
-        return r.Transpose(again(r, split, turned, *split.inputs[1:]), perm=HEADS_FIRST)
+        turned = r.RotaryEmbedding(flat, *halves, num_heads=heads, **flag)
+        y = r.Transpose(again(r, split, turned, *split.inputs[1:]), perm=HEADS_FIRST)
+    elif heads_axis == 1:
+        y = r.RotaryEmbedding(x, *halves, **flag)
+    else:
+        y = _tokens_first(r, x, halves, flag)
+    r.replace(found.root, y)
+    return MODIFIED
+
+
+def _tokens_first(r: Rewriter, x: Value, halves: list[Value], flag: dict[str, int]) -> Value:
+    """For x [B, S, H, D]: the operator takes [B, S, H*D]."""
+    shape = x.shape
+    assert shape is not None
+    heads, size = shape[2], shape[3]
+    if not isinstance(heads, int) or not isinstance(size, int):
+        raise NoMatch(f"%{x.name} is {x.type}, wanted [B, S, H, D] with a known number of heads")
+    flat = r.Reshape(x, np.array([0, 0, heads * size], np.int64))
+    turned = r.RotaryEmbedding(flat, *halves, num_heads=heads, **flag)
+    return r.Reshape(turned, np.array([0, 0, heads, size], np.int64))
+
+
+def _heads_axis(found: _Rotation) -> int:
+    """Which axis of x are the heads: the one along which cosine and sine do not differ. Raises :class:`NoMatch`."""
+    shape = found.x.shape
+    assert shape is not None
+    size = shape[3]
+    width: Dim = size if found.tables is not None or not isinstance(size, int) else size // 2
+    for axis in (1, 2):
+        if all(_one_row(v.shape, shape, axis, width) for v in (found.cos, found.sin)):
+            return axis
+    raise NoMatch(
+        f"cosines {found.cos.type} and sines {found.sin.type} for {found.x.type}, wanted one row for every token"
+    )
+
+
+def _one_row(table: Shape | None, x: Shape, axis: int, width: Dim) -> bool:
+    if table is None or not 2 <= len(table) <= 4:
+        return False
+    table = (1,) * (4 - len(table)) + table
+    tokens = 3 - axis
+    fits = table[axis] == 1 and _same_extent(table[tokens], x[tokens]) and same_dim(table[3], width)
+    return fits and (table[0] == 1 or same_dim(table[0], x[0]))
+
+
+def _same_extent(d: Dim, wanted: Dim) -> bool:
+    """Whether ``d`` is ``wanted`` in every run in which the product of both succeeds.
+
+    A table of n > 1 rows that is cut at the number of tokens has min(n, S) rows, which is 1 only where S is.
+    """
+    if same_dim(d, wanted):
+        return True
+    factors = d.terms[0][0] if isinstance(d, SymDim) and len(d.terms) == 1 and d.terms[0][1] == 1 else ()
+    least = factors[0] if len(factors) == 1 else None
+    if not isinstance(least, Call) or least.function != "min":
+        return False
+    return any(
+        isinstance(n, int) and n > 1 and same_dim(o, wanted) for n, o in ((least.a, least.b), (least.b, least.a))
+    )
+
+
+def _rows(r: Rewriter, v: Value, heads_axis: int) -> Value:
+    """Cosines as [B, S, D/2]."""
+    missing = 4 - (v.rank or 4)
+    if missing and heads_axis < missing:
+        # The axis of heads is one of those that broadcasting puts in front: it need not be put in at all.
+        return unsqueeze(r, v, list(range(missing - 1))) if missing > 1 else v
+    wide: Any = unsqueeze(r, v, list(range(missing))) if missing else v
+    return squeeze(r, wide, [heads_axis])
 
 
 def _for_batch(r: Rewriter, rows: Value, x: Value) -> Value:
@@ -90,103 +277,3 @@ def _for_batch(r: Rewriter, rows: Value, x: Value) -> Value:
         return rows
     target = r.Concat(r.Shape(x, start=0, end=1), np.array([1, 1], np.int64), axis=0)
     return r.Expand(rows, target)
-
-
-def _rotation(node: Node) -> tuple[Value, Value, Value, list[Node]]:
-    """x, cosine, sine and the nodes in front of the sum."""
-    a, b = producer_of(node, 0, "Mul"), producer_of(node, 1, "Mul")
-    for straight, turned in ((a, b), (b, a)):
-        if straight is None or turned is None or len(straight.output.uses) != 1 or len(turned.output.uses) != 1:
-            continue
-        for i in (0, 1):
-            joined = producer_of(turned, i, "Concat")
-            if joined is None:
-                continue
-            x, inner = _swapped_halves(joined)
-            sin = turned.inputs[1 - i]
-            for k in (0, 1):
-                if straight.inputs[k] is x:
-                    cos = straight.inputs[1 - k]
-                    assert cos is not None
-                    assert sin is not None
-                    return x, cos, sin, [straight, turned, joined, *inner]
-    raise NoMatch("no product with the swapped halves of the other factor")
-
-
-def _swapped_halves(joined: Node) -> tuple[Value, list[Node]]:
-    """x and the nodes where ``joined`` is ``(-x2, x1)``."""
-    if len(joined.inputs) != 2 or joined.attr("axis", 0) not in (-1, 3) or len(joined.output.uses) != 1:
-        raise NoMatch("the Concat does not join two halves of the last axis, or is used elsewhere")
-    negated = producer_of(joined, 0, "Neg")
-    first = joined.inputs[1]
-    if negated is None:
-        raise NoMatch("the first half is not negated")
-    second = negated.inputs[0]
-    x1, x2 = _half(first), _half(second)
-    if x1[0] is not x2[0] or (x1[1], x2[1]) != (0, 1):
-        raise NoMatch("the joined values are not the second and the first half of one value")
-    nodes = [negated, *dict.fromkeys((x1[2], x2[2]))]
-    return x1[0], nodes
-
-
-def _half(v: Value | None) -> tuple[Value, int, Node]:
-    """What ``v`` is a half of along the last axis, which half, and the node."""
-    node = v.producer if v is not None else None
-    x = node.inputs[0] if node is not None and node.inputs else None
-    size = x.shape[-1] if x is not None and x.shape else None
-    if v is None or node is None or x is None or node.domain or not isinstance(size, int):
-        raise NoMatch("a part is not cut out of a value of known extent")
-    if v.shape is None or v.shape[-1] != size // 2 or size % 2:
-        raise NoMatch("a part is not half as long")
-    if node.op == "Split" and len(node.outputs) == 2 and node.attr("axis", 0) in (-1, 3):
-        return x, v.index, node
-    if node.op == "Slice":
-        starts, axes, steps = int_operand(node, 1), int_list(node, "axes", 3), int_operand(node, 4)
-        if starts is not None and axes in ([-1], [3]) and (steps is None or steps == [1]):
-            start = starts[0] % size if starts[0] < 0 else starts[0]
-            if start in (0, size // 2):
-                return x, 0 if start == 0 else 1, node
-    raise NoMatch(f"{node.op} does not cut a half out of the last axis")
-
-
-def _chain(v: Value) -> tuple[Value, list[Node]]:
-    """One half of what ``v`` repeats, and the elementwise nodes from there to ``v`` (outermost first)."""
-    nodes: list[Node] = []
-    for _ in range(_LONGEST):
-        node = v.producer
-        if node is None or node.domain:
-            break
-        if node.op == "Concat":
-            same = len(node.inputs) == 2 and node.inputs[0] is node.inputs[1] and _is_last_axis(node)
-            if same and node.inputs[0] is not None:
-                return node.inputs[0], nodes
-            break
-        before = node.inputs[0]
-        scales = node.op in ("Mul", "Div") and scalar_value(node.inputs[1], node) is not None
-        if ("", node.op) not in UNARY and not _keeps_last(node) and not scales:
-            break
-        nodes.append(node)
-        if before is None:
-            break
-        v = before
-    raise NoMatch(f"the halves of %{v.name} are not known to be equal")
-
-
-def _is_last_axis(node: Node) -> bool:
-    rank = node.output.rank
-    return node.attr("axis", 0) in (-1, None if rank is None else rank - 1)
-
-
-def _keeps_last(node: Node) -> bool:
-    """Whether it only puts axes in front of the last one."""
-    if node.op != "Unsqueeze":
-        return False
-    axes, rank = int_list(node, "axes", 1), node.output.rank
-    return axes is not None and rank is not None and all(a % rank != rank - 1 for a in axes)
-
-
-def _replayed(r: Rewriter, chain: tuple[Value, list[Node]]) -> Any:
-    v, nodes = chain
-    for node in reversed(nodes):
-        v = again(r, node, v, *node.inputs[1:])
-    return v
