@@ -16,6 +16,9 @@ from .shared import (
     AsJson,
     Cache,
     Dims,
+    LowerIsBetter,
+    MaxError,
+    MetricName,
     ModelFile,
     SamplesFile,
     Seed,
@@ -24,6 +27,7 @@ from .shared import (
     Tune,
     TuneSeconds,
     app,
+    parse_budget,
     parse_dims,
     print_result,
     show_result,
@@ -70,6 +74,9 @@ def optimize(
     tune_seconds: TuneSeconds = 60.0,
     threads: Threads = None,
     cache: Cache = True,
+    max_error: MaxError = None,
+    metric: MetricName = "relative",
+    lower_is_better: LowerIsBetter = False,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
     from ..driver.optimize import check_output
@@ -98,6 +105,7 @@ def optimize(
             tune_seconds=tune_seconds,
             threads=threads,
             cache=cache,
+            budget=parse_budget(max_error, metric, lower_is_better),
         )
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"
@@ -125,6 +133,9 @@ def compile_model(
     tune_seconds: TuneSeconds = 60.0,
     threads: Threads = None,
     cache: Cache = True,
+    max_error: MaxError = None,
+    metric: MetricName = "relative",
+    lower_is_better: LowerIsBetter = False,
     disable: Annotated[list[str] | None, typer.Option(metavar="RULE", help="a rule that must not fire")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
     dim: Dims = None,
@@ -153,6 +164,7 @@ def compile_model(
             tune_seconds=tune_seconds,
             threads=threads,
             cache=cache,
+            budget=parse_budget(max_error, metric, lower_is_better),
         )
         checked = result.report.validation
         if checked.short and checked.method != "identity":

@@ -7,12 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from ..driver.document import Document, show
 from ..ir.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..driver.budget import Budget
 
 OK, FAILED, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
 
@@ -46,6 +49,29 @@ Tune = Annotated[bool, typer.Option("--tune", help="search for the fastest pipel
 TuneSeconds = Annotated[float, typer.Option(metavar="N", min=0.1, help="time limit of --tune")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=0, help="of the session; 0 takes all cores")]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="keep what --tune finds in the user's cache folder")]
+
+MaxError = Annotated[
+    float | None,
+    typer.Option("--max-error", metavar="E", min=0, help="error budget, in the metric's unit: lets lossy passes in"),
+]
+MetricName = Annotated[
+    str,
+    typer.Option(
+        "--metric", metavar="NAME", help="of the budget: relative, absolute, rms, cosine, snr, MODULE:FUNCTION"
+    ),
+]
+LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="of a function given as --metric")]
+
+
+def parse_budget(max_error: float | None, metric: str, lower_is_better: bool) -> Budget | None:
+    """Raises ``UsageError``."""
+    from ..driver.budget import Budget, load_metric
+
+    if max_error is None:
+        if metric != "relative" or lower_is_better:
+            raise UsageError("--metric says how to judge a budget", where="cli", help="give --max-error as well")
+        return None
+    return Budget(max_error, load_metric(metric), higher_is_better=not lower_is_better)
 
 
 def parse_dims(texts: Sequence[str] | None) -> dict[str, int]:

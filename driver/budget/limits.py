@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -70,7 +71,10 @@ class Budget:
         """The metric in reports."""
         if isinstance(self.metric, str):
             return self.metric
-        return str(getattr(self.metric, "__qualname__", type(self.metric).__qualname__))
+        metric: Any = self.metric
+        while isinstance(metric, partial):
+            metric = metric.func
+        return str(getattr(metric, "__qualname__", type(metric).__qualname__))
 
     def limit(self, output: str) -> float:
         """What ``output`` (a label: ``y``, ``y[2]`` in a sequence) may be off by."""
