@@ -57,7 +57,7 @@ MaxError = Annotated[
 MetricName = Annotated[
     str,
     typer.Option(
-        "--metric", metavar="NAME", help="of the budget: relative, absolute, rms, cosine, snr, MODULE:FUNCTION"
+        "--metric", metavar="NAME", help="relative, absolute, rms, cosine, snr, or MODULE:FUNCTION"
     ),
 ]
 LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="of a function given as --metric")]
