@@ -56,9 +56,7 @@ MaxError = Annotated[
 ]
 MetricName = Annotated[
     str,
-    typer.Option(
-        "--metric", metavar="NAME", help="relative, absolute, rms, cosine, snr, or MODULE:FUNCTION"
-    ),
+    typer.Option("--metric", metavar="NAME", help="relative, absolute, rms, cosine, snr, or MODULE:FUNCTION"),
 ]
 LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="of a function given as --metric")]
 
