@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,16 @@ def check(cut: Cut, limits: Limits | None = None) -> Finding:
     for a, b in zip(cut.before.graph.outputs, cut.after.graph.outputs, strict=True):
         if a.dtype is not b.dtype and a.dtype is not None and b.dtype is not None:
             return Finding(False, how=f"{a.dtype.text} became {b.dtype.text}")
-    moving = all(n.domain == "" and n.op in MOVES for m in (cut.before, cut.after) for n in m.all_nodes())
-    if moving:
+    if only_moves(cut):
         found = _trials(cut, limits, ids=True)
         if found.equal:
             return found
     return _trials(cut, limits, ids=False)
+
+
+def only_moves(cut: Cut) -> bool:
+    """Whether both sides do nothing but move elements."""
+    return all(n.domain == "" and n.op in MOVES for m in (cut.before, cut.after) for n in m.all_nodes())
 
 
 # -- structure
@@ -179,6 +183,22 @@ def _sizes(symbols: list[str]) -> Iterator[dict[str, int]]:
 def _drawn(model: Model, sizes: dict[str, int], attempt: int, *, ids: bool) -> list[Item]:
     random = np.random.default_rng([attempt, len(model.graph.inputs)])
     return [_leaf(v, sizes, random, attempt, ids=ids) for v in model.graph.inputs]
+
+
+def made_up(model: Model, count: int) -> Iterator[dict[str, Array]]:
+    """Ordinary operands for a cut, by name, for a few values of its symbols."""
+    symbols = sorted(set(_symbols(model)))
+    for attempt, sizes in enumerate(islice(_sizes(symbols), count)):
+        try:
+            items = _drawn(model, sizes, 3 * attempt, ids=False)
+        except Undecided:
+            return
+        pairs = zip(model.graph.inputs, items, strict=True)
+        yield {v.name: _array(v, item) for v, item in pairs if item is not None and v.dtype is not None}
+
+
+def _array(v: Value, item: Number | Array) -> Array:
+    return item.near.astype(v.dtype.numpy) if isinstance(item, Number) and v.dtype is not None else np.asarray(item)
 
 
 def _leaf(v: Value, sizes: dict[str, int], random: np.random.Generator, attempt: int, *, ids: bool) -> Item:

@@ -12,6 +12,9 @@ from .ledger import CHECKED, PROVED, UNCHECKED, Verdict
 from .snapshot import Change
 
 
+OPSET = "it raises the opset, of which every node's meaning depends"
+
+
 @dataclass
 class Effort:
     """What the exact check of one rewrite may cost."""
@@ -26,8 +29,8 @@ class Effort:
 def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | None]:
     """The exact check's verdict, and the widest cut on which both sides could be compared by running them."""
     effort = effort or Effort()
-    if any(change.after.opsets.get(domain) != version for domain, version in change.before.opsets.items()):
-        return Verdict(UNCHECKED, "the opset changed with the rewrite"), None
+    if not _same_opsets(change):
+        return Verdict(UNCHECKED, OPSET), None
     pairs = obligations(change)
     if pairs is None:
         return Verdict(UNCHECKED, "a body returns other values"), None
@@ -52,6 +55,15 @@ def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | 
         if not any(frames):
             break
     return Verdict(UNCHECKED, why or "it cannot be cut out"), widest
+
+
+def _same_opsets(change: Change) -> bool:
+    """Whether nodes that the rewrite left alone still mean the same."""
+    for domain, version in change.before.opsets.items():
+        now = change.after.opsets.get(domain)
+        if now != version and (now is not None or any(s.domain == domain for s in change.after.base.values())):
+            return False
+    return True
 
 
 def _why(made: Cut, found: Finding) -> str:

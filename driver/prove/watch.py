@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
+from ...backends.core import Sample
+from ...ir.errors import NotEquivalentError
 from ...ir.graph import Model
-from ...passes.core import Context, Pass, pass_name
+from ...passes.core import Context, Numbers, Pass, pass_name
 from ...passes.manager import Instrument, PassRecord
-from ...passes.pipeline import Step
-from .judge import Effort, judge
-from .ledger import UNCHECKED, Ledger, Verdict
+from ...passes.pipeline import Step, flatten
+from .differential import Recorder, bits_differ, tested
+from .exact import only_moves
+from .judge import OPSET, Effort, judge
+from .ledger import CHECKED, DIFFERENT, UNCHECKED, Ledger, Verdict
 from .snapshot import Change, Snapshot
 
-Judge = Callable[[Change], Verdict]
+SECONDS = 120.0
+"""CPU time for the checks of one run."""
+NOT_ASKED = "not among those that were asked for"
 
 
 class Watch(Instrument):
-    """An instrument that is also the context's witness: ``Context(witness=watch)`` and ``run(..., [watch])``.
+    """An instrument that is also the context's witness: ``Context(witness=watch)`` and ``run(..., [watch])``."""
 
-    ``each`` rewrites of each rule are checked (``None``: all), the first ones, within ``seconds`` of CPU time in all.
-    """
+    def __init__(
+        self,
+        *,
+        each: int | None = None,
+        seconds: float = SECONDS,
+        samples: Sequence[Sample] = (),
+        run: bool = True,
+        refuse: bool = False,
+    ) -> None:
+        """``each`` rewrites of each rule are checked, the first ones (``None``: all), within ``seconds`` of CPU time.
 
-    def __init__(self, *, each: int | None = None, seconds: float = 60.0, check: Judge | None = None) -> None:
-        """``check`` gives the verdict; by default that of the exact check."""
-        self.each, self.seconds = each, seconds
-        self.check: Judge = check or (lambda change: judge(change, Effort())[0])
+        ``samples``: real inputs of the model, for the rewrites on which the exact check cannot decide. ``run``: whether
+        these are run at all. ``refuse``: raise ``NotEquivalentError`` for a rewrite that changes what is computed.
+        """
+        self.each, self.seconds, self.samples, self.run, self.refuse = each, seconds, samples, run, refuse
         self.ledger = Ledger(f"each-rewrite:{'all' if each is None else each}")
+        self.effort = Effort()
         self.snapshot: Snapshot | None = None
+        self.recorder: Recorder | None = None
+        self.promises: dict[str, Numbers] = {}
 
     def __call__(self, label: str) -> None:
         """Whatever changed since the last call is the doing of ``label``."""
@@ -35,23 +52,49 @@ class Watch(Instrument):
             return
         start = time.process_time()
         change = self.snapshot.change(label)
-        if (
-            change.changed or "/" in label
-        ):  # the engine tells of each rewrite, passes in plain code of any that may come
-            self.ledger.add(label, self._verdict(change))
+        # The engine tells of each rewrite, passes in plain code of any that may come.
+        if change.changed or "/" in label:
+            verdict = self._verdict(change)
+            self.ledger.add(label, verdict)
+            if verdict.kind == DIFFERENT and self.refuse:
+                raise NotEquivalentError(
+                    f"this rewrite changes what is computed: {verdict.how}",
+                    where=label,
+                    origin=_origin(change),
+                    help=f"the rule is at fault, leave it out with `--disable {label}` and report it",
+                )
         self.ledger.seconds += time.process_time() - start
 
     def _verdict(self, change: Change) -> Verdict:
         seen = sum(self.ledger.counts.get(change.label, {}).values())
         if self.each is not None and seen >= self.each:
-            return Verdict(UNCHECKED, "not among those that were asked for")
+            return Verdict(UNCHECKED, NOT_ASKED)
         if self.ledger.seconds > self.seconds:
             return Verdict(UNCHECKED, f"the {self.seconds:g} s for checks were spent")
-        return self.check(change)
+        verdict, made = judge(change, self.effort)
+        if not self.run or verdict.how == OPSET:
+            return verdict
+        if verdict.kind == UNCHECKED:
+            return tested(change, self.recorder, verdict.how)
+        if verdict.kind == CHECKED and made is not None and self._promises_bits(change.label) and not only_moves(made):
+            other = bits_differ(made)
+            if other is not None:
+                return Verdict(CHECKED, f"{verdict.how}; bits differ for {other}")
+        return verdict
+
+    def _promises_bits(self, label: str) -> bool:
+        return self.promises.get(label.partition("/")[0]) is Numbers.EXACT
 
     def before(self, model: Model, step: Step, ctx: Context) -> None:
         self.snapshot = Snapshot(model)
+        self.recorder = Recorder(model, self.samples) if self.run and self.samples else None
+        self.promises = {pass_name(type(p)): type(p).numbers for p in flatten([step])}
 
     def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:
         self(pass_name(type(step)) if isinstance(step, Pass) else str(step))
-        self.snapshot = None
+        self.snapshot = self.recorder = None
+
+
+def _origin(change: Change) -> str | None:
+    names = [node.name for node in change.changed if change.before.state(node) is not None and node.name]
+    return names[0] if names else None
