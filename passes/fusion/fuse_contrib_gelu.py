@@ -43,7 +43,7 @@ class FuseContribGelu(RewritePass):
     bias: bool = False
     """Take the addition of a bias in: ONNX Runtime does it by itself."""
     quick: bool = False
-    """Fuse products with a sigmoid."""
+    """Fuse products with a sigmoid: the same kernel that the runtime would choose, in fewer nodes."""
 
     def rules(self) -> Iterable[RuleBase]:  # type: ignore[override]
         yield SpelledOut()
@@ -51,6 +51,7 @@ class FuseContribGelu(RewritePass):
             yield WithBias()
         if self.quick:
             yield QuickSigmoid()
+            yield Silu()
 
 
 def require_kernel(r: Rewriter, value: Value) -> None:
@@ -101,3 +102,14 @@ class QuickSigmoid(Rule):
     def rewrite(self, r: Rewriter, m: Match) -> Value:
         require_kernel(r, m.x)
         return r.op(f"{CONTRIB}::QuickGelu", m.x, alpha=float(m.slope))
+
+
+class Silu(Rule):
+    """x * sigmoid(x), which is standard since opset 24."""
+
+    def pattern(self, op: Any, x: Value) -> Any:
+        return op.Mul(x, op.Sigmoid(x))
+
+    def rewrite(self, r: Rewriter, m: Match) -> Value:
+        require_kernel(r, m.x)
+        return r.op(f"{CONTRIB}::QuickGelu", m.x, alpha=1.0)
