@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ...ir.constants import ArrayConstant
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
-from ..rewrite.matcher import scalar_value
+from ..rewrite.matcher import close, scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .attributes import require_own_attributes
@@ -45,31 +46,40 @@ class Norm:
 
 def find_norm(anchor: Node) -> Norm:
     """The normalization whose square root is ``anchor``. Raises :class:`NoMatch`."""
-    squares, epsilon, stat_nodes = _mean_square(anchor)
+    squares, epsilon, stat_nodes, axes = _mean_square(anchor)
     d = _squared(squares)
-    root, between = _quotient(anchor, d)
-    numerator = _numerator(root, between[-1] if between else anchor)
-    nodes = [anchor, *stat_nodes, squares, *between, root]
-    axes = _trailing_axes(stat_nodes[-1])
     dtype = d.dtype
     if dtype not in (DType.F32, DType.F64, DType.F16, DType.BF16):
         raise NoMatch(f"normalization of {dtype!r}")
     assert dtype is not None
+    statistics = [anchor, *stat_nodes, squares]
     difference = _difference(d, axes)
-    if difference is None:
+    source = Norm(d if difference is None else difference[0], difference is not None, axes, epsilon, dtype, [], anchor)
+    inverse, between = _inverse(anchor)
+    gained = _gained(inverse, source) if inverse is not None else None
+    if gained is not None:
+        return _around_gain(source, d, [*statistics, *between, *gained[0]], *gained)
+    root, between = _quotient(anchor, inverse, between)
+    numerator = _numerator(root, between[-1] if between else anchor)
+    source.root, source.nodes = root, [*statistics, *between, root]
+    _require_numerator(source, d, numerator)
+    return source
+
+
+def _require_numerator(norm: Norm, d: Value, numerator: Value) -> None:
+    """Raises :class:`NoMatch` where something else is divided than what the statistics are of."""
+    if not norm.centered:
         if numerator is not d:
             raise NoMatch(f"%{numerator.name} is divided by the root mean square of %{d.name}")
-        return Norm(d, False, axes, epsilon, dtype, nodes, root)
-    x, own = difference
-    other = _difference(numerator, axes)
-    if other is None or other[0] is not x:
-        raise NoMatch(f"%{numerator.name} is divided by the deviation of %{x.name}")
-    nodes += [n for n in dict.fromkeys((*own, *other[1])) if n not in nodes]
-    return Norm(x, True, axes, epsilon, dtype, nodes, root)
+        return
+    own, other = _difference(d, norm.axes), _difference(numerator, norm.axes)
+    if own is None or other is None or other[0] is not norm.x:
+        raise NoMatch(f"%{numerator.name} is divided by the deviation of %{norm.x.name}")
+    norm.nodes += [n for n in dict.fromkeys((*own[1], *other[1])) if n not in norm.nodes]
 
 
-def _mean_square(anchor: Node) -> tuple[Node, float, list[Node]]:
-    """The node that squares, epsilon, and the nodes between it and the square root (the ReduceMean last)."""
+def _mean_square(anchor: Node) -> tuple[Node, float, list[Node], int]:
+    """The node that squares, epsilon, the nodes between it and the square root, and the number of trailing axes."""
     if anchor.op == "Pow" and scalar_value(anchor.input(1), anchor) not in (0.5, -0.5):
         raise NoMatch("the power is no square root")
     total = _producer(anchor.input(0), "Add", "the radicand")
@@ -78,9 +88,26 @@ def _mean_square(anchor: Node) -> tuple[Node, float, list[Node]]:
         if epsilon is not None:
             if not 0 < epsilon < 1:
                 raise NoMatch(f"epsilon is {epsilon}")
-            mean = _producer(total.inputs[1 - i], "ReduceMean", "the variance")
-            return _producer(mean.input(0), "Mul|Pow", "the averaged value"), float(epsilon), [total, mean]
+            averaged, axes, nodes = _mean(total.inputs[1 - i], "the variance")
+            return _producer(averaged, "Mul|Pow", "the averaged value"), float(epsilon), [total, *nodes], axes
     raise NoMatch("no constant epsilon below the square root")
+
+
+def _mean(value: Value | None, what: str) -> tuple[Value | None, int, list[Node]]:
+    """What is averaged, over how many trailing axes, and the nodes: a ReduceMean, or a ReduceSum by their extent."""
+    node = _producer(value, "ReduceMean|Mul|Div", what)
+    if node.op == "ReduceMean":
+        return node.input(0), _trailing_axes(node), [node]
+    total = _producer(node.inputs[0], "ReduceSum", what)
+    x, axes = total.input(0), _trailing_axes(total)
+    shape = x.shape[len(x.shape) - axes :] if x is not None and x.shape is not None else ()
+    extent = math.prod(d for d in shape if isinstance(d, int))
+    count = scalar_value(node.inputs[1], node)
+    if len(shape) != axes or not all(isinstance(d, int) for d in shape) or count is None:
+        raise NoMatch("a sum is scaled, and the extents of the normalized axes are not known numbers")
+    if not close(float(count), 1 / extent if node.op == "Mul" else float(extent), 4, node.output.dtype):
+        raise NoMatch(f"a sum over {extent} elements is scaled by {count}")
+    return x, axes, [node, total]
 
 
 def _producer(value: Value | None, ops: str, what: str) -> Node:
@@ -98,20 +125,20 @@ def _squared(node: Node) -> Value:
 
 
 def _trailing_axes(mean: Node) -> int:
-    """Number of trailing axes that a ReduceMean with keepdims averages over."""
+    """Number of trailing axes that a reduction with keepdims goes over."""
     require_own_attributes(mean)
     if not mean.attr("keepdims", 1):
-        raise NoMatch("ReduceMean drops the axes")
+        raise NoMatch(f"{mean.op} drops the axes")
     axes = int_list(mean, "axes", 1)
     x = mean.input(0)
     if not axes:
-        raise NoMatch("the axes of ReduceMean are all or unknown")
+        raise NoMatch(f"the axes of {mean.op} are all or unknown")
     if any(a >= 0 for a in axes):
         if x is None or x.rank is None:
             raise NoMatch("the rank of the normalized value is unknown")
         axes = [a - x.rank if a >= 0 else a for a in axes]
     if sorted(axes) != list(range(-len(axes), 0)):
-        raise NoMatch(f"ReduceMean averages over axes {axes}, which are not the last ones")
+        raise NoMatch(f"{mean.op} goes over axes {axes}, which are not the last ones")
     return len(axes)
 
 
@@ -120,37 +147,85 @@ def _difference(d: Value, axes: int) -> tuple[Value, list[Node]] | None:
     sub = d.producer
     if sub is None or sub.op != "Sub" or sub.domain:
         return None
-    x, mean = sub.inputs[0], sub.inputs[1]
-    node = mean.producer if mean is not None else None
-    if x is None or node is None or node.op != "ReduceMean" or node.input(0) is not x:
-        return None
+    x = sub.inputs[0]
     try:
-        same = _trailing_axes(node) == axes
+        averaged, over, nodes = _mean(sub.inputs[1], "the mean")
     except NoMatch:
-        same = False
-    return (x, [sub, node]) if same else None
+        return None
+    return (x, [sub, *nodes]) if x is not None and averaged is x and over == axes else None
 
 
-def _quotient(anchor: Node, d: Value) -> tuple[Node, list[Node]]:
-    """The node that divides by the square root, and the Reciprocal (or division of one) in between."""
+def _inverse(anchor: Node) -> tuple[Node | None, list[Node]]:
+    """The node that returns the inverse of the square root, if any, and those in between the two, itself included."""
+    if anchor.op == "Pow" and scalar_value(anchor.input(1), anchor) == -0.5:
+        return anchor, []
+    user = anchor.output.sole_user
+    if user is None or user.domain:
+        return None, []
+    if user.op == "Div" and user.inputs[1] is anchor.output and scalar_value(user.inputs[0], user) == 1:
+        return user, [user]
+    return (user, [user]) if user.op == "Reciprocal" else (None, [])
+
+
+def _quotient(anchor: Node, inverse: Node | None, between: list[Node]) -> tuple[Node, list[Node]]:
+    """The node that divides by the square root, or multiplies by its inverse."""
     user = anchor.output.sole_user
     if user is None:
         raise NoMatch("the square root has another user")
-    inverse = anchor.op == "Pow" and scalar_value(anchor.input(1), anchor) == -0.5
-    if not inverse and user.op == "Div" and user.inputs[1] is anchor.output:
-        if scalar_value(user.inputs[0], user) != 1:
+    if inverse is None:
+        if user.op == "Div" and user.inputs[1] is anchor.output:
             return user, []
-        inverse, between, node = True, [user], user
-    elif not inverse and user.op == "Reciprocal":
-        inverse, between, node = True, [user], user
-    else:
-        between, node = [], anchor
-    if not inverse:
         raise NoMatch("nothing is divided by the square root")
-    product = node.output.sole_user
+    product = inverse.output.sole_user
     if product is None or product.op != "Mul" or product.domain:
         raise NoMatch("nothing is multiplied by the inverse of the square root")
     return product, between
+
+
+# -- the gain taken in first, as TensorFlow's batch_normalization does
+
+
+def _gained(inverse: Node, norm: Norm) -> tuple[list[Node], Value] | None:
+    """The product of inverse and gain, and the gain."""
+    product = inverse.output.sole_user
+    if product is None or product.op != "Mul" or product.domain:
+        return None
+    other = product.inputs[1] if product.inputs[0] is inverse.output else product.inputs[0]
+    if other is None or not _fits(other, norm) or other.data is None:
+        return None
+    return [product], other
+
+
+def _around_gain(norm: Norm, d: Value, nodes: list[Node], products: list[Node], gain: Value) -> Norm:
+    """``d f`` or ``x f + (shift - mean f)``, where ``f`` is the gain divided by the root."""
+    factor = products[0].output
+    users = list(dict.fromkeys(u for u, _ in factor.uses))
+    if any(u.op != "Mul" or u.domain for u in users) or len(users) not in (1, 2):
+        raise NoMatch(f"%{factor.name} is not multiplied by one or two values")
+    norm.gain = gain
+    norm.nodes = [*nodes, *users]
+    if len(users) == 1:
+        norm.root = users[0]
+        _require_numerator(norm, d, _numerator(users[0], products[0]))
+        return norm
+    for straight, centre in (users, users[::-1]):
+        rest, total = centre.output.sole_user, straight.output.sole_user
+        if rest is None or total is None or rest.op != "Sub" or rest.domain or total.op != "Add" or total.domain:
+            continue
+        if rest.inputs[1] is not centre.output or rest.output.sole_user is not total:
+            continue
+        own = _difference(d, norm.axes)
+        if own is None or _numerator(straight, products[0]) is not norm.x:
+            raise NoMatch("the gain is multiplied by something else than the normalized value")
+        if _numerator(centre, products[0]) is not own[1][0].inputs[1]:
+            raise NoMatch("something else than the mean is subtracted")
+        shift = rest.inputs[0]
+        if shift is None or not _fits(shift, norm) or shift.data is None:
+            raise NoMatch("the shift has not the shape of the normalized axes")
+        norm.shift, norm.root = shift, total
+        norm.nodes += [*own[1], rest, total]
+        return norm
+    raise NoMatch(f"%{factor.name} is not multiplied by a value and its mean")
 
 
 def _numerator(root: Node, denominator: Node) -> Value:
@@ -165,8 +240,12 @@ def _numerator(root: Node, denominator: Node) -> Value:
 
 def find_affine(norm: Norm, *, shift: bool) -> None:
     """Extends ``norm`` by a Cast back to the type that ``x`` was cast from, by the gain and (if asked) by the shift."""
-    _through_cast(norm)
+    if norm.gain is None:
+        _through_cast(norm)
+    given = {"Mul": norm.gain, "Add": norm.shift}
     for op in ("Mul", "Add") if shift else ("Mul",):
+        if given[op] is not None or (op == "Mul" and norm.shift is not None):
+            continue
         user = norm.root.output.sole_user
         if user is None or user.op != op or user.domain or user.graph is not norm.root.graph:
             continue
