@@ -275,10 +275,10 @@ def _gather_blocks(r: Rewriter, node: Node) -> Results:
         table = _wide_rows(table, bits)
         zeros = None if zeros is None else _wide_rows(zeros, bits)
     axis = int(node.attr("quantize_axis", 1))
-    span = table.shape[axis]
+    span = int(table.shape[axis])
 
     def each(x: Any) -> Any:
-        return np.repeat(x.astype(np.float32), block, axis).take(np.arange(span), axis)
+        return np.take(np.repeat(x.astype(np.float32), block, axis), range(span), axis)
 
     real = (table.astype(np.float32) - (middle if zeros is None else each(zeros))) * each(scales)
     assert parts[1].dtype is not None

@@ -68,6 +68,23 @@ SINGLE = frozenset(
 )
 """Operators of ``com.microsoft`` with kernels that fuse nothing: each does one thing that the standard lacks."""
 
+CUDA_KERNELS = frozenset(
+    (
+        "Attention BeamSearch BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BitmaskBiasDropout "
+        "BitmaskDropout ComplexMul ComplexMulConj ConvTransposeWithDynamicPads CropAndResize DecoderAttention "
+        "DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention DequantizeLinear DequantizeWithOrder "
+        "DynamicTimeWarping EmbedLayerNormalization FastGelu FusedConv FusedMatMul GatedRelativePositionBias "
+        "GatherBlockQuantized Gelu GemmFloat8 GemmaRotaryEmbedding GreedySearch GridSample GroupNorm "
+        "GroupQueryAttention Inverse Irfft LongformerAttention MatMulBnb4 MatMulNBits MoE MultiHeadAttention "
+        "NGramRepeatBlock NhwcConv PackedAttention PackedMultiHeadAttention PagedAttention QAttention QMoE "
+        "QOrderedAttention QOrderedGelu QOrderedLayerNormalization QOrderedLongformerAttention QOrderedMatMul "
+        "QuantizeLinear QuantizeWithOrder QuickGelu RelativePositionBias RemovePadding RestorePadding Rfft "
+        "RotaryEmbedding Sampling SkipGroupNorm SkipLayerNormalization SkipSimplifiedLayerNormalization "
+        "SparseAttention TransposeMatMul Trilu UnfoldTensor WhisperBeamSearch"
+    ).split()
+)
+"""Operators of ``com.microsoft`` with CUDA kernels. Source: docs/OperatorKernels.md in ONNX Runtime's sources."""
+
 
 def why_whole(domain: str, op: str) -> str | None:
     """Why the operator has no decomposition; ``None`` where nothing is known."""

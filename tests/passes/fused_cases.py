@@ -273,12 +273,12 @@ def _quantized() -> list[Case]:
         attrs = {"K": 32, "N": 6, "block_size": 16, "quant_type": kind}
         found.append(Case("MatMulBnb4", [f(2, 32), W(u(96)), wf(12)], attrs, note=f"format {kind}"))
     for bits in (2, 4, 8):
-        blocks, scales = W(u(9, 32 * bits // 8)), wf(9, 2, scale=0.1)
+        blocks, by_block = W(u(9, 32 * bits // 8)), wf(9, 2, scale=0.1)
         zeros = W(u(9, 2 * bits // 8 or 1))
         attrs = {"bits": bits, "block_size": 16}
         ids = _draw.integers(0, 9, (2, 3))
-        found.append(Case("GatherBlockQuantized", [blocks, ids, scales, zeros], attrs, note=f"{bits} bits"))
-        found.append(Case("GatherBlockQuantized", [blocks, ids, scales], attrs, note=f"{bits} bits, symmetric"))
+        found.append(Case("GatherBlockQuantized", [blocks, ids, by_block, zeros], attrs, note=f"{bits} bits"))
+        found.append(Case("GatherBlockQuantized", [blocks, ids, by_block], attrs, note=f"{bits} bits, symmetric"))
     return found
 
 

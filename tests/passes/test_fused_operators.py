@@ -22,7 +22,7 @@ from planish.passes.rewrite import NoMatch
 from planish.passes.rewrite.rewriter import Rewriter
 from planish.passes.shared.decompose import decompose
 from planish.passes.shared.decompose_contrib import CONTRIB_EQUATIONS
-from planish.passes.shared.whole_operators import SINGLE, WHOLE
+from planish.passes.shared.whole_operators import CUDA_KERNELS, SINGLE, WHOLE
 
 from .fused_cases import CASES, MS, Case
 
@@ -92,20 +92,6 @@ NAMED = (
     "SkipSimplifiedLayerNormalization EmbedLayerNormalization Attention MultiHeadAttention GroupQueryAttention "
     "RotaryEmbedding NhwcFusedConv"
 ).split()
-CUDA = (
-    "Attention BeamSearch BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BitmaskBiasDropout BitmaskDropout "
-    "ComplexMul ComplexMulConj ConvTransposeWithDynamicPads CropAndResize DecoderAttention "
-    "DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention DequantizeLinear DequantizeWithOrder "
-    "DynamicTimeWarping EmbedLayerNormalization FastGelu FusedConv FusedMatMul GatedRelativePositionBias "
-    "GatherBlockQuantized Gelu GemmFloat8 GemmaRotaryEmbedding GreedySearch GridSample GroupNorm GroupQueryAttention "
-    "Inverse Irfft LongformerAttention MatMulBnb4 MatMulNBits MoE MultiHeadAttention NGramRepeatBlock NhwcConv "
-    "PackedAttention PackedMultiHeadAttention PagedAttention QAttention QMoE QOrderedAttention QOrderedGelu "
-    "QOrderedLayerNormalization QOrderedLongformerAttention QOrderedMatMul QuantizeLinear QuantizeWithOrder QuickGelu "
-    "RelativePositionBias RemovePadding RestorePadding Rfft RotaryEmbedding Sampling SkipGroupNorm "
-    "SkipLayerNormalization SkipSimplifiedLayerNormalization SparseAttention TransposeMatMul Trilu UnfoldTensor "
-    "WhisperBeamSearch"
-).split()
-"""Operators of ``com.microsoft`` with CUDA kernels. Source: docs/OperatorKernels.md in ONNX Runtime's sources."""
 
 
 def cpu_kernels() -> set[str]:
@@ -117,7 +103,7 @@ def cpu_kernels() -> set[str]:
 def test_every_kernel_is_decomposed_or_listed_with_a_reason() -> None:
     equations = {op for domain, op in CONTRIB_EQUATIONS if domain == MS}
     known = equations | WHOLE.keys() | SINGLE
-    assert {*cpu_kernels(), *CUDA, *NAMED} - known == set()
+    assert {*cpu_kernels(), *CUDA_KERNELS, *NAMED} - known == set()
     assert set(NAMED) <= equations
     assert not equations & (WHOLE.keys() | SINGLE)
     assert not WHOLE.keys() & SINGLE
