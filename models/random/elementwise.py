@@ -499,21 +499,8 @@ def repeated(d: Draft) -> bool:
     node = d.rng.choice(old[-8:]).producer
     assert node is not None
     attrs = dict(node.attrs)
-    if attrs and d.chance(0.3):
+    if attrs and d.chance(0.3) and node.op not in KEEP_ATTRIBUTES:
         attrs.pop(next(iter(attrs)))
-    if node.op in (
-        "Cast",
-        "Transpose",
-        "Concat",
-        "Split",
-        "Reshape",
-        "Slice",
-        "OneHot",
-        "Conv",
-        "ConvTranspose",
-        "Pad",
-    ):
-        attrs = dict(node.attrs)
     inputs = list(node.inputs)
     if node.op in ("Add", "Mul", "And", "Or", "Max", "Min") and d.chance(0.5):
         inputs.reverse()
@@ -526,6 +513,8 @@ def repeated(d: Draft) -> bool:
     return True
 
 
+KEEP_ATTRIBUTES = frozenset("Cast Transpose Concat Split Reshape Slice OneHot Conv ConvTranspose Pad Einsum".split())
+"""Operators that have no default for an attribute, or another result type with it."""
 MOTIFS = (
     (6, some_unary), (8, affine_chain), (8, binary), (9, spelled_activation), (4, spelled_norm), (3, norm),
     (4, cast_chain), (3, compare), (2, logic), (3, where), (4, integers), (4, repeated),
