@@ -180,18 +180,12 @@ def _check_floats(
         error = np.where(finite, np.abs(x - y), 0.0)
     if not error.any():
         return OutputCheck(label)
-    magnitude = np.where(finite, np.abs(x), 0.0)
-    eps = epsilon(a)
-    scale = np.maximum(surroundings(magnitude), max(resolution, eps * float(magnitude.max())))
-    spread = _spread(noise, scale)
-    # Where everything around is zero, the smallest number of the type is no difference worth reporting.
-    tiny = float(np.finfo(np.float32 if eps > 1e-10 else np.float64).tiny)
-    floor = FLOOR if eps < LOW_PRECISION else LOW_FLOOR
-    bound = (floor * eps + tolerance) * scale + NOISE * spread + tiny
+    bound, scale, spread = _bounds(a, noise, tolerance, resolution)
     used = error / bound
     at = np.unravel_index(int(np.argmax(used)), used.shape)
     # More than half of the digits lost to noise: what the passes do cannot be told from it.
-    drowned = float(error.max()) > (tolerance + np.sqrt(eps)) * max(float(magnitude.max()), resolution)
+    largest = float(np.abs(x[finite]).max())
+    drowned = float(error.max()) > (tolerance + np.sqrt(epsilon(a))) * max(largest, resolution)
     status = DIFFERENT if used[at] > 1 else UNSTABLE if drowned else ROUNDED
     limit, moved = float(bound[at]), float(spread[at])
     return OutputCheck(
@@ -204,6 +198,24 @@ def _check_floats(
         _worst(sample, at, a[at], b[at], limit),
         _explain(status, a[at], b[at], at, limit, sample, moved if noise is not None else None),
     )
+
+
+def float_bound(expected: Array, noise: Noise | None, tolerance: float = 0.0, resolution: float = 0.0) -> Array:
+    """How far each element of a float array may be from ``expected``."""
+    return _bounds(expected, noise, tolerance, resolution)[0]
+
+
+def _bounds(a: Array, noise: Noise | None, tolerance: float, resolution: float) -> tuple[Array, Array, Array]:
+    """The bound, the scale of each element's surroundings, and how far rounding noise moves it."""
+    x = a.astype(np.float64)
+    magnitude = np.where(np.isfinite(x), np.abs(x), 0.0)
+    eps = epsilon(a)
+    scale = np.maximum(surroundings(magnitude), max(resolution, eps * float(magnitude.max(initial=0.0))))
+    spread = _spread(noise, scale)
+    # Where everything around is zero, the smallest number of the type is no difference worth reporting.
+    tiny = float(np.finfo(np.float32 if eps > 1e-10 else np.float64).tiny)
+    floor = FLOOR if eps < LOW_PRECISION else LOW_FLOOR
+    return (floor * eps + tolerance) * scale + NOISE * spread + tiny, scale, spread
 
 
 def _spread(noise: Noise | None, scale: Array) -> Array:

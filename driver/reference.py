@@ -14,8 +14,9 @@ from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
 from ..ir.ops import is_known, is_pure
-from .compare import DIFFERENT, EQUAL, SMALL, Noise, OutputCheck, check_output, leaves
+from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
 from .noise import noisy_model, noisy_sample, resolutions
+from .ties import Ties
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
@@ -45,6 +46,7 @@ class Reference:
         self._changes: dict[int, dict[str, Noise]] = {}
         self._noisy: list[tuple[Session, int | None]] | None = None
         self._optimizer_noise = optimizer_noise
+        self._ties: Ties | None = None
 
     def accepts(self, sample: Sample) -> None:
         """Runs one sample for its errors. Raises ``BackendError``."""
@@ -84,7 +86,20 @@ class Reference:
         if all(c.status != DIFFERENT for c in checks):
             return checks
         noise = self.noise(i)
-        return [c if c.status == EQUAL else check(*p, noise.get(c.output)) for c, p in zip(checks, pairs, strict=True)]
+        checks = [check(*p, noise.get(p[0])) if c.status != EQUAL else c for c, p in zip(checks, pairs, strict=True)]
+        return [self._tied(i, c, p, check) if c.reason else c for c, p in zip(checks, pairs, strict=True)]
+
+    def _tied(
+        self, i: int, found: OutputCheck, pair: tuple[str, Any, Any], check: Callable[[str, Any, Any], OutputCheck]
+    ) -> OutputCheck:
+        """The result where positions of equal values are understood, for what differs otherwise."""
+        if found.status not in (DIFFERENT, UNSTABLE):
+            return found
+        if self._ties is None:
+            self._ties = Ties(self.model, Reference)
+        label, *arrays = pair
+        # Without noise: what does not tie is different, though noise may have moved other elements.
+        return self._ties.check(i, self.samples, label, (arrays[0], arrays[1]), check) or found
 
     def noise(self, i: int) -> dict[str, Noise]:
         """What rounding noise does to each output of sample ``i``; small outputs are pooled with other samples."""
