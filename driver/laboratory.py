@@ -44,6 +44,10 @@ class Lab(Protocol):
         """Each further plan with the first, in turns, in fresh sessions."""
         ...
 
+    def loading(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        """Making a session of each plan, in turns with one of the original under the runtime's defaults."""
+        ...
+
     def peak_bytes(self, built: Built, plan: Plan) -> int | None:
         """Memory at its peak."""
         ...

@@ -92,7 +92,9 @@ def measure_pair(
     Where the weights of a session happen to lie in memory moves its time by several percent, and no number of
     turns shows it. So it is done ``PLACEMENTS`` times with new sessions, made in another order each time.
     """
-    ours = replace(optimized_settings, threads=settings.threads) if optimized_settings is not None else settings
+    ours = optimized_settings or settings
+    if settings.threads == 1:
+        ours = replace(ours, threads=1)
     plans = ((original, settings), (optimized, ours), (original, settings))
     parts: list[Measured] = []
     for placement in range(PLACEMENTS):

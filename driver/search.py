@@ -19,7 +19,7 @@ from ..backends.ort.choices import combined, memory_choices, speed_choices
 from ..backends.ort.session import SessionSettings
 from .laboratory import Built, Lab
 from .plans import Plan, drops_of_groups, pass_names, short, without_passes
-from .tuning import EVEN, FASTER, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, UNSURE, Trial, Tuning
+from .tuning import EVEN, FASTER, OFFERED, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, UNSURE, Trial, Tuning
 
 MARGIN = 0.01
 """A candidate must be faster by at least this fraction."""
@@ -29,8 +29,14 @@ FIELD = 12
 """Candidates of one stage."""
 SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4}
 """Of the time that is left when the stage begins."""
+OFFER = 0.1
+"""Memory settings that cost at most this fraction of time are offered, not chosen."""
 PROOF = 0.2
 """Of all time, kept for the proof."""
+LOADING = 0.1
+"""Of all time, kept for making sessions."""
+LOADING_MARGIN = 0.05
+"""Making a session must not take longer than the original's by more than this fraction."""
 SCOUT = 0.3
 """Of a stage's time, for the whole field; the better half gets the rest."""
 
@@ -54,15 +60,17 @@ class Search:
         *,
         seconds: float,
         field: int = FIELD,
+        threads: bool = False,
         progress: Progress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``start`` is what would be taken without a search; ``seconds`` of wall time include building and checking;
-        ``field`` is how many candidates may be in memory at a time."""
+        ``field`` is how many candidates may be in memory at a time; ``threads``: fewer threads are tried as well."""
         self.lab, self.start, self.field, self.progress, self.clock = lab, start, field, progress, clock
+        self.threads = threads
         self.begin = clock()
         self.seconds = seconds
-        self.deadline = self.begin + seconds * (1 - PROOF)
+        self.deadline = self.begin + seconds * (1 - PROOF - LOADING)
         self.trials: list[Trial] = []
         self.because = ""
 
@@ -81,10 +89,10 @@ class Search:
             return self._tuning(first, self.because or "no candidate is equivalent")
         best = self._without("passes", best)
         best = self._without("rules", best)
-        found = speed_choices(best.plan.settings, best.built.ops)
+        found = speed_choices(best.plan.settings, best.built.ops, threads=self.threads)
         best = self._stage("session", best, self._sessions(best, found), _joined_settings)
         best = self._memory(best)
-        return self._tuning(self._proved(first, best), self.because)
+        return self._tuning(self._loading(first, self._proved(first, best)), self.because)
 
     def _tuning(self, entry: _Entry, because: str) -> Tuning:
         plan = entry.plan
@@ -264,10 +272,20 @@ class Search:
             if entry.trial.high < 1 + MARGIN and entry.trial.confidence >= CONFIDENCE:
                 entry.trial.verdict = SAVES
         saving = sorted((e for e in live if e.trial.verdict == SAVES), key=lambda e: e.trial.peak_bytes or 0)
-        for winner in self._holding(saving, 1):
+        found = self._holding(saving, 1)
+        for winner in found:
             winner.trial.chosen = True
-            return winner
-        return best
+            before = winner.trial.peak_bytes or before
+        self._offer([e for e in live if e.trial.verdict not in (SAVES, REFUSED)], before)
+        return found[0] if found else best
+
+    def _offer(self, entries: Iterable[_Entry], before: int) -> None:
+        """Names those that take less memory than what was chosen, for little more time."""
+        for e in entries:
+            saved = 1 - (e.trial.peak_bytes or before) / before
+            if saved >= SAVING and e.trial.confidence >= CONFIDENCE and e.trial.ratio <= 1 + OFFER and self._holds(e):
+                e.trial.verdict, e.trial.settings = OFFERED, e.plan.settings.to_dict()
+                e.trial.because = f"{saved:.0%} less memory for {e.trial.ratio - 1:+.1%} time"
 
     def _proved(self, first: _Entry, best: _Entry) -> _Entry:
         """``best`` where it beats the first plan in a measurement that chose nothing, else the first."""
@@ -276,7 +294,8 @@ class Search:
         self._tell("tuning: proving the winner", 0, 0)
         proof = _Entry(best.plan, best.built, Trial("proof", f"the winner against {first.trial.label}", EVEN))
         self.trials.append(proof.trial)
-        self._measure(first, [proof], max(self.begin + self.seconds - self.clock(), self.seconds * PROOF / 2))
+        left = self.begin + self.seconds * (1 - LOADING) - self.clock()
+        self._measure(first, [proof], max(left, self.seconds * PROOF / 2))
         saves = best.trial.verdict == SAVES and proof.trial.high < 1 + MARGIN
         if proof.trial.verdict == FASTER or saves:
             proof.trial.chosen = True
@@ -284,6 +303,26 @@ class Search:
         for trial in self.trials:
             trial.chosen = False
         proof.trial.because = "the plan without a search stays"
+        return first
+
+    def _loading(self, first: _Entry, best: _Entry) -> _Entry:
+        """``best`` where making its session takes no longer than the original's, or no longer than the first plan's."""
+        entries = [first] if best is first else [first, best]
+        if any(e.built.problem for e in entries):
+            return best
+        self._tell("tuning: making sessions", 0, 0)
+        compared = self.lab.loading([(e.built, e.plan) for e in entries], max(self.seconds * LOADING, 0.05))
+        for entry, comparison in zip(entries, compared, strict=True):
+            trial = Trial("loading", "the start" if entry is first else "the winner", EVEN)
+            trial.measured(comparison)
+            trial.verdict = _verdict(trial, LOADING_MARGIN)
+            self.trials.append(trial)
+        verdicts = [t.verdict for t in self.trials[-len(entries) :]]
+        if best is first or verdicts[1] != SLOWER or verdicts[0] == SLOWER:
+            return best
+        self.trials[-1].because = "the plan without a search stays"
+        for trial in self.trials:
+            trial.chosen = False
         return first
 
     def _tell(self, label: str, done: int, total: int) -> None:

@@ -85,11 +85,24 @@ def tuned(job: TunedJob) -> Tuning:
     found = tune_cache.load(key) if options.cache else None
     if found is None:
         field = max(2, min(FIELD, MAX_BYTES // max(2 * size, 1) - 2))
-        search = Search(Bench(job), start, seconds=options.tune_seconds, field=field, progress=options.progress)
+        search = Search(
+            Bench(job),
+            start,
+            seconds=options.tune_seconds,
+            field=field,
+            threads=not on_one_thread(job),
+            progress=options.progress,
+        )
         found = search.run(alternatives(options.target))
         if options.cache:
             tune_cache.store(key, found)
     return found
+
+
+def on_one_thread(job: TunedJob) -> bool:
+    """Whether everything is measured on one thread, whose clock other processes do not move."""
+    threads = job.options.threads
+    return (MEASURING.threads if threads is None else threads) == 1
 
 
 def _key(job: TunedJob) -> str:
@@ -185,19 +198,28 @@ class Bench:
         def runner(session: Session) -> Run:
             return lambda turn: session.run(items[turn % len(items)])
 
-        return compare([runner(s) for s in sessions], seconds=seconds, cpu_clock=self._threads == 1)
+        return compare([runner(s) for s in sessions], seconds=seconds, cpu_clock=on_one_thread(self.job))
+
+    def loading(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        source = self.job.source
+        default = SessionSettings(threads=self._settings(self.job.start_plan).threads)
+
+        def maker(model: Runnable, settings: SessionSettings) -> Run:
+            return lambda _: Session(model, settings)
+
+        makers = [maker(_runnable(built), self._settings(plan)) for built, plan in plans]
+        return compare([maker(source, default), *makers], seconds=seconds, cpu_clock=on_one_thread(self.job))
 
     def peak_bytes(self, built: Built, plan: Plan) -> int | None:
         assert self.job.samples is not None
-        settings = replace(plan.settings, threads=self._threads)
-        return peak_bytes(_runnable(built), settings, self.job.samples.items)
+        return peak_bytes(_runnable(built), self._settings(plan), self.job.samples.items)
 
-    @property
-    def _threads(self) -> int:
-        return self.job.options.threads or MEASURING.threads
+    def _settings(self, plan: Plan) -> SessionSettings:
+        """On one thread, unless the user says how many there may be."""
+        return replace(plan.settings, threads=1) if on_one_thread(self.job) else plan.settings
 
     def _session(self, built: Built, plan: Plan) -> Session:
-        return Session(_runnable(built), replace(plan.settings, threads=self._threads))
+        return Session(_runnable(built), self._settings(plan))
 
 
 def _runnable(built: Built) -> Runnable:

@@ -11,9 +11,10 @@ from ..ir.errors import PlanishError
 from .document import Document, Table, Text, bytes_text, plain_data
 from .plans import Plan
 
-FASTER, SAVES, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE = (
+FASTER, SAVES, OFFERED, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE = (
     "faster",
     "saves memory",
+    "offered",
     "slower",
     "no difference",
     "same model",
@@ -29,11 +30,12 @@ class Trial:
     """One candidate and how it fared."""
 
     stage: str
-    """``pipeline``, ``passes``, ``rules``, ``session``, ``memory`` or ``proof``."""
+    """``pipeline``, ``passes``, ``rules``, ``session``, ``memory``, ``proof``, or ``loading`` (its figures are those
+    of making a session, against the original's under the runtime's defaults)."""
     label: str
     verdict: str
     because: str = ""
-    """Of a refusal."""
+    """Of a refusal, or what an offer saves and costs."""
     ratio: float = 1.0
     """Its time over the time of what was best when it was tried; below 1 is faster."""
     low: float = 1.0
@@ -43,6 +45,8 @@ class Trial:
     peak_bytes: int | None = None
     """Memory that loading and running takes at its peak, where it was looked at."""
     chosen: bool = False
+    settings: dict[str, Any] | None = None
+    """Of an offer: the session settings (``SessionSettings.from_dict``)."""
 
     def measured(self, c: Comparison) -> None:
         """Takes over the figures of a measurement."""
@@ -73,6 +77,11 @@ class Tuning:
     because: str = ""
     """Why there was no search, or why it ended early."""
     cached: bool = False
+
+    @property
+    def offers(self) -> list[Trial]:
+        """Settings that take less memory for some more time: not chosen, but there to be."""
+        return [t for t in self.trials if t.verdict == OFFERED]
 
     @property
     def plan(self) -> Plan:

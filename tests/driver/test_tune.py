@@ -13,7 +13,7 @@ import pytest
 import planish
 from planish.backends.measure import Comparison
 from planish.backends.ort.artifact import Artifact
-from planish.backends.ort.choices import combined, memory_choices, speed_choices
+from planish.backends.ort.choices import NO_PREPACKING, combined, memory_choices, speed_choices, thread_choices
 from planish.backends.ort.session import SessionSettings
 from planish.driver import job as job_module
 from planish.driver import peak_memory, tune_cache, tune_job
@@ -48,6 +48,8 @@ class FakeLab:
     failing: dict[str, str] = field(default_factory=dict[str, str])
     """By pipeline: what shows on the first run."""
     peaks: Callable[[SessionSettings], int | None] = lambda _: None
+    loads: Cost = lambda _: 1.0
+    """Time of making a session, where the original's is 1."""
     width: float = 0.004
     confidence: float = 0.99
     now: float = 0.0
@@ -78,6 +80,10 @@ class FakeLab:
         times = [self.cost(plan) for _, plan in plans]
         return [comparison(t / times[0], self.width, self.confidence) for t in times[1:]]
 
+    def loading(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        self.now += seconds
+        return [comparison(self.loads(plan)) for _, plan in plans]
+
     def peak_bytes(self, built: Built, plan: Plan) -> int | None:
         return self.peaks(plan.settings)
 
@@ -94,7 +100,7 @@ def test_nothing_better_leaves_the_start() -> None:
     found = search(FakeLab(lambda plan: 1.0))
     assert found.plan == Plan(FUSE)
     assert not any(t.chosen for t in found.trials)
-    assert {t.stage for t in found.trials} == {"pipeline", "passes", "rules", "session"}
+    assert {t.stage for t in found.trials} == {"pipeline", "passes", "rules", "session", "loading"}
     assert not [t for t in found.trials if t.verdict in ("faster", "slower")]
 
 
@@ -173,7 +179,22 @@ def test_a_winner_that_cannot_repeat_it_is_not_taken() -> None:
     found = search(lab)
     assert found.plan == Plan(FUSE)
     assert not any(t.chosen for t in found.trials)
-    assert found.trials[-1].because == "the plan without a search stays"
+    (proof,) = [t for t in found.trials if t.stage == "proof"]
+    assert proof.because == "the plan without a search stays"
+
+
+def test_a_winner_whose_session_takes_longer_to_make_is_not_taken() -> None:
+    def cost(plan: Plan) -> float:
+        return 0.8 if plan.pipeline == CLEAN else 1.0
+
+    found = search(FakeLab(cost, loads=lambda plan: 1.2 if plan.pipeline == CLEAN else 0.9))
+    assert found.plan == Plan(FUSE)
+    assert [(t.label, t.verdict) for t in found.trials if t.stage == "loading"] == [
+        ("the start", "faster"),
+        ("the winner", "slower"),
+    ]
+    assert search(FakeLab(cost, loads=lambda _: 1.2)).pipeline == CLEAN, "the start takes as long"
+    assert search(FakeLab(cost, loads=lambda _: 1.02)).pipeline == CLEAN, "within the margin"
 
 
 def test_memory_that_costs_no_time_is_saved() -> None:
@@ -183,8 +204,39 @@ def test_memory_that_costs_no_time_is_saved() -> None:
     found = search(FakeLab(lambda plan: 1.0, peaks=peaks), ())
     assert not found.settings.memory_pattern
     assert not found.settings.memory_arena  # both together take least
-    dear = search(FakeLab(lambda plan: 1.0 + 0.1 * (not plan.settings.memory_pattern), peaks=peaks), ())
+    dear = search(FakeLab(lambda plan: 1.0 + 0.2 * (not plan.settings.memory_pattern), peaks=peaks), ())
     assert dear.settings.memory_pattern
+    assert [(t.label, t.because) for t in dear.offers] == []  # too dear
+
+
+def test_memory_that_costs_some_time_is_offered() -> None:
+    def peaks(s: SessionSettings) -> int:
+        return 100 if s.memory_pattern else 50
+
+    found = search(FakeLab(lambda plan: 1.0 + 0.03 * (not plan.settings.memory_pattern), peaks=peaks), ())
+    assert found.settings.memory_pattern
+    assert found.offers[0].because == "50% less memory for +3.0% time"
+    assert "offered: 50% less memory" in str(found.offers[0].row)
+    assert found.offers[0].settings is not None
+    assert not SessionSettings.from_dict(found.offers[0].settings).memory_pattern
+    wrong = FakeLab(lambda plan: 1.0 + 0.03 * (not plan.settings.memory_pattern), {"memory_pattern=False": "no"})
+    wrong.peaks = peaks
+    assert search(wrong, ()).offers == []
+
+
+def test_fewer_threads_are_tried_where_the_user_allows_several() -> None:
+    def cost(plan: Plan) -> float:
+        return 0.8 if plan.settings.threads == 2 else 1.0
+
+    def found(threads: bool) -> Tuning:
+        lab, start = FakeLab(cost), Plan(FUSE, settings=SessionSettings(threads=4))
+        return Search(lab, start, seconds=100, threads=threads, field=20, clock=lambda: lab.now).run(())
+
+    assert found(True).settings.threads == 2
+    assert found(False).settings.threads == 4
+    labels = [label for label, _ in thread_choices(SessionSettings(threads=0), cores=8)]
+    assert labels == ["4 threads", "2 threads", "1 thread", "no spinning"]
+    assert thread_choices(SessionSettings(threads=1)) == []
 
 
 def test_time_is_bounded() -> None:
@@ -221,7 +273,8 @@ def test_choices_are_those_that_can_matter() -> None:
     assert not [label for label in labels if "fusion" in label]
     assert "without SkipLayerNorm fusion" in dict(speed_choices(DEFAULT, ["LayerNormalization", "Add"]))
     off = replace(DEFAULT, memory_pattern=False, memory_arena=False)
-    assert memory_choices(off) == []
+    assert [label for label, _ in memory_choices(off)] == ["no prepacking", "no prepacking, no arena, no pattern"]
+    assert memory_choices(replace(off, config=(NO_PREPACKING,))) == []
     assert combined(DEFAULT, [off, DEFAULT.with_level("basic"), DEFAULT.with_level("extended")]) == off.with_level(
         "basic"
     )
