@@ -58,6 +58,7 @@ class Entry:
         return found
 
 
+@cache  # a pipeline names some passes several times
 def _only_pass(module: Any) -> type[Pass]:
     names: list[str] = dir(module)
     members: list[Any] = [getattr(module, n) for n in names]
