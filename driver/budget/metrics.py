@@ -51,6 +51,8 @@ def output_error(metric: str, expected: Any, found: Any, *, resolution: float = 
         if not count:
             return _none(metric), ""
         return _worst(metric), f"{count} of {differs.size} elements differ, which must be equal"
+    if not expected.size:
+        return _none(metric), ""
     a, b = expected.astype(np.float64), found.astype(np.float64)
     odd = ~(np.isfinite(a) & np.isfinite(b)) & ~((a == b) | (np.isnan(a) & np.isnan(b)))
     if odd.any():
@@ -84,7 +86,7 @@ def _relative(a: Array, b: Array, floor: float) -> Found:
 
 
 def _largest(error: Array) -> Found:
-    if not error.size or not error.any():
+    if not error.any():
         return 0.0, ""
     at = np.unravel_index(int(np.argmax(error)), error.shape)
     return float(error[at]), f"element {[int(i) for i in at]}"

@@ -1,12 +1,12 @@
 """The best selection of units that stays within the budget, by group testing.
 
-All units together are measured first. Where they cost too much, they are sorted by predicted error per gain, and groups
-are measured on top of what is accepted already: one that fits is taken as a whole, one that does not is split, at the
-place where the units before it should just fit when predictions (scaled to what was measured) allow that, else in the
-middle. Groups that should fit come first, then those that gain most. So one bad unit among n costs about 2 log2(n)
-measurements, and a budget that fits a part of many equal units about log2(n). Units that fit alone and not together
-are told apart as well, because every group is measured together with all that is accepted; the last measurement that
-was accepted is that of the result.
+All units together are measured first. Where they cost too much, a few parts of the pipeline are weighed alone, which
+scales the predictions of their units: layers near each other are about equally sensitive. Then units are sorted by
+predicted error per gain, and groups are measured on top of what is accepted already: one that fits is taken as a whole,
+one that does not is split, at the place where the units before it should just fit when predictions allow that, else in
+the middle. Groups that should fit come first, then those that gain most. So one bad unit among n costs about
+2 log2(n) + 6 measurements. Units that fit alone and not together are told apart as well, because every group is
+measured together with all that is accepted; the last measurement that was accepted is that of the result.
 
 Source: D.-Z. Du, F. K. Hwang, Combinatorial Group Testing, 2000 (binary splitting); A. Zeller, R. Hildebrandt,
 Simplifying and Isolating Failure-Inducing Input, IEEE TSE 28(2), 2002.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ...passes.choices import Unit
 
@@ -24,6 +25,10 @@ Measure = Callable[[frozenset[str]], float]
 """Of a selection (keys of units): the share of the budget it spends; above 1 it does not fit."""
 MARGIN = 2.0
 """A unit predicted to need more than this many times what is left is not tried."""
+PARTS = 6
+"""Into how many parts of the pipeline the units go to be weighed, before they are sorted."""
+_BEYOND = 1e3
+"""What a part counts that spends more than can be said."""
 _BLAME = 8.0
 """A group this many times over what is left holds something bad: predictions say nothing about where."""
 
@@ -85,19 +90,47 @@ class _Search:
         base = self._spent(self.taken)
         self.out = Outcome([], base, base, limit=limit, evaluations=1)
         self.pending: list[list[Unit]] = []
+        self.suspects: set[str] = set()
+        """Units of parts that cost so much that one of them may be to blame and the others harmless."""
 
     def run(self) -> Outcome:
-        out, order = self.out, self._sorted()
+        out = self.out
         if out.base > 1:
             out.left = dict.fromkeys((u.key for u in self.units), "the budget is spent without it")
-        elif order:
-            self.pending.append(order)
+        elif self.units:
+            self._try(list(self.units))
+            if self.pending:
+                self.pending = [self._sorted()] if self._weigh() else self.pending
             while self.pending and out.evaluations < out.limit:
                 self._try(self._next())
             for group in self.pending:
                 self._leave(group, f"not tried, {out.limit} measurements are made")
         out.taken = [u.key for u in self.units if u.key in self.taken]
         return out
+
+    def _weigh(self) -> bool:
+        """Measures parts of the pipeline alone: layers near each other are about equally sensitive. Says if it did.
+
+        Predictions of units are scaled by what their part was measured to cost.
+        """
+        count = min(PARTS, len(self.units) // 2)
+        if count < 2 or self.out.limit - self.out.evaluations < 2 * count:
+            return False
+        bounds = [len(self.units) * i // count for i in range(count + 1)]
+        for a, b in pairwise(bounds):
+            part = self.units[a:b]
+            spent = self._spent(frozenset(u.key for u in part))
+            self.out.evaluations += 1
+            self._say(part, spent)
+            predicted = sum(self.errors[u.key] for u in part)
+            cost = min(max(spent - self.out.base, 1e-6), _BEYOND)
+            for unit in part:
+                share = self.errors[unit.key] / predicted if predicted > 0 else 1 / len(part)
+                self.errors[unit.key] = cost * share
+            if cost > _BLAME * self._room:
+                self.suspects.update(u.key for u in part)
+        self.out.scale = 1.0
+        return True
 
     def _sorted(self) -> list[Unit]:
         """By predicted error per gain; equal ones as the pipeline has them."""
@@ -153,7 +186,7 @@ class _Search:
             return group
         found: list[Unit] = []
         for unit in group:
-            if self._predicted([unit]) <= MARGIN * self._room:
+            if unit.key in self.suspects or self._predicted([unit]) <= MARGIN * self._room:
                 found.append(unit)
             else:
                 self._leave([unit], f"it should cost {_percent(self._predicted([unit]))} of the budget")
