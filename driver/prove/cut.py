@@ -32,6 +32,8 @@ class Cut:
     after: Model
     leaves: list[Value]
     """The values of the optimized model that the inputs stand for."""
+    own: set[Node]
+    """Nodes of both models that are part of the rewrite itself, not of what stands in front of it."""
     whole: bool
     """Whether the inputs are inputs of the model or of a body: there is nothing more to look at."""
 
@@ -50,6 +52,8 @@ class Frame:
 
     change: Change
     pairs: list[Obligation]
+    context: set[Value] = field(default_factory=set[Value])
+    """Those of them that came in to show why it is right."""
     inner: set[Value] = field(default_factory=set[Value])
     """Values that the rewrite left alone and that are computed inside the cut."""
     leaves: dict[Value, None] = field(default_factory=dict[Value, None])
@@ -117,7 +121,7 @@ def region_frame(change: Change) -> Frame | None:
                     return None
                 found[v, v] = None
     inner = {v for node in region for v in node.outputs}
-    frame = Frame(change, [Obligation(a, b) for a, b in found], inner)
+    frame = Frame(change, [Obligation(a, b) for a, b in found], inner=inner)
     return frame if found and _collect(frame) else None
 
 
@@ -158,7 +162,7 @@ def wider(frame: Frame) -> Frame | None:
     more = {v for v in frame.leaves if _may_enter(frame.change, v)}
     if not more:
         return None
-    found = Frame(frame.change, frame.pairs, frame.inner | more)
+    found = Frame(frame.change, frame.pairs, frame.context | more, frame.inner | more)
     return found if _collect(found) else None
 
 
@@ -246,21 +250,22 @@ def cut(frame: Frame) -> Cut | None:
     sides = ((frame.change.before, [p.old for p in frame.pairs]), (frame.change.after, [p.new for p in frame.pairs]))
     cones = [_cone(frame, world, roots) for world, roots in sides]
     leaves = list(frame.leaves)
+    own: set[Node] = set()
     models = [
-        None if cone is None else _Copier(world).model(leaves, cone, roots)
+        None if cone is None else _Copier(world, frame.context, own).model(leaves, cone, roots)
         for cone, (world, roots) in zip(cones, sides, strict=True)
     ]
     before, after = models
     if before is None or after is None:
         return None
-    return Cut(before, after, leaves, not any(_may_enter(frame.change, v) for v in leaves))
+    return Cut(before, after, leaves, own, not any(_may_enter(frame.change, v) for v in leaves))
 
 
 class _Copier:
     """Makes a model of nodes as they are in one world."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, context: set[Value], own: set[Node]) -> None:
+        self.world, self.context, self.own = world, context, own
         self.graph = Graph("main", dict(world.opsets))
         self.values: dict[Value, Value] = {}
 
@@ -293,6 +298,8 @@ class _Copier:
         node = Node(state.op, operands, domain=state.domain, outputs=names, overload=state.overload)
         self.values.update(zip(state.outputs, node.outputs, strict=True))
         graph.append(node)
+        if self.context.isdisjoint(state.outputs):
+            self.own.add(node)
         for name, attr in state.attrs.items():
             node.set_attr(name, self._attr(attr))
 

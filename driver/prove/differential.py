@@ -21,7 +21,7 @@ from ...ir.graph import Model, Port, Value
 from ..bisect.judge import DIFFERENT as OTHER_NUMBERS
 from ..bisect.judge import Judge, reference_for
 from .cut import MAX_LEVELS, Cut, cut, first_frame, region_frame, wider
-from .exact import made_up
+from .draws import made_up
 from .ledger import DIFFERENT, TESTED, UNCHECKED, Verdict
 from .snapshot import Change
 

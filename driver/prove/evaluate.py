@@ -20,7 +20,7 @@ from ...ir.dtypes import DType
 from ...ir.errors import PlanishError
 from ...ir.graph import AttrRef, Graph, Node, Value
 from ...ir.infer import infer_node
-from ...ir.ops import function_of, is_known, is_pure
+from ...ir.ops import ELEMENTWISE, function_of, is_known, is_pure
 from ...ir.types import TensorType, type_text
 from ...passes.core import Context
 from ...passes.rewrite.rewriter import Rewriter
@@ -30,7 +30,7 @@ from ...passes.shared.decompose import decompose, has_decomposition
 from ...passes.shared.kernels import KERNELS, NoKernel
 from . import number as N
 from .movement import MOVES, move
-from .number import Array, Number, Undecided
+from .number import DECISIONS, Array, Number, Undecided
 from .operators import OPERATORS, Item
 
 MAX_DEPTH = 8
@@ -56,6 +56,8 @@ class Evaluation:
         self.limits = limits or Limits()
         self.left = self.limits.work
         self.values: dict[Value, Item] = {}
+        self.branches: dict[Node, list[set[int]]] = {}
+        """How the comparisons in each node of the outermost graph came out."""
         self.given: list[dict[str, Any]] = []
         """Attributes of the calls of functions that are being followed."""
 
@@ -93,7 +95,15 @@ class Evaluation:
 
     def _node(self, node: Node, depth: int) -> None:
         items = [self.value(v) for v in node.inputs]
-        results = self._results(node, items, depth)
+        seen: list[frozenset[int]] = []
+        token = DECISIONS.set(seen) if not depth else None
+        try:
+            results = self._results(node, items, depth)
+        finally:
+            if token is not None:
+                DECISIONS.reset(token)
+        if seen:
+            self.branches[node] = _merged(node, seen)
         for out, item in zip(node.outputs, results, strict=False):
             self._spend(0 if item is None else math.prod(item.shape))
             self.values[out] = item
@@ -186,6 +196,13 @@ class Evaluation:
         if not collected and len(node.outputs) > len(carried):
             raise Undecided("a loop without rounds collects nothing")
         return carried + [_stack(list(column)) for column in zip(*collected, strict=True)]
+
+
+def _merged(node: Node, seen: list[frozenset[int]]) -> list[set[int]]:
+    """How a node's comparisons came out: each of an elementwise one's (Clip has two bounds), else all together."""
+    if (node.domain, node.op) in ELEMENTWISE:
+        return [set(s) for s in seen]
+    return [set[int]().union(*seen)]
 
 
 def _truth(item: Item) -> bool:

@@ -18,19 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ...ir.constants import Constant
-from ...ir.dims import SymDim, evaluate
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Model, Node, Value
 from ...ir.ops import commutes, is_pure
-from ...ir.types import TensorType
-from . import number as N
 from .cut import Cut
+from .draws import Draws, Manner
 from .evaluate import Evaluation, Limits
 from .movement import MOVES
 from .number import Array, Number, Undecided
@@ -40,9 +38,9 @@ ROUNDINGS = 4.0
 """Roundings that folding may take for each constant: a root, a quotient, a product, a sum."""
 TRIALS = 3
 """Evaluations that must succeed; one where there are neither symbols nor branches would do."""
-ATTEMPTS = 14
-SCALES = (1.0, 0.06, 8.0)
-_INTEGERS = ((-4, 5), (0, 3), (0, 2), (-1, 1))
+TIES = 1
+"""Evaluations with numbers that coincide, besides."""
+ATTEMPTS = 15
 _ROUNDOFF = {DType.F32: 2.0**-24, DType.F16: 2.0**-11, DType.BF16: 2.0**-8}
 
 
@@ -54,6 +52,8 @@ class Finding:
     """``None``: undecided."""
     proved: bool = False
     how: str = ""
+    one_sided: bool = False
+    """Whether a comparison in the rewrite itself always came out the same."""
 
 
 def check(cut: Cut, limits: Limits | None = None) -> Finding:
@@ -119,124 +119,51 @@ def _attr_key(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
-    symbols = sorted(set(_symbols(cut.before)))
-    done, reason, rounded = 0, "", 0.0
-    for attempt, sizes in enumerate(_sizes(symbols)):
-        if attempt >= ATTEMPTS or done >= (1 if ids and not symbols else TRIALS):
+    draws = Draws(cut.before, cut.after)
+    done, tied, reason, rounded = 0, 0, "", 0.0
+    branches: dict[Node, list[set[int]]] = {}
+    wanted = 1 if ids and not draws.symbols else TRIALS
+    for attempt, sizes in enumerate(islice(draws.sizes(), ATTEMPTS)):
+        ties = not ids and attempt % 3 == 2 and tied < TIES
+        if done >= wanted and (ids or tied >= TIES):
             break
         try:
-            leaves = _drawn(cut.before, sizes, attempt, ids=ids)
-            expected = Evaluation(limits).run(cut.before.graph, dict(zip(cut.before.graph.inputs, leaves, strict=True)))
+            leaves = draws.draw(sizes, attempt, Manner.IDS if ids else Manner.TIES if ties else Manner.FREE)
+            expected = _evaluated(cut.before, leaves, limits, branches)
         except Undecided as error:
             reason = reason or str(error)
             continue
         try:
-            found = Evaluation(limits).run(cut.after.graph, dict(zip(cut.after.graph.inputs, leaves, strict=True)))
+            found = _evaluated(cut.after, leaves, limits, branches)
         except Undecided as error:
+            if ties:  # numbers that coincide may be divided by zero in one of two equal expressions
+                continue
             return Finding(None, how=str(error))
         used = _difference(cut, expected, found)
         if used is None or used > 1:
             return Finding(False, how="the results differ")
         rounded = max(rounded, used)
-        done += 1
+        done, tied = (done, tied + 1) if ties else (done + 1, tied)
     if not done:
         return Finding(None, how=reason or "nothing could be drawn")
-    if ids and not symbols:
+    if ids and not draws.symbols:
         return Finding(True, True, "every element is moved to the same place")
-    if rounded:
-        return Finding(True, how="equal up to the rounding of constants")
-    return Finding(True, how="equal as functions of real numbers")
+    taken = (outcomes for node in cut.own for outcomes in branches.get(node, ()))
+    one_sided = any(not outcomes >= {-1, 1} for outcomes in taken)
+    how = "equal up to the rounding of constants" if rounded else "equal as functions of real numbers"
+    return Finding(True, how=how, one_sided=one_sided)
 
 
-def _symbols(model: Model) -> Iterator[str]:
-    """The symbols of the inputs, with one for each extent that has none."""
-    for v in model.graph.inputs:
-        for axis, d in enumerate(v.shape or ()):
-            if d is None:
-                yield _unnamed(v, axis)
-            elif isinstance(d, SymDim):
-                yield from d.symbols()
-
-
-def _unnamed(v: Value, axis: int) -> str:
-    return f"?{v.name}.{axis}"
-
-
-def _sizes(symbols: list[str]) -> Iterator[dict[str, int]]:
-    """Values of the symbols: all small ones for at most two symbols, else some; then larger ones."""
-    if not symbols:
-        while True:
-            yield {}
-    n = len(symbols)
-    first = {s: 2 + i % 3 for i, s in enumerate(symbols)}
-    yield first
-    if n <= 2:
-        yield from ({**dict(zip(symbols, values, strict=True))} for values in product((1, 2, 3), repeat=n))
-    else:
-        yield {s: 3 - i % 3 for i, s in enumerate(symbols)}
-        yield dict.fromkeys(symbols, 1)
-    for base in (8, 16, 5, 32):
-        yield {s: base + i for i, s in enumerate(symbols)}
-        yield dict.fromkeys(symbols, base)
-
-
-def _drawn(model: Model, sizes: dict[str, int], attempt: int, *, ids: bool) -> list[Item]:
-    random = np.random.default_rng([attempt, len(model.graph.inputs)])
-    return [_leaf(v, sizes, random, attempt, ids=ids) for v in model.graph.inputs]
-
-
-def made_up(model: Model, count: int) -> Iterator[dict[str, Array]]:
-    """Ordinary operands for a cut, by name, for a few values of its symbols."""
-    symbols = sorted(set(_symbols(model)))
-    for attempt, sizes in enumerate(islice(_sizes(symbols), count)):
-        try:
-            items = _drawn(model, sizes, 3 * attempt, ids=False)
-        except Undecided:
-            return
-        pairs = zip(model.graph.inputs, items, strict=True)
-        yield {v.name: _array(v, item) for v, item in pairs if item is not None and v.dtype is not None}
-
-
-def _array(v: Value, item: Number | Array) -> Array:
-    return item.near.astype(v.dtype.numpy) if isinstance(item, Number) and v.dtype is not None else np.asarray(item)
-
-
-def _leaf(v: Value, sizes: dict[str, int], random: np.random.Generator, attempt: int, *, ids: bool) -> Item:
-    if not isinstance(v.type, TensorType) or v.type.dtype is None or v.shape is None:
-        raise Undecided("the type of an operand is not known")
-    shape: list[int] = []
-    for axis, d in enumerate(v.shape):
-        size = sizes[_unnamed(v, axis)] if d is None else evaluate(d, sizes)
-        if size is None or size < 0:
-            raise Undecided("an extent of an operand is not known")
-        shape.append(size)
-    if np.prod(shape, dtype=np.float64) > Limits().elements:
-        raise Undecided(f"an operand of shape {shape}")
-    if v.known is not None and not v.type.dtype.is_float:
-        return _known(v, sizes)
-    return _elements(v.type.dtype, tuple(shape), random, attempt, ids=ids)
-
-
-def _known(v: Value, sizes: dict[str, int]) -> Item:
-    found = [evaluate(d, sizes) for d in v.known or ()]
-    if any(n is None for n in found) or v.dtype is None or v.shape is None:
-        raise Undecided("an element of an operand is not known")
-    return np.array(found, v.dtype.numpy).reshape([len(found)] * len(v.shape))
-
-
-def _elements(dtype: DType, shape: tuple[int, ...], random: np.random.Generator, attempt: int, *, ids: bool) -> Item:
-    if ids or dtype.is_float:
-        if dtype.is_float and dtype.bits < 16:
-            raise Undecided(f"no numbers of type {dtype.text}")
-        return N.free(random, shape, dtype, SCALES[attempt % len(SCALES)])
-    if dtype is DType.BOOL:
-        return random.integers(0, 2, shape).astype(bool)
-    if dtype is DType.STRING:
-        return random.choice(np.array(["", "a", "planish", "ß"], object), shape)
-    if not dtype.is_integer:
-        raise Undecided(f"no numbers of type {dtype.text}")
-    low, high = _INTEGERS[attempt % len(_INTEGERS)]
-    return random.integers(0 if dtype.kind == "uint" else low, high, shape).astype(dtype.numpy)
+def _evaluated(
+    model: Model, leaves: list[Item], limits: Limits | None, branches: dict[Node, list[set[int]]]
+) -> list[Item]:
+    evaluation = Evaluation(limits)
+    found = evaluation.run(model.graph, dict(zip(model.graph.inputs, leaves, strict=True)))
+    for node, outcomes in evaluation.branches.items():
+        known = branches.setdefault(node, [set() for _ in outcomes])
+        for a, b in zip(known, outcomes, strict=False):
+            a |= b
+    return found
 
 
 # -- comparing

@@ -11,7 +11,7 @@ from .exact import Finding, check
 from .ledger import CHECKED, PROVED, UNCHECKED, Verdict
 from .snapshot import Change
 
-
+ONE_SIDED = "it rests on a range: a branch was never taken"
 OPSET = "it raises the opset, of which every node's meaning depends"
 
 
@@ -39,15 +39,19 @@ def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | 
     deadline = time.process_time() + effort.seconds
     frames: list[Frame | None] = [first_frame(change), region_frame(change)]
     widest: Cut | None = None
-    why = ""
+    why, differed = "", False
     for _ in range(effort.levels + 1):
         for frame in frames:
             made = cut(frame) if frame is not None else None
             if made is None:
                 continue
             found = check(made, effort.limits)
+            if found.equal and differed and found.one_sided:
+                why, widest = ONE_SIDED, made
+                continue
             if found.equal:
                 return Verdict(PROVED if found.proved else CHECKED, found.how), made
+            differed = differed or found.equal is False
             widest, why = made, _why(made, found)
             if time.process_time() > deadline:
                 return Verdict(UNCHECKED, f"{why}; the time was up"), widest

@@ -157,6 +157,8 @@ def _filled(node: Node, items: list[Item], index: Array) -> Item:
     assert x is not None
     if fill is None:
         fill = N.number(float(node.attr("value", 0.0))) if isinstance(x, Number) else np.zeros((), x.dtype)
+    if isinstance(x, Number) != isinstance(fill, Number):
+        raise Undecided("numbers stand beside integers")
     pairs = zip((x,), (fill,), strict=True)
     if isinstance(x, Number) and isinstance(fill, Number):
         pairs = zip((x.field, x.near, x.unit), (fill.field, fill.near, fill.unit), strict=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,10 @@ _FITS = {
     DType.F32: (DType.F32, DType.F64),
     DType.F64: (DType.F64,),
 }
+
+
+DECISIONS: ContextVar[list[frozenset[int]] | None] = ContextVar("DECISIONS", default=None)
+"""Where set, receives the results of each comparison: which branches were taken."""
 
 
 class Undecided(Exception):
@@ -186,7 +191,11 @@ def order(a: Number, b: Number) -> Array:
     near = close(a, b)
     if (near & (a.field != b.field)).any():
         raise Undecided("two numbers are too close to order")
-    return np.where(near, 0, np.where(x < y, -1, 1))
+    found = np.where(near, 0, np.where(x < y, -1, 1))
+    seen = DECISIONS.get()
+    if seen is not None:
+        seen.append(frozenset(np.unique(found).tolist()))
+    return found
 
 
 def close(a: Number, b: Number) -> Array:

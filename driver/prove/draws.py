@@ -1,0 +1,155 @@
+"""Operands for the two sides of a cut: sizes of symbols, and elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from itertools import islice, product
+
+import numpy as np
+
+from ...ir.dims import SymDim, evaluate
+from ...ir.dtypes import DType
+from ...ir.graph import Model, Value
+from ...ir.types import TensorType
+from . import field as F
+from . import number as N
+from .evaluate import Limits
+from .number import Array, Number, Undecided
+from .operators import Item
+
+SCALES = (1.0, 0.06, 30.0)
+_INTEGERS = ((-4, 5), (0, 3), (0, 2), (-1, 1))
+MAX_POOL = 24
+
+
+class Manner(Enum):
+    """How elements are drawn."""
+
+    FREE = "free"
+    """Independent of each other."""
+    TIES = "ties"
+    """From a few numbers, the scalar constants of the cut among them, so that many coincide."""
+    IDS = "ids"
+    """Each different, whatever the type: for what is only moved."""
+
+
+class Draws:
+    """Operands for the inputs of a model."""
+
+    def __init__(self, model: Model, other: Model | None = None) -> None:
+        """``other``: another model whose constants are of interest."""
+        self.inputs = list(model.graph.inputs)
+        self.symbols = sorted(set(self._symbols()))
+        self.pool = _pool([model] if other is None else [model, other])
+
+    def _symbols(self) -> Iterator[str]:
+        """The symbols of the inputs, with one for each extent that has none."""
+        for v in self.inputs:
+            for axis, d in enumerate(v.shape or ()):
+                if d is None:
+                    yield _unnamed(v, axis)
+                elif isinstance(d, SymDim):
+                    yield from d.symbols()
+
+    def sizes(self) -> Iterator[dict[str, int]]:
+        """Values of the symbols: all small ones for at most two symbols, else some; then larger ones."""
+        symbols = self.symbols
+        while not symbols:
+            yield {}
+        yield {s: 2 + i % 3 for i, s in enumerate(symbols)}
+        if len(symbols) <= 2:
+            yield from (dict(zip(symbols, values, strict=True)) for values in product((1, 2, 3), repeat=len(symbols)))
+        else:
+            yield {s: 3 - i % 3 for i, s in enumerate(symbols)}
+            yield dict.fromkeys(symbols, 1)
+        for base in (8, 16, 5, 32):
+            yield {s: base + i for i, s in enumerate(symbols)}
+            yield dict.fromkeys(symbols, base)
+
+    def draw(self, sizes: dict[str, int], attempt: int, manner: Manner = Manner.FREE) -> list[Item]:
+        """One operand for each input. Raises :class:`Undecided`."""
+        random = np.random.default_rng([attempt, len(self.inputs)])
+        return [self._leaf(v, sizes, random, attempt, manner) for v in self.inputs]
+
+    def _leaf(self, v: Value, sizes: dict[str, int], random: np.random.Generator, attempt: int, manner: Manner) -> Item:
+        if not isinstance(v.type, TensorType) or v.type.dtype is None or v.shape is None:
+            raise Undecided("the type of an operand is not known")
+        shape: list[int] = []
+        for axis, d in enumerate(v.shape):
+            size = sizes[_unnamed(v, axis)] if d is None else evaluate(d, sizes)
+            if size is None or size < 0:
+                raise Undecided("an extent of an operand is not known")
+            shape.append(size)
+        if np.prod(shape, dtype=np.float64) > Limits().elements:
+            raise Undecided(f"an operand of shape {shape}")
+        dtype = v.type.dtype
+        if v.known is not None and not dtype.is_float:
+            return _known(v, sizes)
+        if manner is Manner.IDS or dtype.is_float:
+            if dtype.is_float and dtype.bits < 16:
+                raise Undecided(f"no numbers of type {dtype.text}")
+            if manner is Manner.TIES:
+                return self._pooled(random, tuple(shape), dtype)
+            return N.free(random, tuple(shape), dtype, SCALES[attempt % len(SCALES)])
+        return _others(dtype, tuple(shape), random, attempt)
+
+    def _pooled(self, random: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Number:
+        image, near = self.pool
+        which = random.integers(0, len(near), shape)
+        return Number(np.asarray(image[which]), np.asarray(near[which]), np.zeros(shape), dtype)
+
+
+def _pool(models: list[Model]) -> tuple[F.Field, Array]:
+    """A few numbers: constants and what lies beside them."""
+    found: dict[float, None] = {0.0: None, 1.0: None}
+    for model in models:
+        for v in model.graph.constants:
+            if v.data is not None and v.data.dtype.is_float and v.data.count == 1 and v.uses:
+                found[float(v.numpy().reshape(-1)[0])] = None
+        for node in model.graph:
+            found.update((float(a), None) for a in node.attrs.values() if isinstance(a, float))
+    fixed = [x for x in found if np.isfinite(x) and abs(x) < 1e6][:MAX_POOL]
+    random = np.random.default_rng(len(fixed))
+    loose = [y for x in fixed for y in (x - 0.5, x + 0.75, -1.25 * x)]
+    image = np.concatenate([F.from_floats(np.array(fixed)), random.integers(0, F.P, len(loose), dtype=np.uint64)])
+    near, first = np.unique(np.array([*fixed, *loose]), return_index=True)
+    return image[first], near
+
+
+def _unnamed(v: Value, axis: int) -> str:
+    return f"?{v.name}.{axis}"
+
+
+def _known(v: Value, sizes: dict[str, int]) -> Item:
+    found = [evaluate(d, sizes) for d in v.known or ()]
+    if any(n is None for n in found) or v.dtype is None or v.shape is None:
+        raise Undecided("an element of an operand is not known")
+    return np.array(found, v.dtype.numpy).reshape([len(found)] * len(v.shape))
+
+
+def _others(dtype: DType, shape: tuple[int, ...], random: np.random.Generator, attempt: int) -> Item:
+    if dtype is DType.BOOL:
+        return random.integers(0, 2, shape).astype(bool)
+    if dtype is DType.STRING:
+        return random.choice(np.array(["", "a", "planish", "ß"], object), shape)
+    if not dtype.is_integer:
+        raise Undecided(f"no numbers of type {dtype.text}")
+    low, high = _INTEGERS[attempt % len(_INTEGERS)]
+    return random.integers(0 if dtype.kind == "uint" else low, high, shape).astype(dtype.numpy)
+
+
+def made_up(model: Model, count: int) -> Iterator[dict[str, Array]]:
+    """Ordinary operands for a cut, by name, for a few values of its symbols."""
+    draws = Draws(model)
+    for attempt, sizes in enumerate(islice(draws.sizes(), count)):
+        try:
+            items = draws.draw(sizes, 3 * attempt)
+        except Undecided:
+            return
+        pairs = zip(model.graph.inputs, items, strict=True)
+        yield {v.name: _array(v, item) for v, item in pairs if item is not None}
+
+
+def _array(v: Value, item: Number | Array) -> Array:
+    return item.near.astype(v.dtype.numpy) if isinstance(item, Number) and v.dtype is not None else np.asarray(item)
