@@ -93,7 +93,8 @@ class _Maker:
         i = self.attempts
         self.attempts += 1
         random = np.random.default_rng([self.seed, i])
-        sample = {name: draw.draw(random, shapes[name], i) for name, draw in self.draws.items()}
+        # A draw without axes is a scalar of numpy, which is no array.
+        sample = {name: np.asarray(draw.draw(random, shapes[name], i)) for name, draw in self.draws.items()}
         try:
             self.accepts(sample)
         except BackendError as error:
@@ -202,7 +203,8 @@ def _floats(r: np.random.Generator, shape: tuple[int, ...], i: int, dtype: DType
 
 
 def _words(r: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return np.array(_WORDS, object)[r.integers(0, len(_WORDS), shape)].reshape(shape)
+    words = np.array(_WORDS, object)
+    return words[r.integers(0, len(_WORDS), math.prod(shape))].reshape(shape)
 
 
 def _draw_integers(value: Value, dtype: DType) -> Draw:

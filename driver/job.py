@@ -39,6 +39,7 @@ from .validate import (
     each_pass_comparer,
     make_reference,
     make_samples,
+    refuse_broken,
 )
 from .validation import Validation
 
@@ -145,6 +146,7 @@ class Job:
         self._progress("loading the original")
         reference = make_reference(self.original, self.source)
         if isinstance(reference, str):
+            refuse_broken(self.original)
             self.because = reference
             return
         self.reference = reference

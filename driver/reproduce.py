@@ -92,13 +92,25 @@ def _header(text: str) -> dict[str, str]:
     return header
 
 
+def _number(header: dict[str, str], key: str) -> int | None:
+    """A whole number of the header, ``None`` where it states none. Raises ``UsageError``."""
+    text = header.get(key, "")
+    if text and not (text.isdecimal() and len(text) < 19):
+        raise UsageError(
+            f"the reproducer states {key} {text[:40]!r}, expected a whole number",
+            where="run",
+            help="the file was changed by hand, or damaged",
+        )
+    return int(text) if text else None
+
+
 def _context(header: dict[str, str]) -> Context:
-    target, fuel = header.get("target", "-"), header.get("fuel", "")
+    target = header.get("target", "-")
     disabled = frozenset(filter(None, header.get("disabled", "").split(",")))
     return Context(
         target=get_target(target) if target != "-" else None,
         executor=Executor(),
-        seed=int(header.get("seed") or 0),
-        fuel=Fuel(int(fuel) if fuel else None),
+        seed=_number(header, "seed") or 0,
+        fuel=Fuel(_number(header, "fuel")),
         disabled=disabled,
     )

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..backends.core import Outputs
 from ..backends.ort.session import EXACT, Session
+from ..ir.clone import clone_model
 from ..ir.dims import Shape
 from ..ir.errors import BackendError, PlanishError, UsageError, VerifyError
 from ..ir.graph import Model, Value
+from ..ir.infer import infer_model
 from ..ir.onnx_reader import read_model
 from ..ir.types import TensorType, type_text
-from ..ir.verify import verify
+from ..ir.verify import problems, verify
 from ..passes.core import Numbers
 from .compare import DIFFERENT, EQUAL, UNSTABLE, OutputCheck
 from .generate import generate_samples
@@ -77,6 +79,13 @@ def make_reference(model: Model, source: Runnable | None = None, *, optimizer_no
     except BackendError as error:
         origin = f" (node {error.origin!r})" if error.origin else ""
         return f"onnxruntime cannot load the original: {error.message}{origin}"
+
+
+def refuse_broken(model: Model) -> None:
+    """For a model that the runtime does not load: raises ``ModelError`` where planish sees why, naming the node."""
+    found = [*infer_model(clone_model(model)), *problems(model)]
+    if found:
+        raise found[0]
 
 
 def make_samples(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .constants import FileConstant, FileStamp, file_stamp
 from .dtypes import DType
 from .errors import ExternalDataError
+from .limits import Limits
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -33,10 +34,12 @@ _HELP = "the model is damaged or hostile; weights must be named by a plain path 
 class ExternalFiles:
     """The files of weights that one model may name. Each is checked once, however many tensors it holds."""
 
-    def __init__(self, folder: Path | None, model_file: Path | None = None, *, allow_hard_links: bool = False) -> None:
+    def __init__(self, folder: Path | None, model_file: Path | None = None, limits: Limits | None = None) -> None:
         """``folder`` is where locations start (``None``: there is none, external tensors are refused)."""
         self.folder = folder
-        self.allow_hard_links = allow_hard_links
+        self.limits = Limits() if limits is None else limits
+        self.bytes = 0
+        """Of all tensors so far."""
         self.roots: list[str] = []
         """Canonical folders in which a file of weights may lie."""
         if folder is not None:
@@ -73,6 +76,10 @@ class ExternalFiles:
             _refuse(f"{what} states length {length}, {dtype.text}{list(shape)} takes {need} bytes", location)
         if offset + need > stamp[2]:
             _refuse(f"{what} needs bytes {offset} to {offset + need} of a file of {stamp[2]} bytes", location)
+        self.bytes += need
+        if self.bytes > self.limits.external_bytes:
+            limit = self.limits.external_bytes
+            _refuse(f"{what} makes {self.bytes} bytes of weights in other files, the limit is {limit}", location)
         self.used = True
         return FileConstant(path, offset, dtype, shape, stamp)
 
@@ -105,7 +112,7 @@ class ExternalFiles:
     def _check_kind(self, found: os.stat_result, what: str, location: str) -> None:
         if not stat.S_ISREG(found.st_mode):
             _refuse(f"{what}: this is a folder, device or pipe, expected a plain file", location)
-        if found.st_nlink != 1 and not self.allow_hard_links:
+        if found.st_nlink != 1 and not self.limits.allow_hard_links:
             raise ExternalDataError(
                 f"{what}: file {location!r} has {found.st_nlink} names (hard links), expected 1",
                 where="read",

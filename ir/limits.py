@@ -16,5 +16,7 @@ class Limits:
     a kilobyte of memory, in the file as little as ten bytes.)"""
     depth: int = 64
     """Bodies within bodies, and functions that call functions."""
+    external_bytes: int = 1 << 40
+    """Bytes of weights in other files, in all. (A file of holes takes no room on the disk, and hours to copy.)"""
     allow_hard_links: bool = False
     """Whether a file of weights may have several names (some package managers install by hard links)."""

@@ -209,6 +209,7 @@ class GraphReader:
     def _read_nodes(self, graph: Graph, protos: Sequence[NodeProto], scope: dict[str, Value]) -> set[str]:
         """Appends the nodes; returns the names of outputs of operators outside the standard."""
         foreign: set[str] = set()
+        self._count(len(protos))
         opsets, captured, ret, load = self.opsets, self.captured[-1], graph.ret, self.external.load
         get = scope.get
         for proto in protos:
@@ -255,7 +256,7 @@ class GraphReader:
                 foreign.update(outputs)
             if not op or op == RETURN:
                 _fail(f"{_named(proto)} has operator type {op!r}")
-            self._count(1 + len(node.outputs))
+            self._count(len(node.outputs))
         return foreign
 
     def _attr(self, attribute: Any, proto: NodeProto, load: Any) -> Attr:

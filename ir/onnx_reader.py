@@ -52,7 +52,7 @@ def read_model(
     try:
         proto = _parse(source, path, limits)
         where = Path(folder) if folder is not None else path.parent if path is not None else None
-        external = ExternalFiles(where, path, allow_hard_links=limits.allow_hard_links)
+        external = ExternalFiles(where, path, limits)
         with collector_paused():
             model = read_in_any_order(proto, external, limits)
     except ReadError as error:

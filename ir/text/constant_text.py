@@ -16,7 +16,15 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..constants import ArrayConstant, BytesConstant, Constant, RepeatedConstant, SeededConstant, SplatConstant
+from ..constants import (
+    DENSE_BYTES,
+    ArrayConstant,
+    BytesConstant,
+    Constant,
+    RepeatedConstant,
+    SeededConstant,
+    SplatConstant,
+)
 from ..dtypes import DType
 from ..errors import TextError
 from ..onnx_proto import SparseConstant
@@ -223,6 +231,8 @@ def _rand(lx: Lexer, dtype: DType, shape: tuple[int, ...], _: Resources) -> Cons
             raise lx.error("uniform, normal or scale=", repr(option), option_at)
     if dtype is DType.STRING or seed < 0 or not math.isfinite(scale):
         raise lx.fault(f"rand of {dtype}, seed {seed}, scale {scale}: needs numbers, a seed from 0, a finite scale", at)
+    if dtype.nbytes(math.prod(shape)) > DENSE_BYTES:
+        raise lx.fault(f"rand of {TensorType(dtype, shape)}, expected at most {DENSE_BYTES} bytes", at)
     return SeededConstant(seed, dtype, shape, kind, scale)
 
 
@@ -233,6 +243,8 @@ def _sparse(lx: Lexer, dtype: DType, shape: tuple[int, ...], resources: Resource
     indices = parse_constant(lx, None, resources)
     if values.dtype is not dtype or indices.dtype is not DType.I64 or len(values.shape) != 1:
         raise lx.fault(f"{values.type} at {indices.type}, expected {dtype}[n] at i64[n] or i64[n,rank]", at)
+    if dtype.nbytes(math.prod(shape)) > DENSE_BYTES:
+        raise lx.fault(f"sparse of {TensorType(dtype, shape)}, expected at most {DENSE_BYTES} bytes when dense", at)
     n = values.shape[0]
     where = indices.numpy() if indices.shape in ((n,), (n, len(shape))) else None
     bound: Any = math.prod(shape) if len(indices.shape) == 1 else np.array(shape)

@@ -92,8 +92,18 @@ CASES = [
         _constant("f32[1099511627776,1099511627776]", "splat<1>"),
         "at most 2.63-1 elements",
     ),
-    _case("text-splat-large", "a splat of 2^40 elements", _constant("f32[1099511627776]", "splat<1>"), SURVIVES),
-    _case("text-rand-large", "2^40 random numbers", _constant("f32[1099511627776]", "rand<7>"), SURVIVES),
+    _case(
+        "text-splat-large",
+        "a splat of 2^40 elements",
+        _constant("f32[1099511627776]", "splat<1>"),
+        "no sample could be made up",
+    ),
+    _case(
+        "text-rand-large",
+        "2^40 random numbers",
+        _constant("f32[1099511627776]", "rand<7>"),
+        "expected at most .* bytes",
+    ),
     _case(
         "text-dense-short", "fewer elements than the type has", _constant("f32[3]", "dense<[1, 2]>"), "2 elements found"
     ),
@@ -107,7 +117,7 @@ CASES = [
         "text-sparse",
         "a sparse constant of a petabyte",
         _constant("f32[1125899906842624]", "sparse<dense<f32[1] [1]>, dense<i64[1] [0]>>"),
-        "dense|limit|bytes",
+        "bytes when dense",
     ),
     _case(
         "text-digest",
@@ -137,9 +147,9 @@ CASES = [
     _case("text-spaces", "ten megabytes of spaces", lambda: _lines("%y = Neg(%x)" + " " * 10_000_000), SURVIVES),
     _case(
         "text-results",
-        "a hundred thousand results",
-        lambda: _lines(", ".join(f"%r{i}" for i in range(100_000)) + " = Split(%x)"),
-        "results|outputs|Split",
+        "20,000 results",
+        lambda: _lines(", ".join(f"%r{i}" for i in range(20_000)) + " = Split(%x)", result="%r0"),
+        SURVIVES,
     ),
     _case(
         "text-opset",

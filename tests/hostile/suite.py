@@ -36,6 +36,7 @@ SECONDS = 60
 """Processor time that a run may take; with five times that on the clock, since others run here too."""
 ADDRESS_SPACE = 8 << 30
 """So that a fault hurts nobody else."""
+PREFIX = "planish-hostile-"
 REFUSED = (1, 2)
 """Exit statuses of errors that planish raises on purpose."""
 
@@ -58,7 +59,7 @@ class Outcome:
 # -- inside the limits
 
 
-def library(case: Case, folder: Path) -> tuple[str, str]:
+def library(case: Case, path: Path) -> tuple[str, str]:
     """Load, infer, verify, run the default pipeline, save. Returns a verdict and the message."""
     from planish.ir.errors import PlanishError
     from planish.ir.infer import infer_model
@@ -67,8 +68,8 @@ def library(case: Case, folder: Path) -> tuple[str, str]:
     from planish.ir.verify import problems
     from planish.passes.manager import Pipeline
 
+    folder = _root(path)
     try:
-        path = case.build(folder)
         if case.command == "run":
             return _text_library(path)
         model = read_model(path)
@@ -86,6 +87,11 @@ def library(case: Case, folder: Path) -> tuple[str, str]:
     return "survived", ""
 
 
+def _root(path: Path) -> Path:
+    """The case's own folder, in which or in a folder of which its file lies."""
+    return next(p for p in path.parents if p.name.startswith(PREFIX))
+
+
 def _text_library(path: Path) -> tuple[str, str]:
     from planish.driver.reproduce import replay
     from planish.ir.errors import PlanishError
@@ -97,21 +103,22 @@ def _text_library(path: Path) -> tuple[str, str]:
     return ("refused", found.error) if found.error else ("survived", "")
 
 
-def command_line(case: Case, folder: Path) -> tuple[str, str]:
-    """``planish optimize`` (or ``run``) on the file. Returns a verdict and what it wrote on standard error."""
+def command_line(case: Case, path: Path) -> tuple[str, str]:
+    """``planish optimize`` (or ``run``) on the file. Returns a verdict and what it wrote."""
     from planish.cli.entry import run
 
-    path = case.build(folder)
-    out = folder / "stderr"
+    folder = _root(path)
+    out = folder / "written"
     words = (
         ["run", str(path)]
         if case.command == "run"
         else ["optimize", str(path), "-o", str(folder / "small.onnx"), "--no-measure"]
     )
-    with out.open("w+") as err, open(os.devnull, "w") as null:
+    with out.open("w+") as err:
         os.dup2(err.fileno(), 2)
-        os.dup2(null.fileno(), 1)
+        os.dup2(err.fileno(), 1)
         code = run(words)
+        sys.stdout.flush()
         sys.stderr.flush()
         err.seek(0)
         message = err.read()
@@ -128,13 +135,14 @@ WAYS: dict[str, Callable[[Case, Path], tuple[str, str]]] = {"library": library, 
 
 def run_case(case: Case, how: str) -> Outcome:
     """Runs one case in a child of this process."""
-    start = time.monotonic()
     source, target = os.pipe()
-    with TemporaryDirectory(prefix="planish-hostile-") as folder:
+    with TemporaryDirectory(prefix=PREFIX) as folder:
+        path = _built(case, Path(folder))
+        start = time.monotonic()
         child = os.fork()
         if child == 0:
             os.close(source)
-            _child(case, how, Path(folder), target)
+            _child(case, how, path, target)
         os.close(target)
         answer, status = _await(child, source, start)
     os.close(source)
@@ -147,6 +155,21 @@ def run_case(case: Case, how: str) -> Outcome:
     outcome.verdict, outcome.message, outcome.peak_mb = plain["verdict"], plain["message"], plain["peak_mb"]
     outcome.passed = _as_expected(case, how, outcome)
     return outcome
+
+
+def _built(case: Case, folder: Path) -> Path:
+    """Writes the files of a case, in a process of its own so that this one stays small."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            (folder / "path").write_text(str(case.build(folder)))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"case {case.name} cannot be built"
+    return Path((folder / "path").read_text())
 
 
 def _as_expected(case: Case, how: str, outcome: Outcome) -> bool:
@@ -181,7 +204,7 @@ def _await(child: int, source: int, start: float) -> tuple[bytes, int]:
         time.sleep(0.005)
 
 
-def _child(case: Case, how: str, folder: Path, target: int) -> None:
+def _child(case: Case, how: str, path: Path, target: int) -> None:
     """Never returns."""
     code = 1
     try:
@@ -189,7 +212,7 @@ def _child(case: Case, how: str, folder: Path, target: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
-            verdict, message = WAYS[how](case, folder)
+            verdict, message = WAYS[how](case, path)
         except BaseException as error:
             verdict, message = f"{type(error).__name__} escaped", _trace(error)
         answer = {"verdict": verdict, "message": message[-4000:], "peak_mb": _peak_mb()}
