@@ -37,6 +37,9 @@ def bisect(
     ] = "",
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
     runtime: Annotated[bool, typer.Option("--runtime", help="suspect onnxruntime's own optimizer")] = False,
+    command: Annotated[
+        str, typer.Option(metavar="CMD", help="suspect another tool, as in 'onnxslim {before} {after}'")
+    ] = "",
     samples: SamplesFile = None,
     target: TargetName = "generic",
     tolerance: Tolerance = 0.0,
@@ -48,17 +51,25 @@ def bisect(
     seed: Seed = 0,
 ) -> None:
     """Find the rewrite that makes MODEL wrong, or where another tool's result departs from it; exit with 1 then."""
-    from ..driver.bisect import align, bisect_runtime
+    from ..driver.bisect import align, bisect_runtime, bisect_tool
     from ..driver.bisect import bisect as search
 
     is_file = bool(other) and (Path(other).exists() or Path(other).suffix == ".onnx")
-    if runtime and other:
-        raise UsageError("--runtime takes one model", where="cli", help="leave out the second argument")
+    if sum((runtime, bool(command), bool(other))) > 1:
+        raise UsageError(
+            "--runtime and --command take one model and exclude each other", where="cli", help="name one suspect"
+        )
     with shown_progress() as progress:
         if runtime:
             found = bisect_runtime(
                 model, samples, tolerance=tolerance, seconds=seconds, seed=seed, reduce=shrink, progress=progress
             )
+            wrong = found.fault is not None
+        elif command:
+            found = bisect_tool(
+                model, command, samples, tolerance=tolerance, seconds=seconds, seed=seed, reduce=shrink,
+                progress=progress,
+            )  # fmt: skip
             wrong = found.fault is not None
         elif is_file:
             found = align(model, Path(other), samples, tolerance=tolerance, seed=seed)
