@@ -69,11 +69,13 @@ def test_a_wrong_result_is_shrunk_and_aligned() -> None:
     assert "swapper makes the model wrong" in plain(found.document())
 
 
-@pytest.mark.parametrize(("tool", "kind"), [(refused, "refused"), (renames, "interface"), (fails, "crash")])
-def test_other_faults_are_told_apart(tool: object, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("tool", "kind", "nodes"), [(refused, "refused", 1), (renames, "interface", 0), (fails, "crash", 1)]
+)
+def test_other_faults_are_told_apart(tool: object, kind: str, nodes: int) -> None:
     found = bisect_tool(parse_model(NETWORK), tool)  # type: ignore[arg-type]
     assert found.fault is not None
-    assert (found.fault.kind, found.nodes) == (kind, 1)
+    assert (found.fault.kind, found.nodes) == (kind, nodes)
 
 
 def test_a_right_tool_is_right() -> None:
