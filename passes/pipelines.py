@@ -10,7 +10,8 @@ _CLEAN_RULES = (
 PIPELINES: dict[str, str] = {
     "none": "",
     "clean": (
-        f"inline-functions,({_CLEAN_RULES},merge-constants,eliminate-common-subexpressions,eliminate-dead-code)*"
+        f"inline-functions,({_CLEAN_RULES},hoist-invariants,merge-constants,eliminate-common-subexpressions,"
+        "eliminate-dead-code)*"
     ),
     # Recognizers first: a constant folded into weights is no longer part of a spelled-out activation.
     "fuse": ("(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),(fold-pad,fold-batchnorm,fold-scale-shift)"),
