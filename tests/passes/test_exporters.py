@@ -38,6 +38,15 @@ EXPECTED: dict[str, tuple[dict[str, int], int]] = {
     "t5enc_dynamo_eager": ({"Attention": 1, "RMSNormalization": 3}, 48),
     "vit_dynamo_eager": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 31),
     "vit_ts_sdpa": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 30),
+    "bloom_ts_eager": ({"Attention": 1, "LayerNormalization": 4, "Gelu": 1}, 55),
+    "einsum_dynamo_eager": ({"Attention": 1}, 21),
+    "gemma2_ts_eager": ({"Attention": 1, "RotaryEmbedding": 2, "RMSNormalization": 5, "Gelu": 1}, 55),
+    "gptj_ts_eager": ({"Attention": 1, "RotaryEmbedding": 2, "LayerNormalization": 2, "Gelu": 1}, 62),
+    "gptneo_ts_eager": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 42),
+    "keras_einsum": ({"Attention": 1, "LayerNormalization": 1}, 27),
+    "multihead_dynamo_weights": ({"Attention": 1}, 20),
+    "paddle_ernie": ({"Attention": 1}, 12),
+    "pairs_dynamo_eager": ({"Attention": 1, "RotaryEmbedding": 2}, 23),
 }
 
 
@@ -61,6 +70,10 @@ def feeds(model: Model, padding: str) -> dict[str, Any]:
         mask[1, 4:] = 0
     if padding == "left":
         mask[1, :3] = 0
+    if model.graph.inputs[0].rank == 3:
+        width = model.graph.inputs[0].shape
+        tokens = draw.standard_normal((3, 7, width[-1] if width and isinstance(width[-1], int) else 1), np.float32)
+        return {v.name: tokens if v.rank == 3 else mask for v in model.graph.inputs}
     known = {"input_ids": draw.integers(1, 19, (3, 7)), "attention_mask": mask}
     return {v.name: known[v.name] for v in model.graph.inputs}
 
