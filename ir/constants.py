@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from .dtypes import DType, from_numpy, pack, unpack
-from .errors import ExternalDataError, ReadError
+from .errors import ExternalDataError, ModelError, ReadError
 from .types import TensorType
 
 CHUNK_BYTES = 4 << 20
@@ -50,12 +50,13 @@ Array = np.ndarray[Any, Any]
 class Constant(ABC):
     """A tensor whose contents are known. Subclasses implement :meth:`numpy`; most also :meth:`chunks`."""
 
-    __slots__ = ("_digest", "dtype", "shape")
+    __slots__ = ("_digest", "_sample", "dtype", "shape")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...]) -> None:
         self.dtype = dtype
         self.shape = shape
         self._digest: str | None = None
+        self._sample: bytes | None = None
 
     @abstractmethod
     def numpy(self) -> Array:
@@ -105,9 +106,15 @@ class Constant(ABC):
 
     def sample(self) -> bytes:
         """The first bytes, cheap to get: unequal samples prove unequal tensors, equal ones prove nothing."""
-        if self.dtype is DType.STRING or self.dtype.is_packed or not self.count:
-            return b""
-        return np.ascontiguousarray(self.numpy().reshape(-1)[:16]).tobytes()
+        if self._sample is None:
+            # Bytes of packed elements are no elements, those of strings are addresses.
+            none = self.dtype is DType.STRING or self.dtype.is_packed or not self.count
+            self._sample = b"" if none else self._first(min(16, self.count))
+        return self._sample
+
+    def _first(self, count: int) -> bytes:
+        """The bytes of the first elements of a tensor that is not empty, neither strings nor packed."""
+        return np.ascontiguousarray(self.numpy().reshape(-1)[:count]).tobytes()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.type})"
@@ -144,7 +151,7 @@ def _bytes_array(array: Array) -> Array:
 class BytesConstant(Constant):
     """File bytes in memory (a view into the parsed file), unpacked when asked for."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_array", "_raw")
 
     def __init__(self, raw: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> None:
         """Raises ``ValueError`` when the number of bytes does not fit dtype and shape."""
@@ -153,10 +160,16 @@ class BytesConstant(Constant):
         if len(raw) != expected:
             raise ValueError(f"{len(raw)} bytes of data found, {self.type} takes {expected}")
         self._raw = raw
+        self._array: Array | None = None
+        """The elements where they are a view of the bytes, once they were asked for."""
 
     def numpy(self) -> Array:
+        if self._array is not None:
+            return self._array
         array = unpack(self._raw, self.dtype, self.count).reshape(self.shape)
         array.flags.writeable = False
+        if not self.dtype.is_packed:
+            self._array = array
         return array
 
     def tobytes(self) -> bytes:
@@ -243,12 +256,12 @@ class FileConstant(Constant):
                 left -= len(chunk)
                 yield chunk
 
-    def sample(self) -> bytes:
-        if self.dtype.is_packed or self._held is not None:
-            return super().sample()
+    def _first(self, count: int) -> bytes:
+        if self._held is not None:
+            return super()._first(count)
         with self._open() as file:
             file.seek(self.offset)
-            return file.read(self.dtype.nbytes(min(16, self.count)))
+            return file.read(self.dtype.nbytes(count))
 
 
 def _open_plain(path: str, flags: int) -> int:
@@ -287,10 +300,8 @@ class SplatConstant(Constant):
             yield pack(np.broadcast_to(self._item, (size,)), self.dtype)
             left -= size
 
-    def sample(self) -> bytes:
-        if self.dtype is DType.STRING or self.dtype.is_packed:
-            return b""  # the bytes of an array of objects are addresses
-        return np.broadcast_to(self._item, (min(16, self.count),)).tobytes()
+    def _first(self, count: int) -> bytes:
+        return np.broadcast_to(self._item, (count,)).tobytes()
 
 
 class RepeatedConstant(Constant):
@@ -332,6 +343,11 @@ class SeededConstant(Constant):
         self.seed, self.kind, self.scale = seed, kind, scale
 
     def numpy(self) -> Array:
+        if self.nbytes > DENSE_BYTES:
+            raise ModelError(
+                f"a random constant {self.type} takes {self.nbytes} bytes, at most {DENSE_BYTES} are drawn",
+                help="the text of the model states it; smaller shapes, or data in a file, can be used",
+            )
         draw = np.random.Generator(np.random.PCG64(self.seed))
         if self.kind == "normal":
             array = draw.standard_normal(self.shape, np.float32) * np.float32(self.scale)

@@ -417,15 +417,23 @@ class Graph:
 
     def all_nodes(self) -> Iterator[Node]:
         """Nodes of this graph and of all bodies, a node before the nodes of its bodies (no return nodes)."""
-        stack: list[Iterator[Node]] = [iter(self)]
-        while stack:
-            node = next(stack[-1], None)
-            if node is None:
-                stack.pop()
-                continue
-            yield node
-            if node.attrs:
-                stack.extend(iter(body) for body in reversed(node.subgraphs))
+        stack: list[tuple[Node, Node]] = []
+        """Where to go on: the end of a graph and the node in it that was visited last."""
+        ret = self.ret
+        node = ret.next_link
+        while node is not None:
+            if not node.erased:
+                if node is not ret:
+                    yield node
+                    if node.attrs and (bodies := node.subgraphs):
+                        stack.append((ret, node))
+                        stack.extend((body.ret, body.ret) for body in reversed(bodies))
+                        ret, node = stack.pop()
+                elif stack:
+                    ret, node = stack.pop()
+                else:
+                    return
+            node = node.next_link
 
     def all_graphs(self) -> Iterator[Graph]:
         """This graph and all bodies inside, outer ones first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..ir.errors import PassError, PlanishError
 from ..ir.graph import Model
 from .core import Application, Context, Pass, RewritePass, bound_rules, pass_name
-from .pipeline import REPEAT_LIMIT, Repeat, Step, Together, parse_pipeline, pipeline_text
+from .pipeline import REPEAT_LIMIT, Repeat, Step, Together, flatten, parse_pipeline, pipeline_text
 from .registry import find
 from .rewrite.greedy import apply_rules
 from .rewrite.rewriter import Rewriter
@@ -91,22 +91,28 @@ class _Runner:
     def __init__(self, model: Model, ctx: Context, instruments: Sequence[Instrument], record: RunRecord) -> None:
         self.model, self.ctx, self.instruments, self.record = model, ctx, instruments, record
         self.done: list[Step] = []
+        self.changes = 0
+        """Of all steps so far: the version of the model."""
+        self.texts: dict[int, str] = {}
+        self.quiet: dict[object, int] = {}
+        """By step the version that it left as it is: on that version it has nothing to do again."""
 
     def step(self, step: Step) -> int:
         """Runs one step; returns the number of changes it made."""
         if isinstance(step, Repeat):
             return self._repeat(step)
+        text = self._text(step)
         if self.ctx.progress is not None:
-            self.ctx.progress(str(step), len(self.done), 0)
+            self.ctx.progress(text, len(self.done), 0)
         try:
             for instrument in self.instruments:
                 instrument.before(self.model, step, self.ctx)
-            record = self._run(step)
+            record = self._run(step, text)
             self.record.passes.append(record)
             for instrument in self.instruments:
                 instrument.after(self.model, step, record, self.ctx)
         except PlanishError as error:
-            error.where = error.where or str(step)
+            error.where = error.where or text
             for instrument in self.instruments:
                 instrument.failed(step, self.done, error, self.ctx)
             raise
@@ -128,19 +134,37 @@ class _Runner:
                 quiet = 0 if changed else quiet + 1
         return total
 
-    def _run(self, step: Pass | Together) -> PassRecord:
-        before = {label: s.hits for label, s in self.ctx.statistics.items()}
+    def _text(self, step: Step) -> str:
+        text = self.texts.get(id(step))
+        if text is None:
+            text = self.texts[id(step)] = str(step)
+        return text
+
+    def _run(self, step: Pass | Together, text: str) -> PassRecord:
         nodes = self.record.passes[-1].nodes_after if self.record.passes else count_nodes(self.model)
-        r = Rewriter(self.ctx, str(step))
+        key = (text, *map(type, flatten([step])))
+        # A pass is a function of the model, its options and the context; only reasons are wanted from every run.
+        if self.quiet.get(key) == self.changes and not self.ctx.trace:
+            return PassRecord(text, 0.0, 0, nodes, nodes)
+        r = Rewriter(self.ctx, text)
         start = time.process_time()
+        self._apply(step, r)
+        seconds = time.process_time() - start
+        self.changes += r.changes
+        if not r.changes:
+            self.quiet[key] = self.changes
+        after = count_nodes(self.model) if r.changes else nodes
+        return PassRecord(text, seconds, r.changes, nodes, after, r.hits)
+
+    def _apply(self, step: Pass | Together, r: Rewriter) -> None:
         try:
             if isinstance(step, Together):
                 apply_rules(self.model, list(bound_rules(step.passes)), r)
-            else:
-                r.owner = pass_name(type(step))
-                if isinstance(step, RewritePass) or step.proposes or not step.lossy or r.take(r.owner, r.owner):
-                    step.run(self.model, r)
-                    r.settle()
+                return
+            r.owner = pass_name(type(step))
+            if isinstance(step, RewritePass) or step.proposes or not step.lossy or r.take(r.owner, r.owner):
+                step.run(self.model, r)
+                r.settle()
         except PlanishError:
             raise
         except Exception as error:
@@ -149,14 +173,6 @@ class _Runner:
                 where=str(step),
                 help="the pass is at fault; leave it out of the pipeline and report it",
             ) from error
-        seconds = time.process_time() - start
-        hits = {
-            label: s.hits - before.get(label, 0)
-            for label, s in self.ctx.statistics.items()
-            if s.hits > before.get(label, 0)
-        }
-        after = count_nodes(self.model) if r.changes else nodes
-        return PassRecord(str(step), seconds, r.changes, nodes, after, hits)
 
 
 def count_nodes(model: Model) -> int:

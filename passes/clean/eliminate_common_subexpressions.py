@@ -61,9 +61,10 @@ class _Scopes:
 
     def _node(self, node: Node, added: list[Key]) -> None:
         trace = self.r.ctx.trace
-        for key in (node_key(node), elements_key(node)):
+        for find in (node_key, elements_key):
+            key = find(node)
             if key is None:
-                if trace and node_key(node) is None:
+                if trace and find is node_key:
                     self.r.ctx.note(f"{node.op} may give something else the second time, is unknown, or has a body")
                 continue
             if trace and key not in self.nodes:
@@ -98,6 +99,8 @@ def node_key(node: Node) -> Key | None:
 
 def attr_key(attr: Any) -> Any:
     """Equal for equal attributes (floats by their bits); ``None`` for one with a body."""
+    if type(attr) is int:
+        return ("int", attr)
     if isinstance(attr, float):
         return ("f", np.float32(attr).tobytes())
     if isinstance(attr, tuple):

@@ -113,7 +113,7 @@ class ConstantOperands(NodeRule):
 
     def _key(self, data: Constant) -> object:
         if isinstance(data, SplatConstant) and data.nbytes <= SPLAT_BYTES:
-            return (data.dtype, data.shape, data.sample())
+            return (data.dtype, data.shape, np.asarray(data.value).tobytes())
         return id(data)
 
     def _spend(self, r: Rewriter, node: Node, growth: int) -> None:

@@ -71,6 +71,20 @@ class FlatConcat(NodeRule):
 
     roots = ("Concat",)
 
+    def promising(self, node: Node) -> bool:
+        before = False
+        for v in node.inputs:
+            if (
+                v is None
+                or (v.producer is not None and v.producer.op == "Concat")
+                or (v.shape is not None and 0 in v.shape)
+            ):
+                return True
+            if before and v.data is not None:
+                return True
+            before = v.data is not None
+        return False
+
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         rank = node.output.rank
         if rank is None or node.version < 4:

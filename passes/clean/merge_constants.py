@@ -15,6 +15,7 @@ from typing import Any
 
 from ...ir.constants import SparseConstant, SplatConstant
 from ...ir.graph import Graph, Model, Value
+from ...ir.types import TensorType
 from ..core import Pass
 from ..rewrite.rewriter import Rewriter
 
@@ -37,7 +38,7 @@ def equal_constants(root: Graph) -> Iterator[list[Value]]:
     for group in groups:
         for alike in grouped(group, _first_bytes):
             # Equal first bytes settle it where there is nothing else.
-            if all(isinstance(v.data, SplatConstant) and not v.data.dtype.is_packed for v in alike):
+            if all(map(_is_its_sample, alike)):
                 yield alike
             else:
                 yield from grouped(alike, _digest)
@@ -51,9 +52,17 @@ def grouped(values: Any, key: Any) -> list[list[Value]]:
     return [bucket for bucket in buckets.values() if len(bucket) > 1]
 
 
+def _is_its_sample(value: Value) -> bool:
+    data = value.data
+    assert data is not None
+    return len(data.sample()) == data.nbytes or (isinstance(data, SplatConstant) and not data.dtype.is_packed)
+
+
 def _head(value: Value) -> Any:
-    assert value.data is not None
-    return (value.data.dtype, value.data.shape, value.type, isinstance(value.data, SparseConstant))
+    data, t = value.data, value.type
+    assert data is not None
+    annotated = isinstance(t, TensorType) and (t.layout is not None or t.quant is not None)
+    return (data.dtype, data.shape, t if annotated else None, isinstance(data, SparseConstant))
 
 
 def _first_bytes(value: Value) -> bytes:

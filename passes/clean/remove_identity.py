@@ -271,6 +271,14 @@ def all_equal(value: Value, wanted: float) -> bool:
 
 _NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1, "Pow": 1, "And": 1, "Or": 0, "Xor": 0}
 _EITHER = ("Add", "Mul", "And", "Or", "Xor")
+_NEUTRAL_BYTES = {
+    op: {
+        d: tuple(np.asarray(n).astype(d.numpy).tobytes() for n in (neutral, -0.0)[: 2 - neutral])
+        for d in (DType.F32, DType.F16, DType.F64, DType.I64)
+    }
+    for op, neutral in _NEUTRAL.items()
+}
+"""How a tensor of neutral elements begins, by operator and the usual types: zeros have a sign."""
 
 
 class NeutralOperand(NodeRule):
@@ -278,11 +286,17 @@ class NeutralOperand(NodeRule):
 
     roots = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor")
 
-    def promising(self, node: Node) -> bool:
-        return any(v is not None and v.data is not None for v in node.inputs)
-
     def __init__(self, signed_zeros: bool) -> None:
         self.signed_zeros = signed_zeros
+
+    def promising(self, node: Node) -> bool:
+        neutral = _NEUTRAL_BYTES[node.op]
+        for v in node.inputs:
+            if v is not None and v.data is not None:
+                first = v.data.sample()
+                if not first or first.startswith(neutral.get(v.data.dtype, (b"",))):
+                    return True
+        return False
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         x, c = operand(node, 0), operand(node, 1)
@@ -292,7 +306,9 @@ class NeutralOperand(NodeRule):
             raise NoMatch("no operand is constant")
         self._check_value(node, c)
         if not self._keeps_shape(node, x, c):
-            raise NoMatch(f"broadcasting %{c.name} changes the shape from {x.type} to {node.output.type}, or may")
+            raise NoMatch(
+                lambda: f"broadcasting %{c.name} changes the shape from {x.type} to {node.output.type}, or may"
+            )
         return x
 
     def _check_value(self, node: Node, c: Value) -> None:

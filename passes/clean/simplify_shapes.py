@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from ...ir.dims import same_dim
 from ...ir.dtypes import DType
@@ -79,7 +80,7 @@ class ReshapeTarget(NodeRule):
         copied = [] if node.attr("allowzero", 0) else [i for i, k in enumerate(wanted.known) if k == 0]
         target = reshape_target(x.shape, known, nonempty=self.nonempty, copied=copied)
         if target is None:
-            raise NoMatch(f"no constant target says {known} for an operand {x.type}")
+            raise NoMatch(lambda: f"no constant target says {known} for an operand {x.type}")
         if node.attr("allowzero", 0):
             r.set_attr(node, "allowzero", None)  # zeros in the new target copy extents
         r.set_input(node, 1, r.const(constant_of(target)))
@@ -107,7 +108,7 @@ class ExpandTarget(NodeRule):
             elif i >= offset and same_dim(x.shape[i - offset], d):
                 target.append(1)
             else:
-                raise NoMatch(f"extent {d} of the target is not the operand's, which is {x.type}")
+                raise NoMatch(partial("extent {} of the target is not the operand's, which is {}".format, d, x.type))
         r.set_input(node, 1, r.const(constant_of(target)))
         return MODIFIED
 
@@ -137,6 +138,7 @@ class SliceEnds(NodeRule):
             elif same_dim(x.shape[axis], end):
                 out.append(END if ends.dtype is DType.I64 else (1 << 31) - 1)
             else:
-                raise NoMatch(f"end {end} of axis {axis} is not the extent of the operand, which is {x.type}")
+                text = "end {} of axis {} is not the extent of the operand, which is {}"
+                raise NoMatch(partial(text.format, end, axis, x.type))
         r.set_input(node, 2, r.const(constant_of(out, ends.dtype or DType.I64)))
         return MODIFIED

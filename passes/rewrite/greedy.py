@@ -32,31 +32,53 @@ def apply_rules(model: Model, rules: Sequence[RuleBase], r: Rewriter) -> None:
     _Engine(model, rules, r).run()
 
 
+class _Filed:
+    """A rule as the engine keeps it."""
+
+    __slots__ = ("apply", "promising", "rule", "stats")
+
+    def __init__(self, rule: RuleBase, stats: RuleStatistics, apply: Any) -> None:
+        self.rule, self.stats, self.apply = rule, stats, apply
+        # Most rules have no condition of their own: no need to ask.
+        self.promising = None if type(rule).promising is RuleBase.promising else rule.promising
+
+
 class _Engine:
     def __init__(self, model: Model, rules: Sequence[RuleBase], r: Rewriter) -> None:
         self.model, self.r, self.ctx = model, r, r.ctx
-        self.index: dict[str, list[tuple[RuleBase, RuleStatistics]]] = {}
-        self.everywhere: list[tuple[RuleBase, RuleStatistics]] = []
+        self.by_op: dict[str, list[_Filed]] = {}
+        """Rules filed by the operator names at which they are tried, in order of preference."""
+        self.standard: dict[str, list[_Filed]] = {}
+        """Those that a node of the standard domain need be tried with; filled in as nodes are met."""
+        self.others: dict[tuple[str, str], list[_Filed]] = {}
+        """The same for other domains."""
         for rule in rules:
             if type(rule).__name__ in self.ctx.disabled or rule.label in self.ctx.disabled:
                 continue
             if rule.lossy and isinstance(rule, NodeRule) and not self.r.take(rule.label, rule.label):
                 continue
-            entry = (rule, self.ctx.statistics.setdefault(rule.label, RuleStatistics()))
-            ops = rule.root_ops()
-            if "*" in ops:
-                self.everywhere.append(entry)
-            for op in ops:
-                self.index.setdefault(op, []).append(entry)
-        if self.everywhere:
-            for entries in self.index.values():
-                entries.extend(e for e in self.everywhere if e not in entries)
+            stats = self.ctx.statistics.setdefault(rule.label, RuleStatistics())
+            apply = self._apply_node_rule if isinstance(rule, NodeRule) else self._apply_pattern_rule
+            filed = _Filed(rule, stats, apply)
+            for op in rule.root_ops():
+                self.by_op.setdefault(op, []).append(filed)
         self.applied = 0
         self.limit = 0
         self.recent: deque[str] = deque(maxlen=8)
 
+    def _file(self, node: Node) -> list[_Filed]:
+        """The rules to try at nodes of this operator: those that name it, then those for all."""
+        named = self.by_op.get(node.op, ())
+        found = [*named, *(f for f in self.by_op.get("*", ()) if f not in named)]
+        found = [f for f in found if not isinstance(f.rule, NodeRule) or f.rule.accepts(node)]
+        if node.domain:
+            self.others[node.domain, node.op] = found
+        else:
+            self.standard[node.op] = found
+        return found
+
     def run(self) -> None:
-        self.limit = 1000 + GROWTH_LIMIT * sum(1 for _ in self.model.all_nodes())
+        self.limit = 1000 + GROWTH_LIMIT * sum(graph.count for graph in self.model.all_graphs())
         for _ in range(MAX_SWEEPS):
             before = self.r.changes
             self._sweep()
@@ -65,13 +87,17 @@ class _Engine:
         raise self._endless()
 
     def _sweep(self) -> None:
-        get, everywhere = self.index.get, self.everywhere
+        standard, others, fuel = self.standard, self.others, self.ctx.fuel
+        if fuel.empty:
+            return
         for node in self.model.all_nodes():
-            if self.ctx.fuel.empty:
-                return
-            entries = get(node.op, everywhere)
-            if entries and self._try(node, entries):
+            filed = others.get((node.domain, node.op)) if node.domain else standard.get(node.op)
+            if filed is None:
+                filed = self._file(node)
+            if filed and self._try(node, filed):
                 self._drain()
+                if fuel.empty:
+                    return
 
     def _drain(self) -> None:
         """Works off the surroundings of the last rewrite, nearest first."""
@@ -95,30 +121,26 @@ class _Engine:
             queued.discard(node)
             if node.erased or node.graph is None or node.op == RETURN:
                 continue
-            entries = self.index.get(node.op, self.everywhere)
-            if entries:
-                self._try(node, entries)
+            filed = self.others.get((node.domain, node.op)) if node.domain else self.standard.get(node.op)
+            if filed is None:
+                filed = self._file(node)
+            if filed:
+                self._try(node, filed)
 
-    def _try(self, node: Node, entries: list[tuple[RuleBase, RuleStatistics]]) -> bool:
+    def _try(self, node: Node, filed: list[_Filed]) -> bool:
         trace = self.ctx.trace
-        for rule, stats in entries:
-            if not (trace or rule.promising(node)):
+        for f in filed:
+            if not trace and f.promising is not None and not f.promising(node):
                 continue
-            if isinstance(rule, NodeRule):
-                if not rule.accepts(node):
-                    continue
-                stats.tries += 1
-                done = self._guarded(rule, stats, node, self._apply_node_rule)
-            else:
-                stats.tries += 1
-                done = self._guarded(rule, stats, node, self._apply_pattern_rule)
-            if done:
-                self._count(rule, stats, node)
+            f.stats.tries += 1
+            if self._guarded(f.rule, f.stats, node, f.apply):
+                self._count(f.rule, f.stats, node)
                 return True
         return False
 
     def _count(self, rule: RuleBase, stats: RuleStatistics, node: Node) -> None:
         stats.hits += 1
+        self.r.hits[rule.label] = self.r.hits.get(rule.label, 0) + 1
         self.applied += 1
         self.recent.append(rule.label)
         if self.ctx.witness is not None:

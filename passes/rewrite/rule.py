@@ -15,6 +15,7 @@ before it changes anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ...ir.graph import Node, Value
@@ -25,11 +26,21 @@ if TYPE_CHECKING:
 
 
 class NoMatch(Exception):
-    """Raised by a guard or a node rule: the rule does not apply here, and why (lower case, with numbers)."""
+    """Raised by a guard or a node rule: the rule does not apply here, and why (lower case, with numbers).
+
+    A function that makes the text saves the time of making it where nobody reads it: shapes take long to print.
+    """
+
+    def __init__(self, reason: str | Callable[[], str] = "declined") -> None:
+        super().__init__(reason)
 
     @property
     def reason(self) -> str:
-        return str(self.args[0]) if self.args else "declined"
+        found = self.args[0]
+        return found if isinstance(found, str) else found()
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class _Modified:
@@ -99,11 +110,18 @@ class Rule(RuleBase):
     @property
     def compiled(self) -> Pattern:
         if self._pattern is None:
-            self._pattern = compile_pattern(self.pattern)
+            # Without fields of its own the rule has the pattern of its class, which is compiled once.
+            own = vars(self).keys() - {"owner", "lossy"}
+            self._pattern = compile_pattern(self.pattern) if own else _pattern_of(type(self))
         return self._pattern
 
     def root_ops(self) -> frozenset[str]:
         return self.compiled.root.names
+
+
+@cache
+def _pattern_of(rule: type[Rule]) -> Pattern:
+    return compile_pattern(rule().pattern)
 
 
 class NodeRule(RuleBase):

@@ -183,6 +183,7 @@ def test_repeating_ends_when_nothing_changes() -> None:
     class Count(Pass):
         name = "count"
         budget: int = 0
+        place: int = 0
 
         def run(self, model: Model, r: Rewriter) -> None:
             runs.append(f"count{self.budget}")
@@ -190,15 +191,37 @@ def test_repeating_ends_when_nothing_changes() -> None:
                 self.budget -= 1
                 r.note_change("one")
 
-    Pipeline([Repeat([Count(2), Count(0), Count(0)])]).run(chain())
+    Pipeline([Repeat([Count(2), Count(0), Count(0, 1)])]).run(chain())
     # The others had nothing to do after the first one's change, and what changed last need not run again.
     assert runs == ["count2", "count0", "count0"]
     runs.clear()
-    Pipeline([Repeat([Count(0), Count(1), Count(0)])]).run(chain())
+    Pipeline([Repeat([Count(0), Count(1), Count(0, 1)])]).run(chain())
     assert runs == ["count0", "count1", "count0", "count0"]
     runs.clear()
-    Pipeline([Repeat([Count(0), Count(0)])]).run(chain())
+    Pipeline([Repeat([Count(0), Count(0, 1)])]).run(chain())
     assert runs == ["count0", "count0"]
+
+
+def test_what_left_this_model_alone_is_not_run_again() -> None:
+    """Neither in the same group nor in another one, unless something changed, or reasons are wanted."""
+    runs: list[str] = []
+
+    @dataclass
+    class Look(Pass):
+        name = "look"
+        at: int = 0
+
+        def run(self, model: Model, r: Rewriter) -> None:
+            runs.append(f"look{self.at}")
+
+    steps = [Look(1), Look(2), Look(1), ReluToAbs(), Look(1), Repeat([Look(1), Look(2)]), Look(2)]
+    record = Pipeline(steps).run(chain())
+    assert runs == ["look1", "look2", "look1", "look2"]
+    assert [p.name for p in record.passes].count("look{at=1}") == 4  # the record has them all
+    assert all(p.nodes_before == p.nodes_after == 3 for p in record.passes)
+    runs.clear()
+    Pipeline([Look(1), Look(1)]).run(chain(), Context(trace=True))
+    assert runs == ["look1", "look1"]
 
 
 def test_no_fuel_stops_repetition() -> None:
