@@ -231,8 +231,6 @@ def _rand(lx: Lexer, dtype: DType, shape: tuple[int, ...], _: Resources) -> Cons
             raise lx.error("uniform, normal or scale=", repr(option), option_at)
     if dtype is DType.STRING or seed < 0 or not math.isfinite(scale):
         raise lx.fault(f"rand of {dtype}, seed {seed}, scale {scale}: needs numbers, a seed from 0, a finite scale", at)
-    if dtype.nbytes(math.prod(shape)) > DENSE_BYTES:
-        raise lx.fault(f"rand of {TensorType(dtype, shape)}, expected at most {DENSE_BYTES} bytes", at)
     return SeededConstant(seed, dtype, shape, kind, scale)
 
 
