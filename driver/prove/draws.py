@@ -20,7 +20,8 @@ from .operators import Item
 
 SCALES = (1.0, 0.06, 30.0)
 _INTEGERS = ((-4, 5), (0, 3), (0, 2), (-1, 1))
-MAX_POOL = 24
+MAX_POOL = 6
+"""Constants of a cut from which numbers are drawn."""
 
 
 class Manner(Enum):
@@ -41,6 +42,8 @@ class Draws:
         """``other``: another model whose constants are of interest."""
         self.inputs = list(model.graph.inputs)
         self.symbols = sorted(set(self._symbols()))
+        self.ties = 0
+        """Draws in which numbers coincide so far: each goes on where the last one stopped, so that all come up."""
         self.pool = _pool([model] if other is None else [model, other])
 
     def _symbols(self) -> Iterator[str]:
@@ -70,6 +73,7 @@ class Draws:
     def draw(self, sizes: dict[str, int], attempt: int, manner: Manner = Manner.FREE) -> list[Item]:
         """One operand for each input. Raises :class:`Undecided`."""
         random = np.random.default_rng([attempt, len(self.inputs)])
+        self.ties += manner is Manner.TIES
         return [self._leaf(v, sizes, random, attempt, manner) for v in self.inputs]
 
     def _leaf(self, v: Value, sizes: dict[str, int], random: np.random.Generator, attempt: int, manner: Manner) -> Item:
@@ -90,13 +94,15 @@ class Draws:
             if dtype.is_float and dtype.bits < 16:
                 raise Undecided(f"no numbers of type {dtype.text}")
             if manner is Manner.TIES:
-                return self._pooled(random, tuple(shape), dtype)
+                return self._pooled(self.inputs.index(v), tuple(shape), dtype)
             return N.free(random, tuple(shape), dtype, SCALES[attempt % len(SCALES)])
         return _others(dtype, tuple(shape), random, attempt)
 
-    def _pooled(self, random: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Number:
+    def _pooled(self, number: int, shape: tuple[int, ...], dtype: DType) -> Number:
         image, near = self.pool
-        which = random.integers(0, len(near), shape)
+        order = np.random.default_rng(number).permutation(len(near))
+        count = int(np.prod(shape))
+        which = order[(np.arange(count) + self.ties * count) % len(near)].reshape(shape)
         return Number(np.asarray(image[which]), np.asarray(near[which]), np.zeros(shape), dtype)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ TRIALS = 3
 TIES = 1
 """Evaluations with numbers that coincide, besides."""
 ATTEMPTS = 15
+MORE = 24
+"""Further draws while a branch of the rewrite was not taken."""
 _ROUNDOFF = {DType.F32: 2.0**-24, DType.F16: 2.0**-11, DType.BF16: 2.0**-8}
 
 
@@ -123,10 +125,11 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
     done, tied, reason, rounded = 0, 0, "", 0.0
     branches: dict[Node, list[set[int]]] = {}
     wanted = 1 if ids and not draws.symbols else TRIALS
-    for attempt, sizes in enumerate(islice(draws.sizes(), ATTEMPTS)):
-        ties = not ids and attempt % 3 == 2 and tied < TIES
-        if done >= wanted and (ids or tied >= TIES):
+    for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), ATTEMPTS + MORE)):
+        enough = done >= wanted and (ids or tied >= TIES)
+        if (enough and not _one_sided(cut, branches)) or (not enough and attempt >= ATTEMPTS):
             break
+        ties = not ids and (attempt % 3 == 2 or enough)
         try:
             leaves = draws.draw(sizes, attempt, Manner.IDS if ids else Manner.TIES if ties else Manner.FREE)
             expected = _evaluated(cut.before, leaves, limits, branches)
@@ -148,10 +151,14 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
         return Finding(None, how=reason or "nothing could be drawn")
     if ids and not draws.symbols:
         return Finding(True, True, "every element is moved to the same place")
-    taken = (outcomes for node in cut.own for outcomes in branches.get(node, ()))
-    one_sided = any(not outcomes >= {-1, 1} for outcomes in taken)
+    one_sided = _one_sided(cut, branches)
     how = "equal up to the rounding of constants" if rounded else "equal as functions of real numbers"
     return Finding(True, how=how, one_sided=one_sided)
+
+
+def _one_sided(cut: Cut, branches: dict[Node, list[set[int]]]) -> bool:
+    """Whether a comparison in the rewrite itself always came out the same."""
+    return any(not outcomes >= {-1, 1} for node in cut.own for outcomes in branches.get(node, ()))
 
 
 def _evaluated(
