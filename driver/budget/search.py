@@ -220,7 +220,7 @@ class _Search:
     def _leave(self, units: Sequence[Unit], because: str) -> None:
         self.out.left.update((u.key, because) for u in units)
 
-    def _say(self, group: list[Unit], spent: float) -> None:
+    def _say(self, group: Sequence[Unit], spent: float) -> None:
         more = f" on top of {len(self.taken)}" if self.taken else ""
         verdict = "taken" if spent <= 1 else "too much"
         self.out.steps.append(f"{len(group)} units{more}: {_percent(spent)} of the budget, {verdict}")

@@ -1,0 +1,505 @@
+"""One error budget: what lossy passes take, what the ledger says, retreat and refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import planish
+from planish.driver import job as job_module
+from planish.driver.budget import Budget, Ledger
+from planish.driver.measuring import Measured
+from planish.driver.optimize import Result, optimize
+from planish.ir.builder import Builder
+from planish.ir.dtypes import DType
+from planish.ir.errors import BudgetError, UsageError
+from planish.ir.graph import Graph, Model, Node
+from planish.ir.onnx_writer import model_to_bytes
+from planish.passes import manager, registry
+from planish.passes.choices import Choices
+from planish.passes.core import Context, Numbers, Pass, RewritePass
+from planish.passes.manager import Pipeline
+from planish.passes.rewrite import Match, Rewriter, Rule
+from planish.passes.rewrite.rule import MODIFIED, NodeRule, NoMatch
+
+from .networks import array, classifier, embedder, images, unstable
+
+SAMPLES = {"x": images()}
+
+
+def ledger_of(result: Result) -> Ledger:
+    assert result.report.budget is not None
+    return result.report.budget
+
+
+# -- planted passes
+
+
+@dataclass
+class Nudge(Pass):
+    """Adds to every constant called ``part...``: one unit each."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+    by: float = 1.0
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        for graph in model.all_graphs():
+            for value in list(graph.constants):
+                data = value.data
+                if data is None or not value.name.startswith("part") or np.all(data.numpy() >= self.by):
+                    continue
+                if r.take("nudge", value, saved_bytes=data.nbytes):
+                    r.begin(next(iter(value.uses))[0])
+                    r.replace_value(value, r.const(data.numpy() + np.float32(self.by), name=value.name))
+                    r.remove_constant(value)
+
+
+class LessRelu(Rule):
+    """Relu to the identity: far from harmless."""
+
+    def pattern(self, op: Any, x: Any) -> Any:
+        return op.Relu(x)
+
+    def rewrite(self, r: Rewriter, m: Match) -> Any:
+        return m.x
+
+
+@dataclass
+class DropRelu(RewritePass):
+    """A plugin's lossy pass that knows nothing of units."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+
+    def rules(self) -> Iterable[Rule]:
+        return [LessRelu()]
+
+
+class ScaleAttribute(NodeRule):
+    """Changes its node in place."""
+
+    roots = ("LeakyRelu",)
+
+    def apply(self, r: Rewriter, node: Node) -> Any:
+        if node.attr("alpha") == 0.5:
+            raise NoMatch("alpha is 0.5")
+        r.set_attr(node, "alpha", 0.5)
+        return MODIFIED
+
+
+@dataclass
+class Leak(RewritePass):
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+
+    def rules(self) -> Iterable[NodeRule]:
+        return [ScaleAttribute()]
+
+
+@dataclass
+class Whole(Pass):
+    """A lossy pass in plain code without units."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        for node in list(model.graph):
+            if node.op == "Relu" and r.allow(node):
+                x = node.inputs[0]
+                assert x is not None
+                r.replace(node, x)
+
+
+@dataclass
+class Sloppy(Pass):
+    """Promises to reassociate and is off by 170 roundings."""
+
+    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        for value in list(model.graph.constants):
+            data = value.data
+            if value.name == "w2" and data is not None and value.uses:
+                r.begin(next(iter(value.uses))[0])
+                r.replace_value(value, r.const(data.numpy() * np.float32(1 + 2e-5), name="w2/moved"))
+                r.remove_constant(value)
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[str, type[Pass]] = {
+        "nudge": Nudge,
+        "drop-relu": DropRelu,
+        "leak": Leak,
+        "whole": Whole,
+        "sloppy": Sloppy,
+    }
+
+    def find(name: str) -> type[Pass] | str:
+        return known[name] if name in known else registry.find(name)
+
+    monkeypatch.setattr(manager, "find", find)
+
+
+def products() -> Model:
+    """y = x + (a b) + c d + e: nudging a alone, or b alone, changes nothing; both do. c, d the same; e always does."""
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    parts = {name: b.const(np.zeros(32, np.float32), f"part_{name}") for name in "abcde"}
+    y = b.Add(x, b.Mul(parts["a"], parts["b"]))
+    y = b.Add(y, b.Mul(parts["c"], parts["d"]))
+    b.output(b.Add(y, parts["e"]), "y")
+    return b.model()
+
+
+def rows(number: int = 3) -> list[dict[str, Any]]:
+    return [{"x": array(2, 32, seed=i)} for i in range(number)]
+
+
+def spend(model: Model, samples: Any, budget: Budget | float, pipeline: str, **options: Any) -> Result:
+    return optimize(model, samples=samples, pipeline=pipeline, budget=budget, measure=False, **options)
+
+
+# -- what is taken
+
+
+def test_without_a_budget_nothing_lossy_happens() -> None:
+    result = optimize(classifier(), samples=SAMPLES, pipeline="store-float16{min-bytes=64}", measure=False)
+    assert not result.changed
+    assert result.report.budget is None
+
+
+def test_weights_are_stored_in_half_within_the_budget() -> None:
+    result = spend(classifier(), SAMPLES, 1e-2, "clean,store-float16{min-bytes=64}")
+    ledger = ledger_of(result)
+    assert result.report.decision == "kept"
+    assert ledger.taken == ["store-float16@w1", "store-float16@w2"]
+    assert 0 < ledger.spent <= 1
+    assert ledger.outputs[0].output == "y"
+    assert ledger.outputs[0].error <= 1e-2
+    entry = ledger.entries[-1]
+    assert (entry.kind, entry.offered, entry.taken) == ("lossy", 2, 2)
+    assert entry.saved_bytes == (8 * 27 + 80) * 2
+    assert ledger.estimate == pytest.approx(ledger.spent, rel=0.5)
+    assert result.report.validation.equivalent
+    assert result.report.validation.part == "the lossless part"
+    found = planish.validate(classifier(), result.model, SAMPLES)
+    assert not found.equivalent, "the bounds of rounding must notice the difference"
+
+
+def test_the_default_pipeline_has_the_lossy_passes_when_there_is_a_budget() -> None:
+    result = spend(classifier(), SAMPLES, 1e-2, "default")
+    assert "store-float16" in result.report.pipeline
+
+
+def test_weights_in_bodies_are_units() -> None:
+    b = Builder()
+    x, c = b.input("x", DType.F32, ("N", 16)), b.input("c", DType.BOOL, ())
+    bodies: list[Graph] = []
+    for name, seed in (("then_branch", 1), ("else_branch", 2)):
+        inner = Graph(name)
+        inner.adopt(b.graph)
+        body = Builder(inner)
+        body.graph.set_outputs([body.MatMul(x, body.const(array(16, 16, seed=seed), "w"))], [name])
+        bodies.append(inner)
+    b.output(b.If(c, then_branch=bodies[0], else_branch=bodies[1]), "y")
+    samples = [{"x": array(2, 16, seed=i), "c": np.array(i % 2 == 0)} for i in range(4)]
+    ledger = ledger_of(spend(b.model(), samples, 1e-2, "store-float16{min-bytes=64}"))
+    assert ledger.taken == ["store-float16@w", "store-float16@w#2"]
+
+
+def test_units_that_are_harmless_alone_are_not_taken_together() -> None:
+    ledger = ledger_of(spend(products(), rows(), Budget(0.5, "absolute"), "nudge"))
+    taken = {key[-1] for key in ledger.taken}
+    assert "e" not in taken
+    assert len(taken & {"a", "b"}) == len(taken & {"c", "d"}) == 1
+    assert ledger.spent <= 1
+    assert len(ledger.left) == 3
+    assert ledger.steps
+    assert ledger.evaluations <= ledger.max_evaluations
+
+
+def test_the_same_command_gives_the_same_bytes() -> None:
+    first, again = (spend(products(), rows(), Budget(0.5, "absolute"), "nudge") for _ in range(2))
+    assert model_to_bytes(first.model) == model_to_bytes(again.model)
+    assert ledger_of(first) == ledger_of(again)
+
+
+@pytest.mark.parametrize(("name", "unit"), [("drop-relu", "drop-relu/LessRelu@relu"), ("whole", "whole")])
+def test_lossy_passes_that_know_no_units_have_some_all_the_same(name: str, unit: str) -> None:
+    tight = spend(classifier(), SAMPLES, 1e-4, name)
+    assert not tight.changed
+    assert list(ledger_of(tight).left) == [unit]
+    wide = spend(classifier(), SAMPLES, 10.0, name)
+    assert ledger_of(wide).taken == [unit]
+    assert "Relu" not in wide.report.after.ops
+
+
+def test_a_rule_in_plain_code_is_one_unit() -> None:
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    b.output(b.LeakyRelu(b.Neg(b.LeakyRelu(x, alpha=0.4)), alpha=0.4), "y")
+    assert ledger_of(spend(b.model(), rows(), 1e-3, "leak")).left.keys() == {"leak/ScaleAttribute"}
+    assert ledger_of(spend(b.model(), rows(), 1.0, "leak")).taken == ["leak/ScaleAttribute"]
+
+
+def test_a_pipeline_alone_takes_everything_and_writes_it_down() -> None:
+    model, ctx = products(), Context(choices=Choices(["nudge@part_e"]))
+    Pipeline("nudge").run(model, ctx)
+    assert [u.key for u in ctx.choices.taken] == [f"nudge@part_{c}" for c in "abcd"]
+    assert len(ctx.choices.offered) == 5
+    assert ctx.choices.offered["nudge@part_a"].owner == "nudge"
+
+
+def test_each_lossy_pass_has_an_entry_and_their_sum_is_compared() -> None:
+    model = classifier()
+    pipeline = "fold-batchnorm,store-float16{min-bytes=64},drop-relu"
+    ledger = ledger_of(spend(model, SAMPLES, 10.0, pipeline))
+    assert [(e.name, e.kind) for e in ledger.entries] == [
+        ("fold-batchnorm", "rounding"),
+        ("store-float16", "lossy"),
+        ("drop-relu", "lossy"),
+    ]
+    assert ledger.estimate == pytest.approx(sum(e.spent for e in ledger.entries))
+    assert ledger.spent == pytest.approx(ledger.estimate, rel=0.3)
+
+
+def test_a_slower_result_is_taken_back_and_the_ledger_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(original: Any, optimized: bytes, *_: object, **__: object) -> Measured:
+        import onnx
+
+        half = any(n.op_type == "Cast" for n in onnx.load_from_string(optimized).graph.node)
+        ratio = 2.0 if half else 0.5
+        return Measured(True, "", ratio, ratio, ratio)
+
+    monkeypatch.setattr(job_module, "measure_pair", slow)
+    pipeline = "fold-batchnorm,store-float16{min-bytes=64}"
+    result = optimize(classifier(), samples=SAMPLES, pipeline=pipeline, budget=1e-2)
+    ledger = ledger_of(result)
+    assert "BatchNormalization" not in result.report.after.ops
+    assert "Cast" not in result.report.after.ops
+    assert ledger.taken == []
+    assert all("slower" in because for because in ledger.left.values())
+    assert ledger.spent < 1e-2
+
+
+# -- metrics
+
+
+def test_a_lost_output_is_refused_although_the_mean_hides_it() -> None:
+    """Scores below one beside boxes of hundreds, as detectors have them: the pass silences all scores."""
+    b = Builder()
+    x = b.input("x", DType.F32, (1, 8, 64))
+    boxes, scores = b.Split(x, b.const(np.array([4, 4])), axis=1, _outputs=2)
+    silenced = b.Sub(scores, b.Mul(scores, b.const(np.zeros((4, 1), np.float32), "part_scores")))
+    b.output(b.Concat(boxes, silenced, axis=1), "y")
+    scale = np.array([300.0] * 4 + [0.9] * 4, np.float32)[:, None]
+    samples = [{"x": np.abs(array(1, 8, 64, seed=i)) * scale} for i in range(2)]
+
+    def mean_error(outputs: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> float:
+        pairs = [(o["y"], i["x"]) for o, i in zip(outputs, inputs, strict=True)]
+        return float(np.mean([np.abs(y - x).mean() / np.abs(x).mean() for y, x in pairs]))
+
+    mean = Budget(0.03, mean_error, higher_is_better=False)
+    assert ledger_of(spend(b.model(), samples, mean, "nudge")).taken == ["nudge@part_scores"]
+    for metric in ("relative", "rms", "cosine"):
+        ledger = ledger_of(spend(b.model(), samples, Budget(0.03, metric), "nudge"))
+        assert ledger.left.keys() == {"nudge@part_scores"}
+
+
+def test_task_metrics() -> None:
+    def best(outputs: list[dict[str, Any]], samples: list[dict[str, Any]]) -> float:
+        assert len(outputs) == len(samples) == 3
+        return float(np.mean([o["y"].max() for o in outputs]))
+
+    found = ledger_of(spend(classifier(), SAMPLES, Budget(0.01, best), "store-float16{min-bytes=64}"))
+    assert found.taken
+    assert found.baseline is not None
+    assert found.score is not None
+    assert abs(found.baseline - found.score) <= 0.01
+    assert "best" in found.metric
+    labels = [1, 2, 3]
+    seen: list[Any] = []
+
+    def labelled(outputs: list[Any], given: list[int]) -> float:
+        seen.append(given)
+        return 1.0
+
+    spend(classifier(), SAMPLES, Budget(0, labelled, labels=labels), "store-float16{min-bytes=64}")
+    assert seen[0] is labels
+
+    def own_inputs(run: Any) -> float:
+        return float(run({"x": images(1)[0]})[0].sum())
+
+    assert ledger_of(spend(classifier(), SAMPLES, Budget(0.1, own_inputs, runs=True), "drop-relu")).taken
+
+
+def test_lower_is_better() -> None:
+    def loss(outputs: list[dict[str, Any]], samples: list[dict[str, Any]]) -> float:
+        return float(np.mean([np.abs(o["y"] - s["x"]).max() for o, s in zip(outputs, samples, strict=True)]))
+
+    ledger = ledger_of(spend(products(), rows(), Budget(0.5, loss, higher_is_better=False), "nudge"))
+    assert "nudge@part_e" in ledger.left
+    assert len(ledger.taken) == 2
+    as_gain = ledger_of(spend(products(), rows(), Budget(0.5, loss), "nudge"))
+    assert len(as_gain.taken) == 5, "a higher loss is an improvement to a metric of which higher is better"
+
+
+def test_a_metric_that_fails_on_candidates_only_refuses_them() -> None:
+    def picky(outputs: list[dict[str, Any]], samples: list[dict[str, Any]]) -> float:
+        off = max(float(np.abs(o["y"] - s["x"]).max()) for o, s in zip(outputs, samples, strict=True))
+        if off > 0.5:
+            raise ValueError("what is this?")
+        return math.nan if off > 0.1 else 1.0
+
+    ledger = ledger_of(spend(products(), rows(), Budget(0.5, picky), "nudge"))
+    assert "nudge@part_e" in ledger.left
+    assert len(ledger.taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [(math.nan, "is nan for the original"), ("text", "raised ValueError"), (KeyError("label"), "raised KeyError")],
+)
+def test_a_metric_that_fails_on_the_original_is_refused(result: Any, message: str) -> None:
+    def broken(outputs: Any, samples: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    with pytest.raises(BudgetError, match=message):
+        spend(classifier(), SAMPLES, Budget(0.1, broken), "store-float16")
+
+
+def test_a_metric_that_varies_by_itself_is_refused_or_counted() -> None:
+    calls = count()
+
+    def drifting(outputs: Any, samples: Any) -> float:
+        return 0.001 * (next(calls) % 3)
+
+    with pytest.raises(BudgetError, match=r"0 to 0.002 for the original in 3 calls: a change of 0.003"):
+        spend(products(), rows(), Budget(0.003, drifting), "nudge")
+    ledger = ledger_of(spend(products(), rows(), Budget(0.1, drifting), "nudge"))
+    assert len(ledger.taken) == 5
+    assert ledger.spent >= 0.02, "what the metric varies by counts against the budget"
+
+
+# -- refusal
+
+
+def test_an_unstable_model_cannot_be_judged_and_the_message_says_why() -> None:
+    samples = [{"x": array(4, 64, seed=i)} for i in range(2)]
+    with pytest.raises(BudgetError, match=r"unstable: rounding noise in the original alone spends .* of it"):
+        spend(unstable(), samples, 1e-3, "store-float16")
+
+
+def test_outputs_that_rounding_flips_can_be_left_out() -> None:
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    h = b.MatMul(x, b.const(array(32, 32, seed=3), "w"))
+    b.output(h, "y")
+    b.output(b.Cast(b.Mul(h, 1e6), to=7), "steps")
+    with pytest.raises(BudgetError, match="output steps"):
+        spend(b.model(), rows(), 1e-2, "store-float16{min-bytes=64}")
+    budget = Budget(1e-2, outputs={"steps": math.inf})
+    ledger = ledger_of(spend(b.model(), rows(), budget, "store-float16{min-bytes=64}"))
+    assert ledger.taken
+    assert [o.output for o in ledger.outputs] == ["y"]
+
+
+def test_single_outputs_have_limits_of_their_own() -> None:
+    samples = [
+        {"input_ids": np.array([[1, 2, 3]]), "attention_mask": np.array([[1, 1, 0]])},
+        {"input_ids": np.array([[4, 5]]), "attention_mask": np.array([[1, 1]])},
+    ]
+    pipeline = "store-float16{min-bytes=64}"
+    assert ledger_of(spend(embedder(), samples, 1e-2, pipeline)).taken
+    assert not ledger_of(spend(embedder(), samples, Budget(1e-2, outputs={"embedding": 1e-5}), pipeline)).taken
+    with pytest.raises(BudgetError, match="limits output 'nope', which the model has not"):
+        spend(embedder(), samples, Budget(1e-2, outputs={"nope": 1.0}), pipeline)
+
+
+def test_a_pass_that_only_rounds_is_left_out_where_it_costs_too_much() -> None:
+    ledger = ledger_of(spend(classifier(), SAMPLES, 1.0, "remove-identity,sloppy"))
+    cost = next(e.spent for e in ledger.entries if e.name == "sloppy")
+    assert ledger.noise < cost / 2, "else nothing could be told apart"
+    result = spend(classifier(), SAMPLES, Budget(ledger.noise * 1.5), "remove-identity,sloppy")
+    assert ledger_of(result).dropped == ["sloppy"]
+    assert "sloppy" not in result.report.pipeline
+    assert ledger_of(result).spent <= 1
+
+
+def test_a_model_without_a_runtime_cannot_be_judged() -> None:
+    b = Builder(opsets={"": 21, "custom": 1})
+    x = b.input("x", DType.F32, ("N", 32))
+    b.output(b.op("Mystery", x, _domain="custom"), "y")
+    with pytest.raises(BudgetError, match="onnxruntime cannot load the original"):
+        optimize(b.model(), budget=0.1, validate="structure", measure=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_error": -1}, "no error that can be allowed"),
+        ({"max_error": math.nan}, "no error that can be allowed"),
+        ({"max_error": 0, "metric": "snr"}, "no error that can be allowed"),
+        ({"max_error": 1, "metric": "mean"}, "there is no metric 'mean'"),
+        ({"max_error": 1, "metric": max, "outputs": {"y": 1}}, "go with a named metric"),
+        ({"max_error": 1, "runs": True}, "goes with a callable"),
+        ({"max_error": 1, "max_evaluations": 2}, "the least is 3"),
+    ],
+)
+def test_budgets_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Budget(**arguments)
+
+
+# -- reports and the command line
+
+
+def test_the_report_has_the_ledger() -> None:
+    result = spend(products(), rows(), Budget(0.5, "absolute"), "nudge")
+    plain = json.loads(json.dumps(result.report.to_dict(), allow_nan=False))["budget"]
+    assert plain["max_error"] == 0.5
+    assert len(plain["taken"]) == 2
+    assert len(plain["left"]) == 3
+    assert plain["entries"][0]["name"] == "nudge"
+    text = str(result.report)
+    assert "error budget: absolute at most 0.5" in text
+    assert "retreat:" in text
+    assert "left out: nudge@part_" in text
+
+
+def test_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from planish.cli.entry import run
+
+    monkeypatch.chdir(tmp_path)
+    planish.save(classifier(), "model.onnx")
+    np.savez("samples.npz", x=images())
+    Path("quality.py").write_text("def top(outputs, samples):\n    return float(max(o['y'].max() for o in outputs))\n")
+    common = ["optimize", "model.onnx", "-o", "out.onnx", "-s", "samples.npz", "--no-measure", "--json"]
+    common += ["-p", "store-float16{min-bytes=64}"]
+    assert run([*common, "--max-error", "0.01"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["budget"]["taken"]) == 2
+    assert run([*common, "--max-error", "30", "--metric", "snr"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["budget"]["taken"]) == 2
+    for metric in ("quality.py:top", "quality:top"):
+        assert run([*common, "--max-error", "0.1", "--metric", metric]) == 0
+        assert json.loads(capsys.readouterr().out)["budget"]["metric"] == "top"
+    for wrong, message in [
+        (["--metric", "rms"], "give --max-error"),
+        (["--max-error", "1", "--metric", "quality:nope"], "has no attribute 'nope'"),
+        (["--max-error", "1", "--metric", "nope"], "there is no metric 'nope'"),
+        (["--max-error", "1e-9"], "cannot be"),
+    ]:
+        assert run([*common, *wrong]) != 0
+        assert message in capsys.readouterr().err
