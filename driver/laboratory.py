@@ -36,6 +36,10 @@ class Lab(Protocol):
         """Why the model cannot be timed with these settings: it does not load, or its outputs differ. Empty: it can."""
         ...
 
+    def run_seconds(self) -> float:
+        """The shortest run that ``problem`` saw; 0 before the first."""
+        ...
+
     def refutation(self, built: Built, plan: Plan) -> str:
         """Why the model is not equivalent to the original, on all samples and with these settings. Empty if it is."""
         ...

@@ -27,8 +27,13 @@ SAVING = 0.1
 """Memory settings that cost no time are taken for at least this fraction less memory."""
 FIELD = 12
 """Candidates of one stage."""
-SHARES = {"pipeline": 0.3, "passes": 0.3, "rules": 0.3, "session": 0.5, "memory": 0.4}
-"""Of the time that is left when the stage begins."""
+UNTIL = {"pipeline": 0.25, "passes": 0.4, "rules": 0.5, "session": 0.75, "memory": 1.0}
+"""When a stage must end, as a fraction of all time but the last two stages'; what one leaves goes to the next."""
+TURNS = 18
+"""Runs of each session that a measurement takes at least, warm-up included."""
+QUICK = 0.05
+"""The start is validated in full right away where its first check took at most this fraction of all time; else only if
+it is chosen, by whoever runs the search."""
 OFFER = 0.1
 """Memory settings that cost at most this fraction of time are offered, not chosen."""
 PROOF = 0.2
@@ -79,8 +84,10 @@ class Search:
         best = first = self._entry("pipeline", short(self.start.pipeline), self.start)
         first.trial.verdict = START
         self.trials.append(first.trial)
+        checked = self.clock()
         wrong = first.built.problem or self.lab.problem(first.built, first.plan)
-        if wrong or not self._holds(first):
+        quick = self.clock() - checked <= self.seconds * QUICK
+        if wrong or (quick and not self._holds(first)):
             first.built = replace(first.built, problem=wrong or first.trial.because)
             first.trial.verdict, first.trial.because = REFUSED, first.built.problem
         others = [(short(p), replace(self.start, pipeline=p)) for p in pipelines if p != self.start.pipeline]
@@ -125,8 +132,13 @@ class Search:
     # -- stages
 
     def _left(self, stage: str) -> float:
-        """Seconds that the stage may take."""
-        return max(0.0, self.deadline - self.clock()) * SHARES[stage]
+        """Seconds that the stage may still take."""
+        return max(0.0, self.begin + (self.deadline - self.begin) * UNTIL[stage] - self.clock())
+
+    def _room(self, seconds: float) -> int:
+        """How many candidates can be measured in that time, beside two sessions of the best."""
+        each = TURNS * self.lab.run_seconds()
+        return self.field if each <= 0 else min(self.field, int(seconds / each) - 2)
 
     def _stage(
         self,
@@ -164,8 +176,9 @@ class Search:
         """Those candidates that run, and are not the same as another."""
         live: list[_Entry] = []
         seen = {(best.built.key, best.plan.settings)}
+        room = self._room(until - self.clock())
         for i, (label, plan) in enumerate(candidates):
-            if len(live) >= self.field or self.clock() > until:
+            if len(live) >= room or self.clock() > until:
                 why = "memory" if len(live) >= self.field else "time"
                 self.because = f"there was too little {why} for {len(candidates) - i} candidates of stage {stage!r}"
                 break
@@ -211,6 +224,8 @@ class Search:
                 return []
             if left <= 0 and last:
                 break
+            if not last and left * SCOUT < (len(live) + 2) * TURNS * self.lab.run_seconds():
+                continue  # long runs: one measurement for all
             self._tell(f"tuning: measuring {stage}", 0, 0)
             self._measure(best, live, max(left if last else left * SCOUT, 0.05))
             if not last and len(live) > 1:
@@ -257,14 +272,12 @@ class Search:
         choices = self._sessions(best, memory_choices(best.plan.settings))
         if not choices or self._left("memory") <= 0:
             return best
+        until = self.clock() + self._left("memory")
         before = self.lab.peak_bytes(best.built, best.plan)
         if before is None:
             return best
         best.trial.peak_bytes = before
-        live = self._field("memory", best, choices, self.clock() + self._left("memory"))
-        for entry in live:
-            entry.trial.peak_bytes = self.lab.peak_bytes(entry.built, entry.plan)
-        live = [e for e in live if e.trial.peak_bytes is not None and e.trial.peak_bytes <= (1 - SAVING) * before]
+        live = self._small(best, choices, (1 - SAVING) * before, until)
         if not live:
             return best
         self._measure(best, live, max(self._left("memory"), 0.05))
@@ -278,6 +291,30 @@ class Search:
             before = winner.trial.peak_bytes or before
         self._offer([e for e in live if e.trial.verdict not in (SAVES, REFUSED)], before)
         return found[0] if found else best
+
+    def _small(self, best: _Entry, choices: Sequence[tuple[str, Plan]], limit: float, until: float) -> list[_Entry]:
+        """Those that run and take at most ``limit`` bytes, smallest first, as many as there is time to measure."""
+        found: list[_Entry] = []
+        half = (self.clock() + until) / 2
+        for label, plan in choices:
+            if self.clock() > half:
+                self.because = "there was too little time to look at the memory of all settings"
+                break
+            self._tell(f"tuning: memory of {label}", 0, 0)
+            entry = self._entry("memory", label, plan)
+            self.trials.append(entry.trial)
+            entry.trial.peak_bytes = self.lab.peak_bytes(entry.built, plan)
+            if entry.trial.peak_bytes is not None and entry.trial.peak_bytes <= limit:
+                found.append(entry)
+        found.sort(key=lambda e: e.trial.peak_bytes or 0)
+        live: list[_Entry] = []
+        for entry in found[: max(self._room(until - self.clock()), 1)]:
+            problem = self.lab.problem(entry.built, entry.plan)
+            if problem:
+                entry.trial.verdict, entry.trial.because = REFUSED, problem
+            else:
+                live.append(entry)
+        return live
 
     def _offer(self, entries: Iterable[_Entry], before: int) -> None:
         """Names those that take less memory than what was chosen, for little more time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -129,6 +131,7 @@ class Bench:
         self._sessions: dict[tuple[str, SessionSettings], Session] = {}
         """Loaded already, each for one measurement."""
         self._refutations: dict[str, str] = {}
+        self._fastest = math.inf
 
     def build(self, pipeline: str, disabled: frozenset[str]) -> Built:
         """Kept for the stages that vary the settings only."""
@@ -163,6 +166,9 @@ class Bench:
             self._sessions[built.key, plan.settings] = session
         return wrong
 
+    def run_seconds(self) -> float:
+        return self._fastest if math.isfinite(self._fastest) else 0.0
+
     def refutation(self, built: Built, plan: Plan) -> str:
         attempt: Any = built.handle
         if built.key not in self._refutations:
@@ -180,11 +186,11 @@ class Bench:
         assert reference is not None
         assert samples is not None
         for i, sample in enumerate(samples.items[:count]):
-            bad = [
-                c
-                for c in reference.compare(i, session.run(sample), tolerance=self.job.options.tolerance)
-                if not c.equivalent
-            ]
+            begin = time.perf_counter()
+            outputs = session.run(sample)
+            self._fastest = min(self._fastest, time.perf_counter() - begin)
+            compared = reference.compare(i, outputs, tolerance=self.job.options.tolerance)
+            bad = [c for c in compared if not c.equivalent]
             if bad:
                 return f"not equivalent, {bad[0]}"
         return ""

@@ -72,7 +72,7 @@ def _configured(settings: SessionSettings, *entries: tuple[str, str]) -> Session
 
 
 def memory_choices(settings: SessionSettings) -> list[tuple[str, SessionSettings]]:
-    """Variations that may take less memory."""
+    """Variations that may take less memory, the likeliest first."""
     found: list[tuple[str, SessionSettings]] = []
     if settings.memory_pattern:
         found.append(("no memory pattern", replace(settings, memory_pattern=False)))

@@ -52,6 +52,8 @@ class FakeLab:
     """Time of making a session, where the original's is 1."""
     width: float = 0.004
     confidence: float = 0.99
+    seconds: float = 0.0
+    """Of one run."""
     now: float = 0.0
     compared: list[list[Plan]] = field(default_factory=list[list[Plan]])
     flaky: int = 0
@@ -79,6 +81,9 @@ class FakeLab:
             return [comparison(1.0) for _ in plans[1:]]
         times = [self.cost(plan) for _, plan in plans]
         return [comparison(t / times[0], self.width, self.confidence) for t in times[1:]]
+
+    def run_seconds(self) -> float:
+        return self.seconds
 
     def loading(self, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
         self.now += seconds
@@ -246,6 +251,16 @@ def test_time_is_bounded() -> None:
     late = FakeLab(lambda plan: 0.5 if plan.pipeline == CLEAN else 1.0)
     late.now = 5.0
     assert "too little time" in search(late, seconds=-1.0).because
+
+
+def test_long_runs_leave_room_for_the_session_and_for_memory() -> None:
+    lab = FakeLab(lambda plan: 1.0 + 0.03 * (not plan.settings.memory_pattern), seconds=0.2)
+    lab.peaks = lambda s: 100 if s.memory_pattern else 50
+    found = search(lab, seconds=60.0)
+    stages = [t.stage for t in found.trials if t.turns]
+    assert {"session", "memory", "loading"} <= set(stages)
+    assert found.offers
+    assert all(len(plans) * 18 * 0.2 < 60 * 0.5 for plans in lab.compared)
 
 
 def test_the_worse_half_is_not_measured_again() -> None:
