@@ -11,6 +11,8 @@ attention kernels take.
 **Needs** opset 23; scores and probabilities that nothing else uses; static numbers of heads; scale before mask.
 **Leaves** numbers on the sum of scores and mask, a softmax over another axis, probabilities that are
 also an output or are dropped out in training.
+Grouped heads stay with this operator: on processors ONNX Runtime 1.31's GroupQueryAttention took 1.0 to 1.4 times its
+time (16 query and 4 key heads of 64; 1 to 128 new and 0 to 512 cached tokens), and it takes no mask but the causal one.
 **Numbers** reassociates: the scale is spread over both factors. A row in which everything is masked by -inf, which
 gives NaN, may give zeros or the mean of the values instead.
 **Source** A. Vaswani et al., 2017; J. Ainslie et al. (grouped queries), 2023; Attention-23.
@@ -47,9 +49,13 @@ class FuseAttention(RewritePass):
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
     cache: bool = True
     """Take a key-value cache in. Without it the cache is concatenated in front of the operator."""
+    softcap: bool = False
+    """Fuse scores with a soft cap too. ONNX Runtime 1.31's processor kernel takes 1.2 to 3.2 times the parts' time."""
+    folded: bool = False
+    """Fuse batch and heads in one axis that nothing takes apart, as one head: 0.9 to 1.1 of the parts' time."""
 
     def rules(self) -> Iterable[NodeRule]:
-        yield AroundSoftmax(self.cache)
+        yield AroundSoftmax(self)
 
 
 @dataclass
@@ -69,8 +75,8 @@ class AroundSoftmax(NodeRule):
 
     roots = ("Softmax",)
 
-    def __init__(self, cache: bool) -> None:
-        self.cache = cache
+    def __init__(self, options: FuseAttention) -> None:
+        self.options = options
         self.bounds = Bounds()
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
@@ -80,6 +86,10 @@ class AroundSoftmax(NodeRule):
         _require_type(r, node.output.dtype)
         if not found.scale > 0:
             raise NoMatch(f"the scores are scaled by {found.scale}, which ONNX Runtime's Attention refuses")
+        if found.softcap and not self.options.softcap:
+            raise NoMatch(f"the scores have a soft cap of {found.softcap}, and option softcap is off")
+        if found.folded and not self.options.folded:
+            raise NoMatch("batch and heads are one axis, and option folded is off")
         if found.folded:
             k, v = _Side(found.k, perm=found.key_perm), _Side(found.v)
             _require_folded_extents(found)
@@ -87,7 +97,7 @@ class AroundSoftmax(NodeRule):
             self._emit(r, found, k, v, 1, 1)
             return MODIFIED
         k, v = _side(found.k, found.key_perm), _side(found.v, None)
-        if not self.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
+        if not self.options.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
             k, v = _without_cache(found.k, found.key_perm), _without_cache(found.v, None)
         heads, groups = _heads(found, k, v)
         require_known_mask(r, found)
