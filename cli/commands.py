@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..driver.document import Table, Text
 from ..ir.errors import PlanishError
+from ..ir.limits import current_limits
 from .shared import (
     FAILED,
     AsJson,
@@ -26,6 +27,7 @@ from .shared import (
     Threads,
     Tune,
     TuneSeconds,
+    ValidateLevel,
     app,
     parse_budget,
     parse_dims,
@@ -47,8 +49,11 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="show where in planish an error arose")] = False,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", metavar="NAME=N", help=f"what a model may ask for: {limits_text()}")
+    ] = None,
 ) -> None:
-    pass
+    current_limits.set(parse_limits(limit))
 
 
 @app.command()
@@ -58,7 +63,7 @@ def optimize(
     target: TargetName = "generic",
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
     samples: SamplesFile = None,
-    validate: Annotated[str, typer.Option(metavar="LEVEL", help="none, structure, final, or each-pass")] = "final",
+    validate: ValidateLevel = "final",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="keep only what is not slower")] = True,
     as_json: AsJson = False,
     fuel: Annotated[int | None, typer.Option(metavar="N", min=0, help="stop after N rewrites")] = None,
@@ -127,7 +132,7 @@ def compile_model(
     target: TargetName = "generic",
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
     samples: SamplesFile = None,
-    validate: Annotated[str, typer.Option(metavar="LEVEL", help="none, structure, final, or each-pass")] = "final",
+    validate: ValidateLevel = "final",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="keep only what is not slower")] = True,
     tune: Tune = False,
     tune_seconds: TuneSeconds = 60.0,

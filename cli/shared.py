@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -13,6 +14,7 @@ import typer
 
 from ..driver.document import Document, show
 from ..ir.errors import UsageError
+from ..ir.limits import Limits
 
 if TYPE_CHECKING:
     from ..driver.budget import Budget
@@ -44,6 +46,9 @@ SamplesFile = Annotated[
     typer.Option("--samples", "-s", metavar="FILE", help=".npz with an array per input, first axis counts the samples"),
 ]
 Dims = Annotated[list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="fix a symbolic dimension")]
+ValidateLevel = Annotated[
+    str, typer.Option(metavar="LEVEL", help="none, structure, final, each-pass, each-rewrite (:N of each rule, :all)")
+]
 Seed = Annotated[int, typer.Option(help="seed of made-up samples")]
 Tune = Annotated[bool, typer.Option("--tune", help="search for the fastest pipeline and session settings")]
 TuneSeconds = Annotated[float, typer.Option(metavar="N", min=0.1, help="time limit of --tune")]
@@ -80,6 +85,23 @@ def parse_dims(texts: Sequence[str] | None) -> dict[str, int]:
             raise UsageError(f"--dim {text!r} is not NAME=SIZE", where="cli", help="for example --dim batch=1")
         found[name] = int(size)
     return found
+
+
+def limits_text() -> str:
+    """The limits with their defaults, for the help."""
+    return ", ".join(f"{f.name} ({int(f.default)})" for f in fields(Limits))
+
+
+def parse_limits(texts: Sequence[str] | None) -> Limits:
+    """The limits, with what ``--limit NAME=N`` says. Raises ``UsageError``."""
+    names = [f.name for f in fields(Limits)]
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, _, number = text.partition("=")
+        if name not in names or not number.isdecimal():
+            raise UsageError(f"--limit {text!r} is not NAME=N", where="cli", help=f"names are {', '.join(names)}")
+        found[name] = bool(int(number)) if name == "allow_hard_links" else int(number)
+    return Limits(**found)
 
 
 def print_result(found: Shown, as_json: bool) -> None:

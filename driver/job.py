@@ -24,6 +24,8 @@ from .contract import contract_of
 from .dims import with_dims
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
 from .plans import Plan, expanded, short, without_groups
+from .prove.ledger import Ledger as Proofs
+from .prove.watch import Watch
 from .reference import Reference, Runnable
 from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of, versions
 from .result import Options, Result
@@ -41,7 +43,7 @@ from .validate import (
     make_samples,
     refuse_broken,
 )
-from .validation import Validation
+from .validation import RUNS, Validation, level_of
 
 GROWTH_SLACK_BYTES = 128 << 10
 """How many bytes a file may grow on top of ``MAX_GROWTH``."""
@@ -89,7 +91,9 @@ class Job:
         self.reference: Reference | None = None
         self.samples: Samples | None = None
         self.because = ""
-        if options.validate in ("final", "each-pass") or options.measure or options.tune or options.budget is not None:
+        self.watched: Proofs | None = None
+        """What is known of the rewrites of the last run."""
+        if level_of(options.validate)[0] in RUNS or options.measure or options.tune or options.budget is not None:
             self._prepare_runs(samples)
         self.purse = self._make_purse()
 
@@ -179,6 +183,7 @@ class Job:
             attempt.measured = Measured(because="nothing changed")
             return attempt
         attempt.validation = self.validation(attempt, level)
+        attempt.validation.rewrites = self.watched
         attempt.worse = self._growth(attempt)
         return attempt
 
@@ -244,7 +249,20 @@ class Job:
         return path
 
     def _transform(self, model: Model, pipeline: Pipeline, disabled: frozenset[str]) -> RunRecord:
-        return Pipeline(self.steps_of(pipeline)).run(model, self._context(disabled), self._instruments())
+        context, instruments = self._context(disabled), self._instruments()
+        level, each = level_of(self.options.validate)
+        self.watched = None
+        if level == "each-rewrite":
+            samples = [] if self.samples is None else self.samples.items
+            watch = Watch(
+                each=each,
+                seconds=self.options.validate_seconds,
+                samples=samples,
+                refuse=not self.options.allow_different,
+            )
+            context.witness, self.watched = watch, watch.ledger
+            instruments = [watch, *instruments]
+        return Pipeline(self.steps_of(pipeline)).run(model, context, instruments)
 
     def steps_of(self, pipeline: Pipeline) -> list[Step]:
         """The pipeline's steps, and those that the target asks for."""
@@ -274,7 +292,7 @@ class Job:
         found: list[Instrument] = [VerifyEach()]
         if self.options.print_after_change is not None:
             found.append(PrintAfterChange(self.options.print_after_change))
-        if self.options.validate == "each-pass" and self.reference is not None:
+        if level_of(self.options.validate)[0] in ("each-pass", "each-rewrite") and self.reference is not None:
             compare: Any = each_pass_comparer(self.reference, self.options.tolerance)
             found.append(NumericsEach(compare))
         if self.options.repro_dir is not None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target
 from .budget import Budget
@@ -15,7 +14,7 @@ from .job import Job
 from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
 from .validate import AnyModel
-from .validation import LEVELS
+from .validation import level_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,8 +53,9 @@ def optimize(
 
     * ``samples``: see ``load_samples``; made up from the input types where none are given.
     * ``validate``: ``none``, ``structure`` (invariants and interface), ``final`` (outputs of both models on the
-      samples), ``each-pass`` (outputs after every pass as well). Where the runtime cannot run the original,
-      less is done than asked for, and ``result.report.validation.because`` says why.
+      samples), ``each-pass`` (outputs after every pass as well), ``each-rewrite`` (and each rewrite by itself, 8 of
+      each rule; ``each-rewrite:20``, ``each-rewrite:all``; see ``docs/trust.md``). Where the runtime cannot run the
+      original, less is done than asked for, and ``result.report.validation.because`` says why.
     * ``tolerance``: how far floats may differ beyond rounding, as a fraction of their scale.
     * ``measure``: run both in turns for ``measure_seconds``; a slower result is not kept.
     * ``max_growth``: a file that grows by more than this fraction (and 128 KiB) is not kept.
@@ -74,10 +74,7 @@ def optimize(
     cannot be judged or met, ``PassError`` when a pass fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for
     what is wrong with the arguments.
     """
-    if validate not in LEVELS:
-        raise UsageError(
-            f"validation level {validate!r} does not exist", where="optimize", help=f"one of: {', '.join(LEVELS)}"
-        )
+    level_of(validate)
     if pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
     options = Options(

@@ -6,11 +6,31 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..ir.errors import UsageError
 from ..passes.core import Numbers
 from .compare import FLOOR, LOW_FLOOR, NOISE, OutputCheck
 from .document import SCHEMA, Document, Table, Text, plain_data
+from .prove.ledger import Ledger
 
-LEVELS = ("none", "structure", "final", "each-pass")
+LEVELS = ("none", "structure", "final", "each-pass", "each-rewrite")
+RUNS = ("final", "each-pass", "each-rewrite")
+"""Levels at which the two models are run."""
+REWRITES = 8
+"""How many rewrites of each rule ``each-rewrite`` checks where it does not say: ``each-rewrite:20``, ``:all``."""
+
+
+def level_of(text: str) -> tuple[str, int | None]:
+    """The level, and for ``each-rewrite`` how many of each rule (``None``: all). Raises ``UsageError``."""
+    level, colon, count = text.partition(":")
+    if level not in LEVELS or (colon and level != "each-rewrite"):
+        raise UsageError(
+            f"validation level {text!r} does not exist", where="optimize", help=f"one of: {', '.join(LEVELS)}[:N|:all]"
+        )
+    if not colon or count == "all":
+        return level, None if colon else REWRITES
+    if not count.isdigit() or not int(count):
+        raise UsageError(f"{text!r} does not say how many", where="optimize", help="each-rewrite:8, each-rewrite:all")
+    return level, int(count)
 
 
 @dataclass
@@ -18,7 +38,7 @@ class Validation:
     """What was compared, by which bounds, and what came out."""
 
     level: str
-    """What was asked for: one of ``LEVELS``."""
+    """What was asked for: one of ``LEVELS``, with the number of rewrites behind a colon."""
     method: str = "none"
     """What was done: ``none``, ``structure`` or ``numeric``."""
     equivalent: bool | None = None
@@ -41,6 +61,8 @@ class Validation:
     warnings: list[str] = field(default_factory=list[str])
     part: str = ""
     """What was compared, where the result has lossy passes on top: those are judged by the error budget."""
+    rewrites: Ledger | None = None
+    """What is known of each rewrite of the run, where that was asked for."""
 
     def of_part(self, part: str, structure: Validation) -> Validation:
         """The same of a result that differs from what was compared; ``structure`` was checked on the result."""
@@ -51,11 +73,12 @@ class Validation:
     @property
     def short(self) -> bool:
         """Whether less was proved than was asked for."""
-        return self.level in ("final", "each-pass") and self.method != "numeric"
+        return self.level.partition(":")[0] in RUNS and self.method != "numeric"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return plain_data({"schema": SCHEMA, **asdict(self), "bound": self.bound})
+        rewrites = self.rewrites.to_dict() if self.rewrites is not None else None
+        return plain_data({"schema": SCHEMA, **asdict(self), "bound": self.bound, "rewrites": rewrites})
 
     @property
     def bound(self) -> str:
@@ -99,6 +122,8 @@ def _parts(v: Validation) -> Iterator[Text | Table]:
         yield Text(f"  different: {problem}", "red")
     for warning in v.warnings:
         yield Text(f"  warning: {warning}", "yellow")
+    if v.rewrites is not None:
+        yield from v.rewrites.document()
 
 
 def _check_rows(label: str, checks: list[OutputCheck]) -> Iterator[tuple[str, ...]]:

@@ -3,8 +3,3 @@
 ``watch.py`` sees every rewrite of a run, ``cut.py`` makes two small models of it, ``exact.py`` evaluates both over a
 finite field, ``differential.py`` runs both; ``ledger.py`` counts what was shown.
 """
-
-from .ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCHECKED, Ledger, Verdict
-from .watch import Watch
-
-__all__ = ["CHECKED", "DIFFERENT", "PROVED", "TESTED", "UNCHECKED", "Ledger", "Verdict", "Watch"]

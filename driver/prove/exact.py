@@ -16,6 +16,7 @@ summed. Passes that promise every bit are run besides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -42,7 +43,9 @@ TIES = 1
 """Evaluations with numbers that coincide, besides."""
 ATTEMPTS = 15
 MORE = 24
-"""Further draws while a branch of the rewrite was not taken."""
+"""Further draws while a branch of the rewrite was not taken, ..."""
+SMALL = 64
+"""... where the operands have no more elements than this: with many, it would have been."""
 _ROUNDOFF = {DType.F32: 2.0**-24, DType.F16: 2.0**-11, DType.BF16: 2.0**-8}
 
 
@@ -124,10 +127,13 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
     draws = Draws(cut.before, cut.after)
     done, tied, reason, rounded = 0, 0, "", 0.0
     branches: dict[Node, list[set[int]]] = {}
+    leaves: list[Item] = []
     wanted = 1 if ids and not draws.symbols else TRIALS
     for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), ATTEMPTS + MORE)):
         enough = done >= wanted and (ids or tied >= TIES)
-        if (enough and not _one_sided(cut, branches)) or (not enough and attempt >= ATTEMPTS):
+        if enough and (not _one_sided(cut, branches) or _count(leaves) > SMALL):
+            break
+        if not enough and attempt >= ATTEMPTS:
             break
         ties = not ids and (attempt % 3 == 2 or enough)
         try:
@@ -154,6 +160,10 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
     one_sided = _one_sided(cut, branches)
     how = "equal up to the rounding of constants" if rounded else "equal as functions of real numbers"
     return Finding(True, how=how, one_sided=one_sided)
+
+
+def _count(leaves: list[Item]) -> int:
+    return sum(math.prod(x.shape) for x in leaves if x is not None)
 
 
 def _one_sided(cut: Cut, branches: dict[Node, list[set[int]]]) -> bool:

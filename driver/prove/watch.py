@@ -71,19 +71,28 @@ class Watch(Instrument):
             return Verdict(UNCHECKED, NOT_ASKED)
         if self.ledger.seconds > self.seconds:
             return Verdict(UNCHECKED, f"the {self.seconds:g} s for checks were spent")
+        try:
+            return self._checked(change)
+        except Exception as error:  # a fault of the check must not become one of the run
+            return Verdict(UNCHECKED, f"the check itself failed: {type(error).__name__}: {error}")
+
+    def _checked(self, change: Change) -> Verdict:
         verdict, made = judge(change, self.effort)
         if not self.run or verdict.how == OPSET:
             return verdict
+        if verdict.kind == UNCHECKED and self._promise(change.label) is Numbers.APPROXIMATES:
+            return Verdict(UNCHECKED, "its pass promises an approximation only, which the error budget judges")
         if verdict.kind == UNCHECKED:
             return tested(change, self.recorder, verdict.how)
-        if verdict.kind == CHECKED and made is not None and self._promises_bits(change.label) and not only_moves(made):
+        exact = self._promise(change.label) is Numbers.EXACT
+        if verdict.kind == CHECKED and exact and made is not None and not only_moves(made):
             other = bits_differ(made)
             if other is not None:
                 return Verdict(CHECKED, f"{verdict.how}; bits differ for {other}")
         return verdict
 
-    def _promises_bits(self, label: str) -> bool:
-        return self.promises.get(label.partition("/")[0]) is Numbers.EXACT
+    def _promise(self, label: str) -> Numbers | None:
+        return self.promises.get(label.partition("/")[0])
 
     def before(self, model: Model, step: Step, ctx: Context) -> None:
         self.snapshot = Snapshot(model)

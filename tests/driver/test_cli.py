@@ -68,9 +68,9 @@ def test_json_is_all_that_stdout_carries(folder: Path, run: Run) -> None:
 
 
 KEYS = {
-    "optimize": "after before decision measured notes passes pipeline reasons schema seconds session source target "
+    "optimize": "after before budget decision measured notes passes pipeline reasons schema seconds session source target "
     "tuning validation versions written",
-    "compile": "after before decision manifest measured notes passes pipeline reasons schema seconds session source "
+    "compile": "after before budget decision manifest measured notes passes pipeline reasons schema seconds session source "
     "target tuning validation versions",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
     "metadata nodes ops opsets outputs parameters problems producer schema source symbols untyped",
@@ -82,8 +82,8 @@ KEYS = {
     "passes": "passes pipelines schema",
     "targets": "schema targets",
     "explain": "changes name notes prepared rules schema",
-    "validate": "because bound contract equivalent level method optimized_outputs origin outputs problems ranges "
-    "reference samples schema tolerance warnings",
+    "validate": "because bound contract equivalent level method optimized_outputs origin outputs part problems ranges "
+    "reference rewrites samples schema tolerance warnings",
 }
 
 
