@@ -17,6 +17,7 @@ from ..ir.ops import is_known, is_pure
 from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
 from .noise import noisy_model, noisy_sample, resolutions
 from .ties import Ties
+from .trial import needs_trial, try_run
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
@@ -47,13 +48,17 @@ class Reference:
         self._noisy: list[tuple[Session, int | None]] | None = None
         self._optimizer_noise = optimizer_noise
         self._ties: Ties | None = None
+        self._untried = needs_trial(model)
 
     def accepts(self, sample: Sample) -> None:
-        """Runs one sample for its errors. Raises ``BackendError``."""
-        self._session.run(sample)
+        """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
+        self.run(sample)
 
     def run(self, sample: Sample) -> Outputs:
-        """The original's outputs for any sample. Raises ``BackendError``."""
+        """The original's outputs for any sample. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
+        if self._untried:
+            try_run(self.model, self._source, sample)
+            self._untried = False
         return self._session.run(sample)
 
     def noisy_runs(self) -> list[Callable[[Sample], Outputs]]:
@@ -67,7 +72,7 @@ class Reference:
     def outputs(self, i: int) -> Outputs:
         """The original's outputs for sample number ``i``. Raises ``BackendError``."""
         if i not in self._outputs:
-            self._outputs[i] = self._session.run(self.samples[i])
+            self._outputs[i] = self.run(self.samples[i])
         return self._outputs[i]
 
     def compare(self, i: int, found: Outputs, *, tolerance: float = 0.0) -> list[OutputCheck]:

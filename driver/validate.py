@@ -28,6 +28,7 @@ from .compare import DIFFERENT, EQUAL, UNSTABLE, OutputCheck
 from .generate import generate_samples
 from .reference import Reference, Runnable
 from .samples import Samples, Source, load_samples
+from .trial import too_large
 from .validation import Validation
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ def validate(
 
 
 def make_reference(model: Model, source: Runnable | None = None, *, optimizer_noise: bool = True) -> Reference | str:
-    """The reference, or why there is none: the runtime cannot load the original (custom operators)."""
+    """The reference, or why there is none: the runtime cannot load the original (custom operators, absurd sizes)."""
+    reason = too_large(model)
+    if reason is not None:
+        return reason
     try:
         return Reference(model, source, optimizer_noise=optimizer_noise)
     except BackendError as error:

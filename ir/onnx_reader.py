@@ -19,7 +19,7 @@ from .dims import Dim, SymDim, anonymous
 from .errors import ReadError
 from .external_data import ExternalFiles
 from .graph import Function, Graph, Model
-from .limits import Limits
+from .limits import Limits, current_limits
 from .onnx_read_graph import MODEL_HELP, GraphReader, OutOfOrder, remark, text
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "read_model"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
-DEFAULT_LIMITS = Limits()
 _MAP_ABOVE = 64 << 20
 _NEWER = "the model is damaged, or newer than the installed onnx package"
 _ALIENS = (
@@ -41,13 +40,14 @@ _ALIENS = (
 
 
 def read_model(
-    source: Source, *, limits: Limits = DEFAULT_LIMITS, infer: bool = True, folder: str | os.PathLike[str] | None = None
+    source: Source, *, limits: Limits | None = None, infer: bool = True, folder: str | os.PathLike[str] | None = None
 ) -> Model:
     """The model in a file, in bytes, or in a ``ModelProto`` (which is left as it is).
 
     ``folder`` is where external weights lie when ``source`` is not a path. ``infer`` finds the types of all
-    values. Raises ``ReadError`` for anything that is not a sound model within ``limits``.
+    values. Raises ``ReadError`` for anything that is not a sound model within ``limits`` (default: those in force).
     """
+    limits = current_limits.get() if limits is None else limits
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     try:
         proto = _parse(source, path, limits)

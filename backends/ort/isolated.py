@@ -13,6 +13,8 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from threading import TIMEOUT_MAX, Timer
 from typing import IO, TYPE_CHECKING, Any
 
 from ...ir.errors import BackendError, PlanishError
@@ -24,30 +26,46 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("<Q")
 
 
+class RuntimeCrash(BackendError):
+    """The runtime ended its process, or had to be ended."""
+
+
 class Isolated:
     """A process that loads and runs models. Use as a context manager, or call :meth:`close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_bytes: int = 0, seconds: float = 0.0) -> None:
+        """``memory_bytes`` is what one process may take on top of the runtime itself, ``seconds`` how long one call
+        may last; 0 sets no limit."""
+        self.memory_bytes, self.seconds = memory_bytes, seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, model: bytes, samples: list[Sample], settings: SessionSettings = EXACT) -> list[Outputs]:
-        """The outputs for each sample. Raises ``BackendError`` where the runtime refuses, fails, or crashes."""
+        """The outputs for each sample.
+
+        Raises ``BackendError`` where the runtime refuses or fails, and ``RuntimeCrash`` where it ends the process or
+        takes too long.
+        """
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         request = (model, [dict(sample) for sample in samples], settings.to_dict())
+        late = Timer(self.seconds or TIMEOUT_MAX, process.kill)
+        late.daemon = True
+        late.start()
         try:
             _send(process.stdin, request)
             kind, answer = _receive(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
-            raise self._crashed() from None
+            raise self._crashed(late.finished.is_set()) from None
+        finally:
+            late.cancel()
         if kind == "outputs":
             return answer
         raise BackendError(answer["message"], where="ort", origin=answer["origin"], help=answer["help"])
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            code = f"from {__name__} import serve; serve()"
+            code = f"from {__name__} import serve; serve({int(self.memory_bytes)})"
             paths = os.pathsep.join(p or os.getcwd() for p in sys.path)
             environment = {**os.environ, "PYTHONPATH": paths}
             self._process = subprocess.Popen(
@@ -59,7 +77,7 @@ class Isolated:
             )
         return self._process
 
-    def _crashed(self) -> BackendError:
+    def _crashed(self, late: bool) -> RuntimeCrash:
         process, self._process = self._process, None
         code = -1
         if process is not None:
@@ -68,7 +86,13 @@ class Isolated:
             code = process.returncode if process.returncode is not None else -1
             process.kill()
         name = signal.Signals(-code).name if code < 0 and -code in signal.valid_signals() else f"exit code {code}"
-        return BackendError(
+        if late:
+            return RuntimeCrash(
+                f"the model ran longer than {self.seconds:g} seconds",
+                where="ort",
+                help="a loop may never end",
+            )
+        return RuntimeCrash(
             f"the runtime crashed ({name})",
             where="ort",
             help="this is a bug of onnxruntime; other settings may avoid it",
@@ -96,8 +120,10 @@ class Isolated:
         self.close()
 
 
-def serve() -> None:
+def serve(memory_bytes: int = 0) -> None:
     """The other side: answers requests from standard input until it is closed."""
+    if memory_bytes:
+        _limit_memory(memory_bytes)
     source = sys.stdin.buffer
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the runtime prints must not get between the answers
@@ -107,6 +133,17 @@ def serve() -> None:
         except EOFError:
             return
         _send(target, _answer(*request))
+
+
+def _limit_memory(size: int) -> None:
+    """Bounds what this process may take on top of what it has."""
+    with suppress(ImportError, OSError, ValueError):  # systems without such limits
+        import resource
+
+        import onnxruntime  # pyright: ignore[reportUnusedImport] # noqa: F401
+
+        have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (have + size, have + size))
 
 
 def _answer(model: bytes, samples: list[Sample], settings: dict[str, Any]) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ from onnx import helper
 
 from .parts import BOOL, F32, I64, SURVIVES, Case, array, info, model, node, written
 
-ENDLESS = "takes|limit|bytes|seconds"
+ENDLESS = "the limit is|within the limits"
 
 
 def _of(*nodes: onnx.NodeProto, **tensors: Any) -> onnx.ModelProto:
@@ -218,7 +218,7 @@ CASES = [
         "40 times a string with itself",
         written(lambda: _doubling("StringConcat", 40)),
         SURVIVES,
-        after=ENDLESS,
+        after="StringConcat",
     ),
     Case("resize", "Resize by 100,000 each way", written(_resize), SURVIVES, after=ENDLESS),
     Case(
@@ -248,7 +248,7 @@ CASES = [
         "an input of a terabyte",
         written(lambda: _input(1 << 20, 1 << 18)),
         SURVIVES,
-        after="no sample|too large|limit",
+        after="x.* bytes",
     ),
     Case("input-overflow", "an input beyond 64 bits", written(lambda: _input(1 << 62, 1 << 62)), SURVIVES, after="."),
     Case("loop-endless", "a loop that never ends", written(lambda: _loop(None)), SURVIVES, after=ENDLESS),

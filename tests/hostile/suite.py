@@ -34,6 +34,8 @@ MEMORY_MB = 1024
 """What a run may take, at its peak."""
 SECONDS = 60
 """Processor time that a run may take; with five times that on the clock, since others run here too."""
+TRIAL_SECONDS = 3
+"""What a first run of a model with loops may take here (the default is 30)."""
 ADDRESS_SPACE = 8 << 30
 """So that a fault hurts nobody else."""
 PREFIX = "planish-hostile-"
@@ -109,6 +111,7 @@ def command_line(case: Case, path: Path) -> tuple[str, str]:
 
     folder = _root(path)
     out = folder / "written"
+    limit = ["--limit", f"trial_seconds={TRIAL_SECONDS}"]
     words = (
         ["run", str(path)]
         if case.command == "run"
@@ -117,7 +120,7 @@ def command_line(case: Case, path: Path) -> tuple[str, str]:
     with out.open("w+") as err:
         os.dup2(err.fileno(), 2)
         os.dup2(err.fileno(), 1)
-        code = run(words)
+        code = run([*limit, *words])
         sys.stdout.flush()
         sys.stderr.flush()
         err.seek(0)
@@ -229,9 +232,10 @@ def _trace(error: BaseException) -> str:
 
 
 def _peak_mb() -> int:
-    """Peak of the resident set (``ru_maxrss`` would remember the parent's)."""
+    """Peak of the resident set, of this process (``ru_maxrss`` would remember the parent's) or of one it started."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    return int(found[1]) >> 10 if found else 0
+    other = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(int(found[1]) if found else 0, other) >> 10
 
 
 def _preload() -> None:

@@ -1,0 +1,96 @@
+"""Whether a model may run here at all: its results have a bounded size, and its first run ends.
+
+The file may come from anybody. A result whose size inference knows is held to ``Limits.value_bytes`` before anything
+runs. Where sizes or times depend on what is computed (loops, strings, extents from data), the first run happens in a
+process of its own with bounded memory and time; only a model that comes through runs in this process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..backends.core import Sample
+from ..backends.ort.isolated import Isolated, RuntimeCrash
+from ..backends.ort.session import EXACT
+from ..ir.dims import product
+from ..ir.errors import UsageError
+from ..ir.graph import Model, Value
+from ..ir.limits import current_limits
+from ..ir.onnx_writer import model_to_bytes
+
+UNBOUNDED = frozenset(
+    "Loop Scan StringConcat StringSplit SequenceMap SequenceInsert ConcatFromSequence SplitToSequence".split()
+)
+"""Operators whose results have a size that depends on what is computed, or that may never end."""
+MAKES_SIZE = frozenset("Range ConstantOfShape Expand Tile Pad Resize Upsample OneHot CenterCropPad Reshape".split())
+"""Those whose results' extents may come from numbers that are computed."""
+MAX_BYTES = 1 << 30
+"""Models with more constants are not sent to another process; their size shows that they were not made to deceive."""
+
+
+def too_large(model: Model) -> str | None:
+    """Which result takes more than the limit, in words; ``None`` where none is known to."""
+    limit = current_limits.get().value_bytes
+    for node in model.all_nodes():
+        for out in node.outputs:
+            size = _size(out)
+            if size is not None and size > limit:
+                name = node.name or out.name
+                return f"{node.op} {name!r} makes {out.type}, {size} bytes; the limit is {limit} (value_bytes)"
+    return next(
+        (f"input {v.name!r} is {v.type}, {_size(v)} bytes" for v in model.graph.inputs if _over(v, limit)), None
+    )
+
+
+def needs_trial(model: Model) -> bool:
+    """Whether sizes or times of a run depend on what is computed."""
+    for node in model.all_nodes():
+        if node.op in UNBOUNDED:
+            return _constant_bytes(model) <= MAX_BYTES
+        if node.op in MAKES_SIZE and any(_open(out) for out in node.outputs):
+            return _constant_bytes(model) <= MAX_BYTES
+    return False
+
+
+def try_run(model: Model, source: Model | bytes | Path, sample: Sample) -> None:
+    """Runs one sample in a process of its own.
+
+    Raises ``BackendError`` where the runtime refuses it, ``UsageError`` where it crashes or exceeds the limits.
+    """
+    limits = current_limits.get()
+    data = source.read_bytes() if isinstance(source, Path) else source
+    raw = data if isinstance(data, bytes) else model_to_bytes(data)
+    memory = limits.trial_bytes + 4 * _constant_bytes(model)
+    with Isolated(memory_bytes=memory, seconds=limits.trial_seconds) as process:
+        try:
+            process.run(raw, [sample], EXACT)
+        except RuntimeCrash as error:
+            raise UsageError(
+                f"the original cannot be run within the limits of {memory} bytes and {limits.trial_seconds:g} seconds: "
+                f"{error.message}",
+                where="trial",
+                help="a loop in it may never end; if you trust the model: --limit trial_seconds=N, trial_bytes=N",
+            ) from None
+
+
+def _size(value: Value) -> int | None:
+    tensor = value.tensor
+    if tensor is None or tensor.shape is None or tensor.dtype is None or tensor.dtype.bits == 0:
+        return None
+    count = product(tensor.shape)
+    return tensor.dtype.nbytes(count) if isinstance(count, int) else None
+
+
+def _over(value: Value, limit: int) -> bool:
+    size = _size(value)
+    return size is not None and size > limit
+
+
+def _open(value: Value) -> bool:
+    """Whether an extent is not even known as an expression of the inputs' symbols."""
+    tensor = value.tensor
+    return tensor is None or tensor.shape is None or any(d is None for d in tensor.shape)
+
+
+def _constant_bytes(model: Model) -> int:
+    return sum(v.data.nbytes for g in model.all_graphs() for v in g.constants if v.data is not None)
