@@ -54,7 +54,7 @@ class TransposedTable(NodeRule):
         table = _table(node.inputs[0], self.limit)
         if perm_of(node) != (1, 0):
             raise NoMatch(f"perm {perm_of(node)}, expected [1, 0]")
-        users = node.output.users
+        users = list(node.output.users)
         if not users or any(u.domain or u.op != "MatMul" or u.inputs[1] is not node.output for u in users):
             raise NoMatch("the transposed table goes elsewhere than into products")
         return _transposed(r, table)
