@@ -29,10 +29,13 @@ POOL = 4
 class Reference:
     """The original on the runtime, with the samples. Noise is measured only where it is asked for."""
 
-    def __init__(self, model: Model, source: Runnable | None = None, *, optimizer_noise: bool = True) -> None:
+    def __init__(
+        self, model: Model, source: Runnable | None = None, *, optimizer_noise: bool = True, trusted: bool = False
+    ) -> None:
         """``source`` is what runs: the file itself where there is one, so that reading it is checked as well.
         ``optimizer_noise``: the original under the runtime's optimizer is one of the draws of noise. (On odd models
-        that optimizer is slow, and has crashed the process.)
+        that optimizer is slow, and has crashed the process.) ``trusted``: the model is of our own making, or part of
+        one that has run, and needs no first run in a process of its own.
 
         Raises ``BackendError`` when the runtime refuses the model at every level.
         """
@@ -48,7 +51,7 @@ class Reference:
         self._noisy: list[tuple[Session, int | None]] | None = None
         self._optimizer_noise = optimizer_noise
         self._ties: Ties | None = None
-        self._untried = needs_trial(model)
+        self._untried = not trusted and needs_trial(model)
 
     def accepts(self, sample: Sample) -> None:
         """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
