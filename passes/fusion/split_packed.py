@@ -57,7 +57,7 @@ class ChoiceOfParts(NodeRule):
         if not same_shape(x.shape[:-1], wide[:axis]) or x.shape[-1] != count * size:
             raise NoMatch("the Reshape does not split the last axis alone")
         perm, users = _through_transpose(node)
-        chosen = [_choice(user, v, perm.index(axis), count) for user, v in users]
+        chosen = [found for user, v in users for found in _choices(user, v, perm.index(axis), count)]
         parts_shape = (*x.shape[:-1], *inner)
         target = reshape_target((*x.shape[:-1], size), parts_shape, nonempty=True)
         if target is None:
@@ -86,6 +86,21 @@ def _through_transpose(node: Node) -> tuple[tuple[int, ...], list[tuple[Node, Va
     if not value.uses:
         raise NoMatch("nothing uses the parts")
     return perm, [(user, value) for user in value.users]
+
+
+def _choices(user: Node, value: Value, axis: int, count: int) -> list[tuple[Node, int]]:
+    """The nodes that return one part without the axis, and which part. Raises :class:`NoMatch`."""
+    rank = value.rank or 0
+    if user.op != "Split" or user.domain or user.attr("axis", 0) not in (axis, axis - rank):
+        return [_choice(user, value, axis, count)]
+    found: list[tuple[Node, int]] = []
+    for out in user.outputs:
+        squeeze = out.sole_user
+        dropped = int_list(squeeze, "axes", 1) if squeeze is not None and squeeze.op == "Squeeze" else None
+        if squeeze is None or squeeze.domain or dropped not in ([axis], [axis - rank]) or len(user.outputs) != count:
+            raise NoMatch("the Split takes several parts, or keeps their axis")
+        found.append((squeeze, out.index))
+    return found
 
 
 def _choice(user: Node, value: Value, axis: int, count: int) -> tuple[Node, int]:
