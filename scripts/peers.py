@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from planish.driver.bisect.judge import KINDS, Fault
+from planish.driver.bisect.judge import INTERFACE, KINDS, Fault
 from planish.driver.bisect.tool import ToolBisection, ToolTrial, bisect_tool
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Model
@@ -44,7 +44,8 @@ HEADER = """# What bisecting finds in other optimizers
 Written by `scripts/peers --models {models} --seed {seed}`. Those of the {models} random models (`models/random`) that
 onnx's checker takes{zoo} went through each tool as it is by default. Each result was compared with the
 original, both run by ONNX Runtime {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
-planish's own default pipeline is the control. The random models are made to be hard: they are valid, but rarer than
+planish's own default pipeline is the control. `interface` counts results whose inputs or outputs differ (mostly
+tools that take out inputs which nothing uses); they are not shrunk. The random models are made to be hard: they are valid, but rarer than
 what people export. Reproducers are the smallest models that the search found; with a file of it,
 `planish bisect MODEL.onnx --command "onnxslim {{before}} {{after}}"` shows the same.
 
@@ -212,7 +213,7 @@ def one(
         return
     tally.faults[fault.kind] += 1
     print(f"{name} {label}: {fault}"[:200], file=sys.stderr, flush=True)
-    if len(tally.found) >= shrink:
+    if len(tally.found) >= shrink or fault.kind == INTERFACE:
         return
     small = bisect_tool(model, tool, samples, name=name, seconds=SHRINK_SECONDS)
     if small.fault is None or not small.text:
