@@ -5,7 +5,7 @@
 **Why** one node for two or three, for runtimes with a kernel of their own. ONNX Runtime runs the standard's Swish by
 expanding it into these nodes again and has a contrib operator that it fuses to by itself, so the pass is in no default
 pipeline.
-**Needs** opset 24; a constant scalar a; no other user of the sigmoid.
+**Needs** opset 24 (ONNX Runtime 1.31 has no Swish in models of a later one); a constant scalar a; no other user of the sigmoid.
 **Leaves** products of two different values.
 **Numbers** reassociates.
 **Source** P. Ramachandran et al., Searching for Activation Functions, 2017; Swish-24.
@@ -45,6 +45,8 @@ class Plain(Rule):
     def guard(self, m: Match) -> None:
         if m.root.version < OPSET:
             raise NoMatch(f"Swish needs opset {OPSET}, the model imports {m.root.version}")
+        if m.root.version > OPSET:
+            raise NoMatch(f"runtimes expand Swish in models of opset {OPSET} only, this one has {m.root.version}")
 
     def rewrite(self, r: Rewriter, m: Match) -> Value:
         return r.Swish(m.x)
