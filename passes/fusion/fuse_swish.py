@@ -5,7 +5,8 @@
 **Why** one node for two or three, for runtimes with a kernel of their own. ONNX Runtime runs the standard's Swish by
 expanding it into these nodes again and has a contrib operator that it fuses to by itself, so the pass is in no default
 pipeline.
-**Needs** opset 24 (ONNX Runtime 1.31 has no Swish in models of a later one); a constant scalar a; no other user of the sigmoid.
+**Needs** opset 24 (ONNX Runtime 1.31 has no Swish in models of a later one); a constant scalar a; no other user of the
+sigmoid.
 **Leaves** products of two different values.
 **Numbers** reassociates.
 **Source** P. Ramachandran et al., Searching for Activation Functions, 2017; Swish-24.
