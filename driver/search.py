@@ -31,6 +31,8 @@ UNTIL = {"pipeline": 0.25, "passes": 0.4, "rules": 0.5, "session": 0.75, "memory
 """When a stage must end, as a fraction of all time but the last two stages'; what one leaves goes to the next."""
 TURNS = 18
 """Runs of each session that a measurement takes at least, warm-up included."""
+PATIENCE = 2.0
+"""How many times the least a measurement of long runs may take."""
 QUICK = 0.05
 """The start is validated in full right away where its first check took at most this fraction of all time; else only if
 it is chosen, by whoever runs the search."""
@@ -78,6 +80,8 @@ class Search:
         self.deadline = self.begin + seconds * (1 - PROOF - LOADING)
         self.trials: list[Trial] = []
         self.because = ""
+        self.memory = 0
+        """Bytes at the peak of what is best so far, where it was looked at."""
 
     def run(self, pipelines: Sequence[str]) -> Tuning:
         """Tries ``pipelines`` in place of the start's, leaves passes and rules out, varies the session's settings."""
@@ -139,6 +143,11 @@ class Search:
         """How many candidates can be measured in that time, beside two sessions of the best."""
         each = TURNS * self.lab.run_seconds()
         return self.field if each <= 0 else min(self.field, int(seconds / each) - 2)
+
+    def _enough(self, candidates: int) -> float:
+        """Seconds that candidates with long runs get: what others leave is for the stages behind."""
+        least = (candidates + 2) * TURNS * self.lab.run_seconds()
+        return self.seconds if least < self.seconds * QUICK else PATIENCE * least
 
     def _stage(
         self,
@@ -227,7 +236,7 @@ class Search:
             if not last and left * SCOUT < (len(live) + 2) * TURNS * self.lab.run_seconds():
                 continue  # long runs: one measurement for all
             self._tell(f"tuning: measuring {stage}", 0, 0)
-            self._measure(best, live, max(left if last else left * SCOUT, 0.05))
+            self._measure(best, live, max(min(left if last else left * SCOUT, self._enough(len(live))), 0.05))
             if not last and len(live) > 1:
                 live.sort(key=lambda e: e.trial.ratio)
                 half = (len(live) + 1) // 2
@@ -276,7 +285,7 @@ class Search:
         before = self.lab.peak_bytes(best.built, best.plan)
         if before is None:
             return best
-        best.trial.peak_bytes = before
+        best.trial.peak_bytes = self.memory = before
         live = self._small(best, choices, (1 - SAVING) * before, until)
         if not live:
             return best
@@ -288,8 +297,8 @@ class Search:
         found = self._holding(saving, 1)
         for winner in found:
             winner.trial.chosen = True
-            before = winner.trial.peak_bytes or before
-        self._offer([e for e in live if e.trial.verdict not in (SAVES, REFUSED)], before)
+            self.memory = winner.trial.peak_bytes or before
+        self._offer([e for e in live if e.trial.verdict not in (SAVES, REFUSED)])
         return found[0] if found else best
 
     def _small(self, best: _Entry, choices: Sequence[tuple[str, Plan]], limit: float, until: float) -> list[_Entry]:
@@ -316,10 +325,10 @@ class Search:
                 live.append(entry)
         return live
 
-    def _offer(self, entries: Iterable[_Entry], before: int) -> None:
+    def _offer(self, entries: Iterable[_Entry]) -> None:
         """Names those that take less memory than what was chosen, for little more time."""
         for e in entries:
-            saved = 1 - (e.trial.peak_bytes or before) / before
+            saved = 1 - (e.trial.peak_bytes or self.memory) / max(self.memory, 1)
             if saved >= SAVING and e.trial.confidence >= CONFIDENCE and e.trial.ratio <= 1 + OFFER and self._holds(e):
                 e.trial.verdict, e.trial.settings = OFFERED, e.plan.settings.to_dict()
                 e.trial.because = f"{saved:.0%} less memory for {e.trial.ratio - 1:+.1%} time"
@@ -340,6 +349,9 @@ class Search:
         for trial in self.trials:
             trial.chosen = False
         proof.trial.because = "the plan without a search stays"
+        if best.trial.verdict == SAVES:  # that it costs no time could not be repeated: an offer
+            self.memory = max((t.peak_bytes or 0 for t in self.trials if t.stage != "memory"), default=0)
+            self._offer([best])
         return first
 
     def _loading(self, first: _Entry, best: _Entry) -> _Entry:

@@ -164,7 +164,15 @@ class Bench:
             return error.message
         if not wrong:
             self._sessions[built.key, plan.settings] = session
+            self._time(session)
         return wrong
+
+    def _time(self, session: Session) -> None:
+        """One warm run."""
+        assert self.job.samples is not None
+        begin = time.perf_counter()
+        session.run(self.job.samples.items[0])
+        self._fastest = min(self._fastest, time.perf_counter() - begin)
 
     def run_seconds(self) -> float:
         return self._fastest if math.isfinite(self._fastest) else 0.0
@@ -186,9 +194,7 @@ class Bench:
         assert reference is not None
         assert samples is not None
         for i, sample in enumerate(samples.items[:count]):
-            begin = time.perf_counter()
             outputs = session.run(sample)
-            self._fastest = min(self._fastest, time.perf_counter() - begin)
             compared = reference.compare(i, outputs, tolerance=self.job.options.tolerance)
             bad = [c for c in compared if not c.equivalent]
             if bad:

@@ -229,6 +229,24 @@ def test_memory_that_costs_some_time_is_offered() -> None:
     assert search(wrong, ()).offers == []
 
 
+def test_memory_whose_price_cannot_be_repeated_is_offered() -> None:
+    lab = FakeLab(lambda plan: 1.0, peaks=lambda s: 100 if s.memory_pattern else 50)
+    chosen = search(lab, ())
+    assert not chosen.settings.memory_pattern
+    again = FakeLab(lambda plan: 1.0, peaks=lab.peaks)
+    proof = len(lab.compared)
+
+    def compare(plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        again.compared.append([plan for _, plan in plans])
+        ratio = 1.05 if len(again.compared) == proof else 1.0
+        return [comparison(ratio) for _ in plans[1:]]
+
+    again.compare = compare  # type: ignore[method-assign]
+    found = search(again, ())
+    assert found.settings.memory_pattern
+    assert [t.because for t in found.offers] == ["50% less memory for +0.0% time"]
+
+
 def test_fewer_threads_are_tried_where_the_user_allows_several() -> None:
     def cost(plan: Plan) -> float:
         return 0.8 if plan.settings.threads == 2 else 1.0
@@ -379,7 +397,7 @@ def test_an_interrupt_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         tuned(output=tmp_path / "o.onnx")
     assert not (tmp_path / "o.onnx").exists()
-    assert not cache.exists()
+    assert not (cache / "planish").exists()  # the runtime keeps a folder of its own there
 
 
 def test_without_measuring_the_defaults_are_taken(cache: Path, timed: list[int]) -> None:
@@ -387,7 +405,7 @@ def test_without_measuring_the_defaults_are_taken(cache: Path, timed: list[int])
     assert not timed
     assert result.settings == SessionSettings()
     assert "not tuned: measuring is switched off" in str(result.report)
-    assert not cache.exists()
+    assert not (cache / "planish").exists()  # the runtime keeps a folder of its own there
     assert tuned(measure=False, threads=3).settings.threads == 3
 
 
