@@ -218,7 +218,7 @@ CASES = [
         "40 times a string with itself",
         written(lambda: _doubling("StringConcat", 40)),
         SURVIVES,
-        after="StringConcat",
+        after="StringConcat|within the limits",
     ),
     Case("resize", "Resize by 100,000 each way", written(_resize), SURVIVES, after=ENDLESS),
     Case(
