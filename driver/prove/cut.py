@@ -171,7 +171,7 @@ def _may_enter(change: Change, value: Value) -> bool:
     if state is None or value.data is not None:
         return False
     node = state.node
-    return is_known(node) and is_pure(node) and not node.subgraphs
+    return is_known(node) and is_pure(node) and (not node.subgraphs or node.op in ("If", "Loop"))
 
 
 def _collect(frame: Frame) -> bool:

@@ -35,12 +35,21 @@ class Ledger:
     seconds: float = 0.0
     """CPU time of the checks."""
 
-    def add(self, rule: str, verdict: Verdict) -> None:
+    def add(self, rule: str, verdict: Verdict, count: int = 1) -> None:
         kinds = self.counts.setdefault(rule, {})
-        kinds[verdict.kind] = kinds.get(verdict.kind, 0) + 1
+        kinds[verdict.kind] = kinds.get(verdict.kind, 0) + count
         reasons = self.reasons.setdefault(rule, {})
         text = f"{verdict.kind}: {verdict.how}" if verdict.how else verdict.kind
-        reasons[text] = reasons.get(text, 0) + 1
+        reasons[text] = reasons.get(text, 0) + count
+
+    def merge(self, other: Ledger) -> None:
+        """Takes in what another run found."""
+        for mine, theirs in ((self.counts, other.counts), (self.reasons, other.reasons)):
+            for rule, numbers in theirs.items():
+                row = mine.setdefault(rule, {})
+                for key, n in numbers.items():
+                    row[key] = row.get(key, 0) + n
+        self.seconds += other.seconds
 
     def total(self, kind: str) -> int:
         return sum(kinds.get(kind, 0) for kinds in self.counts.values())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...backends.core import Sample
 from ...ir.errors import NotEquivalentError
 from ...ir.graph import Model
-from ...passes.core import Context, Numbers, Pass, pass_name
+from ...passes.core import Context, Fuel, Numbers, Pass, pass_name
 from ...passes.manager import Instrument, PassRecord
 from ...passes.pipeline import Step, flatten
 from .differential import Recorder, bits_differ, tested
@@ -45,6 +45,9 @@ class Watch(Instrument):
         self.snapshot: Snapshot | None = None
         self.recorder: Recorder | None = None
         self.promises: dict[str, Numbers] = {}
+        self.fuel, self.spent = Fuel(), 0
+        self.raised = False
+        """Whether the pass at work has changed the opset."""
 
     def __call__(self, label: str) -> None:
         """Whatever changed since the last call is the doing of ``label``."""
@@ -52,10 +55,12 @@ class Watch(Instrument):
             return
         start = time.process_time()
         change = self.snapshot.change(label)
-        # The engine tells of each rewrite, passes in plain code of any that may come.
-        if change.changed or "/" in label:
+        # The engine tells of each rewrite after it, passes in plain code before the next one.
+        count = self.fuel.spent - self.spent
+        self.spent = self.fuel.spent
+        if change.changed or count:
             verdict = self._verdict(change)
-            self.ledger.add(label, verdict)
+            self.ledger.add(label, verdict, max(count, 1))
             if verdict.kind == DIFFERENT and self.refuse:
                 raise NotEquivalentError(
                     f"this rewrite changes what is computed: {verdict.how}",
@@ -77,7 +82,8 @@ class Watch(Instrument):
             return Verdict(UNCHECKED, f"the check itself failed: {type(error).__name__}: {error}")
 
     def _checked(self, change: Change) -> Verdict:
-        verdict, made = judge(change, self.effort)
+        verdict, made = (Verdict(UNCHECKED, OPSET), None) if self.raised else judge(change, self.effort)
+        self.raised = self.raised or verdict.how == OPSET
         if not self.run or verdict.how == OPSET:
             return verdict
         if verdict.kind == UNCHECKED and self._promise(change.label) is Numbers.APPROXIMATES:
@@ -95,8 +101,9 @@ class Watch(Instrument):
         return self.promises.get(label.partition("/")[0])
 
     def before(self, model: Model, step: Step, ctx: Context) -> None:
-        self.snapshot = Snapshot(model)
+        self.snapshot, self.fuel, self.spent = Snapshot(model), ctx.fuel, ctx.fuel.spent
         self.recorder = Recorder(model, self.samples) if self.run and self.samples else None
+        self.raised = False
         self.promises = {pass_name(type(p)): type(p).numbers for p in flatten([step])}
 
     def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:

@@ -1,0 +1,82 @@
+"""What is known of every rule, from the golden cases on which it fires."""
+
+from __future__ import annotations
+
+from planish.driver.prove.ledger import Ledger
+from planish.driver.prove.watch import Watch
+from planish.ir.clone import clone_model
+from planish.ir.errors import PlanishError
+from planish.ir.graph import Model
+from planish.ir.text import parse_model
+from planish.models.random import random_case
+from planish.passes.core import Context, Fuel, RewritePass
+from planish.passes.manager import Pipeline
+from planish.passes.registry import entries
+from planish.passes.target import get_target
+from planish.tests.golden.suite import Case, cases, suite_files
+
+OPEN = {
+    "raise-opset": "every node's meaning depends on the opset: golden cases and the comparison at the end say it",
+    "fuse-softmax/Quotient": "subtracting the maximum cancels by exp(a - b) = exp(a) / exp(b), which is no identity of "
+    "a function of which nothing is known",
+    "remove-identity/SameValue": "a Resize by one is the identity by its kernel's coordinates, which are not evaluated",
+    "remove-identity/Repeated": "Relu of what is used elsewhere as never negative: rests on a range",
+    "fuse-attention/AroundSoftmax": "the guard against masked rows, and the maximum that makes -inf finite, rest on "
+    "ranges",
+    "fold-scale-shift/Behind": "operands of unknown rank, and the broadcasting of opset 6, cannot be evaluated",
+    "fold-failing-branches/OneBranchFails": "what fails when it runs has no value",
+    "inline-functions": "inside a function the types of operands are the caller's",
+    "hoist-invariants": "a body returns less than before, and a loop without known rounds is not followed",
+}
+"""Rules for which some golden case is neither proved nor exactly checked, and why."""
+
+
+def rules() -> list[str]:
+    """Every rule of every pass (``pass/Rule``); passes in plain code by their name."""
+    found: list[str] = []
+    for entry in entries().values():
+        if entry.owner != "planish":
+            continue
+        made = entry.load()()
+        if isinstance(made, RewritePass):
+            found.extend(f"{entry.name}/{type(rule).__name__}" for rule in made.rules())
+        else:
+            found.append(entry.name)
+    return list(dict.fromkeys(found))
+
+
+def case_ledger(case: Case, *, run: bool = True) -> Ledger:
+    """The rewrites of one golden case."""
+    options = case.options
+    watch = Watch(run=run)
+    target = get_target(options["target"]) if "target" in options else None
+    fuel = Fuel(int(options["fuel"])) if "fuel" in options else Fuel()
+    Pipeline(case.pipeline).run(parse_model(case.before), Context(target=target, fuel=fuel, witness=watch), [watch])
+    return watch.ledger
+
+
+def golden_ledger(*, run: bool = True) -> Ledger:
+    """The rewrites of all golden cases."""
+    whole = Ledger("golden cases")
+    for file in suite_files():
+        for case in cases(file):
+            whole.merge(case_ledger(case, run=run))
+    return whole
+
+
+def random_ledger(models: int, pipeline: str = "default", *, size: int = 16, run: bool = True) -> Ledger:
+    """The rewrites of random models."""
+    whole = Ledger(f"{models} random models")
+    for seed in range(models):
+        whole.merge(model_ledger(clone_model(random_case(seed, size).model), pipeline, run=run))
+    return whole
+
+
+def model_ledger(model: Model, pipeline: str, *, run: bool = False) -> Ledger:
+    """The rewrites that a pipeline makes in one model, as far as it comes."""
+    watch = Watch(run=run)
+    try:
+        Pipeline(pipeline).run(model, Context(witness=watch), [watch])
+    except PlanishError:
+        pass
+    return watch.ledger
