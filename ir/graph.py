@@ -234,12 +234,12 @@ class Node:
         after = self.next_link
         while after is not None and after.erased:
             after = after.next_link
-        return None if after is None or after.op == RETURN else after
+        return None if after is None or after.is_return else after
 
     @property
     def prev(self) -> Node | None:
         """The node in front of it; ``None`` at the start."""
-        return None if self.prev_link is None or self.prev_link.op == RETURN else self.prev_link
+        return None if self.prev_link is None or self.prev_link.is_return else self.prev_link
 
     def __repr__(self) -> str:
         outs = ", ".join(f"%{v.name}" for v in self.outputs)

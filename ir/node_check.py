@@ -7,14 +7,11 @@ which a model has few, so verdicts are cached and a node costs about 3 us.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-
-from .constants import Constant
 from .dtypes import DType
-from .graph import AttrRef, EmptyAttr, Function, Graph, Node, Value
-from .onnx_proto import SparseConstant
+from .graph import Function, Node, Value
+from .onnx_proto import ANY_LIST, NOT_AN_ATTRIBUTE, attr_kind
 from .schema import (
     FLOAT,
     FLOATS,
@@ -41,9 +38,6 @@ TypeKey: TypeAlias = "DType | str | int | None"
 """Of an operand: element type of a dense tensor, ONNX's spelling of another type, ``None`` unknown, 0 omitted."""
 
 OMITTED = 0
-NOT_AN_ATTRIBUTE = -1
-ANY_LIST = -2
-"""Kind of an empty list that does not remember its kind."""
 
 _KIND_WORDS = {
     FLOAT: "a float",
@@ -63,7 +57,7 @@ _KIND_WORDS = {
     ANY_LIST: "an empty list",
     NOT_AN_ATTRIBUTE: "an object that ONNX cannot hold",
 }
-_LIST_OF = {FLOAT: FLOATS, INT: INTS, STRING: STRINGS, TENSOR: TENSORS, GRAPH: GRAPHS, SPARSE: SPARSES, TYPE: TYPES}
+_LISTS = frozenset((FLOATS, INTS, STRINGS, TENSORS, GRAPHS, SPARSES, TYPES))
 _SPELLED = {
     DType.F32: "float",
     DType.F64: "double",
@@ -112,7 +106,7 @@ def check_node(node: Node) -> str | None:
         version,
         tuple([_key(v) for v in node.inputs]),
         tuple([_key(v) for v in node.outputs]),
-        tuple([(name, _kind(a)) for name, a in attrs.items()]) if attrs else (),
+        tuple([(name, attr_kind(a)) for name, a in attrs.items()]) if attrs else (),
     )
 
 
@@ -154,32 +148,6 @@ def onnx_spelling(t: Type) -> str | None:
     else:
         core = f"{'sparse_tensor' if inner.sparse else 'tensor'}({_SPELLED[inner.dtype]})"
     return "".join(wraps) + core + ")" * len(wraps)
-
-
-_SCALARS: dict[type, int] = {int: INT, float: FLOAT, str: STRING, bool: INT, bytes: STRING, Graph: GRAPH}
-
-
-def _kind(attr: Any) -> int:
-    """Kind of an attribute; ``NOT_AN_ATTRIBUTE`` for what no kind covers."""
-    kind = _SCALARS.get(type(attr))  # pyright: ignore[reportUnknownArgumentType]
-    if kind is not None:
-        return kind
-    if isinstance(attr, (AttrRef, EmptyAttr)):
-        return attr.kind
-    if isinstance(attr, tuple):
-        kinds = {_kind(attr[0])} if len(set(map(type, attr))) == 1 else {_kind(a) for a in attr}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if not kinds:
-            return ANY_LIST
-        if kinds == {INT, FLOAT}:
-            return FLOATS
-        return _LIST_OF.get(kinds.pop(), NOT_AN_ATTRIBUTE) if len(kinds) == 1 else NOT_AN_ATTRIBUTE
-    if isinstance(attr, Constant):
-        return SPARSE if isinstance(attr, SparseConstant) else TENSOR
-    if isinstance(attr, (TensorType, SequenceType, OptionalType, MapType)):
-        return TYPE
-    if isinstance(attr, np.integer):
-        return INT
-    return FLOAT if isinstance(attr, np.floating) else NOT_AN_ATTRIBUTE
 
 
 # -- verdicts
@@ -265,7 +233,7 @@ def _wrong_attrs(s: Schema, attrs: tuple[tuple[str, int], ...]) -> str | None:
         if spec is None:
             known = ", ".join(sorted(s.attrs)) or "none"
             return f"unknown attribute {name} in version {s.since} of the operator, it has {known}"
-        if kind != spec.kind and not (kind == ANY_LIST and spec.kind in _LIST_OF.values()):
+        if kind != spec.kind and not (kind == ANY_LIST and spec.kind in _LISTS):
             return f"attribute {name} is {_KIND_WORDS.get(kind, f'of kind {kind}')}, expected {_KIND_WORDS[spec.kind]}"
     written = {name for name, _ in attrs}
     for name, spec in s.attrs.items():

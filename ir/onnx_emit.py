@@ -382,6 +382,7 @@ class Emitter:
 
     def _value_infos(self, graph: Graph, proto: GraphProto) -> None:
         """Types of intermediates: all known ones on request, else only those that no rule could infer again."""
+        stated = {info.name for info in proto.output}
         for node in graph:
             if not self.value_info and not node.domain:
                 continue
@@ -389,9 +390,10 @@ class Emitter:
                 t = value.type
                 if not self.value_info or t is None:
                     t = None if value.extra is None else value.extra.get("declared")
-                if t is not None and not value.is_output:
+                name = self.names.of.get(value, "")
+                if t is not None and name and name not in stated:
                     info = proto.value_info.add()
-                    self._info(info, self.names.of.get(value, ""), t, None)
+                    self._info(info, name, t, None)
                     if self.value_info:
                         self._name_extents(info, t)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -365,30 +365,35 @@ def _guess_kind(proto: AttributeProto) -> int:
     return next((kind for field, kind in _GUESS if getattr(proto, field)), 0)
 
 
-def attr_kind(attr: Attr) -> int:
-    """``AttributeProto.AttributeType`` of an attribute; a list with a float in it is one of floats."""
+def attr_kind(attr: Any) -> int:
+    """``AttributeProto.AttributeType`` of an attribute; a list with a float in it is one of floats.
+
+    ``ANY_LIST`` for an empty list that does not remember its kind, ``NOT_AN_ATTRIBUTE`` for what ONNX cannot hold.
+    """
+    kind = _KIND_OF.get(type(attr))  # pyright: ignore[reportUnknownArgumentType]
+    if kind is not None:
+        return kind
     if isinstance(attr, (AttrRef, EmptyAttr)):
         return attr.kind
     if isinstance(attr, tuple):
-        kinds = {_KIND_OF.get(type(a)) or attr_kind(a) for a in attr}
+        items = cast("tuple[Any, ...]", attr)
+        kinds = {attr_kind(items[0])} if len(set(map(type, items))) == 1 else {attr_kind(a) for a in items}
+        if not kinds:
+            return ANY_LIST
         if kinds == {INT, FLOAT}:
-            kinds = {FLOAT}
-        if len(kinds) != 1:
-            raise ModelError(f"a list attribute mixes kinds {sorted(kinds)} or is empty without a kind (EmptyAttr)")
-        return _LIST_OF[kinds.pop()]
-    if isinstance(attr, (bool, int, np.integer)):
-        return INT
-    if isinstance(attr, (float, np.floating)):
-        return FLOAT
-    if isinstance(attr, (str, bytes)):
-        return STRING
-    if isinstance(attr, SparseConstant):
-        return SPARSE
+            return FLOATS
+        return _LIST_OF.get(kinds.pop(), NOT_AN_ATTRIBUTE) if len(kinds) == 1 else NOT_AN_ATTRIBUTE
     if isinstance(attr, Constant):
-        return TENSOR
-    return GRAPH if isinstance(attr, Graph) else TYPE
+        return SPARSE if isinstance(attr, SparseConstant) else TENSOR
+    if isinstance(attr, (TensorType, SequenceType, OptionalType, MapType)):
+        return TYPE
+    if isinstance(attr, np.integer):
+        return INT
+    return FLOAT if isinstance(attr, np.floating) else NOT_AN_ATTRIBUTE
 
 
+NOT_AN_ATTRIBUTE, ANY_LIST = -1, -2
+_KIND_OF: dict[type, int] = {int: INT, float: FLOAT, str: STRING, bool: INT, bytes: STRING, Graph: GRAPH}
 _LIST_OF = {FLOAT: FLOATS, INT: INTS, STRING: STRINGS, TENSOR: TENSORS, GRAPH: GRAPHS, SPARSE: SPARSES, TYPE: TYPES}
 
 
@@ -402,7 +407,12 @@ def attr_to_proto(name: str, attr: Attr, write_graph: WriteGraph | None = None) 
 def fill_attr(proto: AttributeProto, name: str, attr: Attr, write_graph: WriteGraph | None = None) -> None:
     """Fills in an empty message in place."""
     proto.name = name
-    kind = _KIND_OF.get(type(attr)) or attr_kind(attr)
+    kind = attr_kind(attr)
+    if kind < 0:
+        raise ModelError(
+            f"attribute {name!r} is {attr!r}, which ONNX cannot hold: it mixes kinds, is none of them, or is an empty "
+            "list without a kind (EmptyAttr)"
+        )
     proto.type = kind  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(attr, AttrRef):
         proto.ref_attr_name = attr.name
@@ -424,9 +434,6 @@ def fill_attr(proto: AttributeProto, name: str, attr: Attr, write_graph: WriteGr
         proto.strings.extend([_bytes(v) for v in value])
     else:
         _fill_messages(proto, kind, value if isinstance(attr, tuple) else (value,), write_graph)
-
-
-_KIND_OF: dict[type, int] = {int: INT, float: FLOAT, str: STRING}
 
 
 def _bytes(text: str | bytes) -> bytes:

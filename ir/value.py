@@ -108,7 +108,7 @@ class Value:
     @property
     def is_output(self) -> bool:
         """Whether some graph returns it."""
-        return any(node.op == RETURN for node, _ in self.uses)
+        return any(node.is_return for node, _ in self.uses)
 
     @property
     def owner(self) -> Graph | None:

@@ -224,6 +224,9 @@ def backend_error(action: str, error: Exception) -> PlanishError:
     head = _ORT_HEAD.match(text)
     code = head.group(2) if head else type(error).__name__
     text = _ORT_HEAD.sub("", text)
+    newer = _too_new(text)
+    if newer is not None:
+        return newer
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     message = " ".join(lines[:3])[:600] or type(error).__name__
     node = _NODE.search(text)
@@ -231,6 +234,27 @@ def backend_error(action: str, error: Exception) -> PlanishError:
     return BackendError(
         f"cannot {action} the model: {message}", where="ort", origin=origin, help=_help(action, code, message)
     )
+
+
+_IR_VERSION = re.compile(r"model IR version: (\d+), max supported IR version: (\d+)")
+_OPSET = re.compile(
+    r"Opset (\d+) is under development.*official support for domain (\S+) is till opset (\d+)", re.DOTALL
+)
+
+
+def _too_new(text: str) -> PlanishError | None:
+    """A file of a later ONNX than the runtime knows, in plain words."""
+    ir, opset = _IR_VERSION.search(text), _OPSET.search(text)
+    if ir is not None:
+        found, what = f"IR version {ir[1]}", f"up to {ir[2]}"
+        help = f"export the model with IR version {ir[2]} (`onnx.save` of an older onnx, or set `ir_version`)"
+    elif opset is not None:
+        found, what = f"opset {opset[1]} of domain {opset[2]}", f"up to {opset[3]}"
+        help = f"export the model for opset {opset[3]}; planish does not lower a model's opset"
+    else:
+        return None
+    version = _runtime().__version__
+    return BackendError(f"the model has {found}, onnxruntime {version} takes {what}", where="ort", help=help)
 
 
 def _help(action: str, code: str, message: str) -> str:

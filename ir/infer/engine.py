@@ -13,7 +13,8 @@ from itertools import zip_longest
 from ..dims import Dim
 from ..dtypes import DType
 from ..errors import ModelError
-from ..graph import Graph, Model, Node, Value
+from ..graph import AttrRef, Graph, Model, Node, Value
+from ..ops import ELEMENTWISE
 from ..schema import schema
 from ..types import TensorType, Type
 from .calls import Calls
@@ -116,6 +117,9 @@ class Inference:
                 if self._calls is None:
                     self._calls = Calls()
                 return self._calls.infer(node, function, self)
+        if node.attrs and any(type(a) is AttrRef for a in node.attrs.values()):
+            nothing: list[Elements] = [None] * len(node.outputs)
+            return self._for_any_caller(node), nothing
         rule = ROWS.get(key)
         if rule is not None:
             types = rule(node)
@@ -127,6 +131,14 @@ class Inference:
             for inner in node.subgraphs:
                 self.body(inner)
         return _by_schema(node), None
+
+    def _for_any_caller(self, node: Node) -> Types:
+        """Types of a node in a function's body whose attributes only a caller knows: no shape that they may decide."""
+        for inner in node.subgraphs:
+            self.body(inner)
+        key = (node.domain, node.op)
+        rule = ROWS.get(key) if key in ELEMENTWISE and node.op != "Cast" else None
+        return rule(node) if rule is not None else by_constraint(node)
 
     def _failed(self, node: Node, error: ModelError, cause: Exception | None = None) -> bool:
         changed = False

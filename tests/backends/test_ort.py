@@ -21,7 +21,7 @@ from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.errors import BackendError, UsageError
 from planish.ir.graph import Model
-from planish.ir.onnx_writer import model_to_bytes
+from planish.ir.onnx_writer import model_to_bytes, model_to_proto
 from planish.passes.manager import Pipeline
 from planish.passes.target import TARGETS, get_target
 
@@ -109,6 +109,18 @@ def test_errors_of_the_runtime_are_ours(capfd: pytest.CaptureFixture[str]) -> No
             Session(source)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("opset", "ir_version", "words"),
+    [(20, 14, "IR version 14, onnxruntime .* takes up to 13"), (27, 13, "opset 27 of domain ai.onnx, .* up to 26")],
+)
+def test_files_of_a_later_onnx_say_what_they_need(opset: int, ir_version: int, words: str) -> None:
+    proto = model_to_proto(network())
+    proto.opset_import[0].version, proto.ir_version = opset, ir_version
+    with pytest.raises(BackendError, match=words) as caught:
+        Session(proto.SerializeToString())
+    assert "export the model" in (caught.value.help or "")
 
 
 def test_unknown_providers_are_refused_rather_than_replaced() -> None:

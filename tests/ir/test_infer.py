@@ -374,6 +374,38 @@ def test_function_calls_take_types_constants_and_attributes() -> None:
     assert function.graph.outputs[0].dtype is None
 
 
+@pytest.mark.parametrize(
+    ("op", "attrs", "expected"),
+    [
+        ("Transpose", {"perm": 7}, "f32[*]"),
+        ("Flatten", {"axis": 2}, "f32[*]"),
+        ("Shape", {"start": 2, "end": 2}, "i64[*]"),
+        ("Softmax", {"axis": 2}, "f32[*]"),
+        ("ReduceSum", {"keepdims": 2}, "f32[*]"),
+        ("LeakyRelu", {"alpha": 1}, "f32[2,3]"),
+        ("Cast", {"to": 2}, "?[*]"),
+    ],
+)
+def test_attributes_of_the_caller_leave_open_what_they_decide(op: str, attrs: dict[str, int], expected: str) -> None:
+    """References are no contradiction, whatever the operator; the same node with the caller's value is inferred."""
+    inner = Builder(Graph("f", {"": 21}))
+    x = inner.input("x", F32, (2, 3))
+    references: dict[str, Any] = {name: AttrRef(name, kind) for name, kind in attrs.items()}
+    y = inner.op(op, x, **references)
+    inner.output(y, "y")
+    b = Builder()
+    given: dict[str, Any] = {"perm": (1, 0), "axis": 1, "start": 1, "end": 2, "keepdims": 0, "alpha": 0.5, "to": 7}
+    call = Node("F", [b.input("a", F32, (2, 3))], {name: given[name] for name in attrs}, domain="mine")
+    b.graph.append(call)
+    b.graph.set_outputs([call.output], ["b"])
+    model = Model(b.graph)
+    model.add_function(Function("mine", "F", inner.graph))
+    assert infer_model(model, strict=True) == []
+    assert text(y) == expected
+    assert y.known is None
+    assert call.output.shape is not None
+
+
 def test_recursive_function_ends() -> None:
     inner = Builder(Graph("f"))
     x = inner.input("x", F32, None)
