@@ -94,8 +94,11 @@ class Draws:
             if dtype.is_float and dtype.bits < 16:
                 raise Undecided(f"no numbers of type {dtype.text}")
             if manner is Manner.TIES:
-                return self._pooled(self.inputs.index(v), tuple(shape), dtype)
-            return N.free(random, tuple(shape), dtype, SCALES[attempt % len(SCALES)])
+                found = self._pooled(self.inputs.index(v), tuple(shape), dtype)
+            else:
+                found = N.free(random, tuple(shape), dtype, SCALES[attempt % len(SCALES)])
+            found.dtype = dtype if dtype.is_float else None
+            return found
         return _others(dtype, tuple(shape), random, attempt)
 
     def _pooled(self, number: int, shape: tuple[int, ...], dtype: DType) -> Number:

@@ -106,6 +106,8 @@ class Evaluation:
             self.branches[node] = _merged(node, seen)
         for out, item in zip(node.outputs, results, strict=False):
             self._spend(0 if item is None else math.prod(item.shape))
+            if isinstance(item, Number) and item.dtype is None:
+                item.dtype = out.dtype
             self.values[out] = item
 
     def _spend(self, work: int) -> None:
@@ -125,6 +127,13 @@ class Evaluation:
         if node.domain == "" and node.op == "Loop":
             return self._loop(node, items, depth)
         alone = concrete_node(node, items, self._attrs(node))
+        found = self._computed(node, alone, items, depth)
+        for out, item in zip(alone.outputs, found, strict=False):
+            if isinstance(item, Number) and item.dtype is None:
+                item.dtype = out.dtype
+        return found
+
+    def _computed(self, node: Node, alone: Node, items: list[Item], depth: int) -> list[Item]:
         if node.domain == "":
             self._spend(_products(node, items, alone))
             found = _standard(alone, items)
@@ -252,7 +261,7 @@ def _operand(graph: Graph, v: Value, item: Item) -> Value:
     if v.data is not None:
         return graph.add_constant(v.data, v.name)
     if isinstance(item, Number):
-        return graph.add_input(v.name, TensorType(v.dtype, item.shape))
+        return graph.add_input(v.name, TensorType(v.dtype or item.dtype, item.shape))
     assert item is not None
     return graph.add_constant(ArrayConstant(np.ascontiguousarray(item).reshape(item.shape)), v.name)
 

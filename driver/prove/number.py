@@ -46,13 +46,15 @@ class Undecided(Exception):
 class Number:
     """An array of real numbers. See the module."""
 
-    __slots__ = ("field", "grid", "near", "unit")
+    __slots__ = ("dtype", "field", "grid", "near", "unit")
 
     def __init__(self, field: Field, near: Array, unit: Array, grid: DType | None = None) -> None:
         infinite = np.isinf(near)
         if infinite.any():  # whatever is added to an infinity, it stays the same one
             field = np.where(infinite, np.where(near > 0, _salted("infinity"), _salted("-infinity")), field)
         self.field, self.near, self.unit = field, near, unit
+        self.dtype: DType | None = None
+        """The type in which a model computes them."""
         self.grid = grid
         """A type that holds all elements exactly, where that is known: a cast to it changes nothing."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from planish.driver.prove.ledger import Ledger
 from planish.driver.prove.watch import Watch
 from planish.ir.clone import clone_model
@@ -75,8 +77,6 @@ def random_ledger(models: int, pipeline: str = "default", *, size: int = 16, run
 def model_ledger(model: Model, pipeline: str, *, run: bool = False) -> Ledger:
     """The rewrites that a pipeline makes in one model, as far as it comes."""
     watch = Watch(run=run)
-    try:
+    with contextlib.suppress(PlanishError):
         Pipeline(pipeline).run(model, Context(witness=watch), [watch])
-    except PlanishError:
-        pass
     return watch.ledger
