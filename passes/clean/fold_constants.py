@@ -9,6 +9,7 @@ room in the file.
 **Needs**  that the operator is in the table of kernels (``passes/shared/kernels*.py``): known, pure and
            deterministic.
 **Leaves** random operators; constants that a caller may override; QuantizeLinear and DequantizeLinear;
+           casts that widen weights stored in fewer bits;
            what would take more than ``max-bytes`` more than the constants it replaces, or more than
            ``max-work`` operations, or would make the model's constants more than twice as large in all;
            integer division by zero and casts out of range, which the specification leaves open.
@@ -26,10 +27,11 @@ from typing import cast
 
 import numpy as np
 
-from ...ir.constants import SPLAT_BYTES, Constant, SplatConstant, stored_bytes
+from ...ir.constants import Constant, SplatConstant
 from ...ir.dtypes import DType
 from ...ir.graph import Model, Node, Value
 from ...ir.ops import is_pure
+from ...ir.repetition import SPLAT_BYTES, stored_bytes
 from ..core import Context, Numbers, RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch, Replacement
@@ -38,6 +40,8 @@ from ..shared.kernels import NoKernel
 
 FREE_GROWTH_BYTES = 1 << 16
 """A model with few constants may grow by this much all the same."""
+STORED_BYTES = 2048
+"""From here on a cast that makes a constant larger is how somebody stores weights (``store-float16``)."""
 
 
 @dataclass
@@ -107,6 +111,8 @@ class ConstantOperands(NodeRule):
         growth = sum(stored_bytes(c, r.opset()) for c in fresh.values()) - freed
         if growth > room:
             raise NoMatch(f"the file would grow by {growth} bytes, the limit is {room}")
+        if node.op == "Cast" and growth > 0 and freed >= STORED_BYTES:
+            raise NoMatch(f"{freed} bytes of weights are stored in fewer bits, which runtimes widen on loading")
         self._spend(r, node, growth)
         self.seen.update(fresh)
         return [r.const(c, name=out.name) for c, out in zip(results, node.outputs, strict=True)]
