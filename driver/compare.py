@@ -18,7 +18,7 @@ differ from the reference by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ import numpy as np
 
 from ..backends.core import Array, Outputs
 from ..ir.dtypes import from_numpy
+from .trouble import NOT_FINITE
 
 FLOOR = 8.0
 """Roundings that any reordering may add: sums of a few terms, a product folded into a weight."""
@@ -74,6 +75,8 @@ class OutputCheck:
     """Sample, index, expected, found, bound of the element that used most of its bound."""
     reason: str = ""
     """What differs, for the statuses ``different`` and ``unstable``."""
+    note: str = ""
+    """What differs and does not count (see ``trouble.py``)."""
 
     def merge(self, other: OutputCheck) -> None:
         """Takes in the result of another sample."""
@@ -84,6 +87,7 @@ class OutputCheck:
         self.relative = max(self.relative, other.relative)
         self.used = max(self.used, other.used)
         self.noise = max(self.noise, other.noise)
+        self.note = self.note or other.note
 
     @property
     def equivalent(self) -> bool:
@@ -142,6 +146,27 @@ def check_output(
     if not is_float(expected):
         return _check_exact(label, expected, found, sample, noise)
     return _check_floats(label, expected, found, sample, noise, tolerance, resolution)
+
+
+def excused(
+    found: OutputCheck, kind: str, pair: tuple[Any, Any], again: Callable[[Any, Any], OutputCheck]
+) -> OutputCheck:
+    """The result on a sample that aims at trouble of a kind; ``again`` compares arrays.
+
+    Elements that are not finite in the original are left out; with NaN and infinities among the inputs nothing counts.
+    """
+    a, b = pair
+    if not kind or found.status != DIFFERENT or a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+        return found
+    if kind == NOT_FINITE:
+        return OutputCheck(found.output, ROUNDED, note=f"with NaN and infinities in the inputs: {found.reason}")
+    if not is_float(a) or np.isfinite(a.astype(np.float64)).all():
+        return found
+    kept = again(a, np.where(np.isfinite(a.astype(np.float64)), b, a))
+    if kept.status != DIFFERENT:
+        kept.status = max(kept.status, ROUNDED, key=ORDER.index)
+        kept.note = f"where the original is not finite ({kind} inputs): {found.reason}"
+    return kept
 
 
 def _check_exact(label: str, a: Array, b: Array, sample: int, noise: Noise | None) -> OutputCheck:

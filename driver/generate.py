@@ -22,11 +22,13 @@ from ..ir.errors import BackendError, UsageError
 from ..ir.graph import Model, Node, Value
 from ..ir.types import TensorType, type_text
 from .samples import Samples
+from .trouble import KINDS, ORDINARY, SHORT, troubled
 
 BATCHES = (1, 2, 3)
 SIZES = (32, 64, 48, 224, 16, 128, 8, 7, 256, 1, 512, 640, 4, 2)
 """Tried in this order for every dimension that is not the batch; 32 and 64 fit most pyramids of strides."""
 CHANNELS = (3, 1)
+ODD_BATCH = 3
 MAX_ELEMENTS = 1 << 24
 MAX_ATTEMPTS = 300
 _MOVES = frozenset(
@@ -50,11 +52,12 @@ def generate_samples(
     count: int = 4,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
+    trouble: bool = False,
 ) -> Samples:
     """``count`` samples that ``accepts`` runs without ``BackendError``, over several sizes of each symbol.
 
-    ``dims`` fixes symbols. The same model and seed give the same samples. Raises ``UsageError`` when no size
-    is accepted, or an input is no tensor.
+    ``dims`` fixes symbols. ``trouble`` adds samples that aim at trouble, behind the others. The same
+    model and seed give the same samples. Raises ``UsageError`` when no size is accepted, or an input is no tensor.
     """
     inputs = [v for v in model.graph.inputs if v not in model.graph.defaults]
     maker = _Maker(inputs, accepts, seed)
@@ -72,7 +75,31 @@ def generate_samples(
     texts = [",".join(f"{k}={s}" for k, s in sizes.items()) for sizes in maker.sizes]
     note = f" for {'; '.join(dict.fromkeys(texts))}" if any(texts) else ""
     ranges = {name: draw.text for name, draw in maker.draws.items()}
-    return Samples(maker.items, f"made up{note}", ranges)
+    if trouble:
+        _add_trouble(maker, inputs, dims or {})
+        aims = ", ".join(kind for kind in maker.kinds if kind)
+        note += f"; {aims}" if aims else ""
+    return Samples(maker.items, f"made up{note}", ranges, maker.kinds)
+
+
+def _add_trouble(maker: _Maker, inputs: list[Value], dims: Mapping[str, int]) -> None:
+    """One sample of each kind of trouble that the model accepts."""
+    accepted = list(maker.sizes)
+    smallest = min(accepted, key=lambda sizes: sum(sizes.values()))
+    for kind in KINDS:
+        if kind == SHORT:
+            batch = _batch_symbols(inputs)
+            short = {name: dims.get(name, ODD_BATCH if name in batch else 1) for name in smallest}
+            if smallest and short not in accepted:
+                maker.attempt(short, kind)
+        else:
+            maker.attempt(smallest, kind)
+
+
+def _batch_symbols(inputs: list[Value]) -> set[str]:
+    """Symbols of the first axes."""
+    firsts = [dims[0] for dims in map(_dims, inputs) if len(dims) > 1]
+    return {name for d in firsts if isinstance(d, SymDim) for name in d.symbols()}
 
 
 class _Maker:
@@ -83,10 +110,12 @@ class _Maker:
         self.draws = {v.name: _draw_for(v) for v in inputs}
         self.items: list[Sample] = []
         self.sizes: list[dict[str, int]] = []
+        self.kinds: list[str] = []
+        self.fixed = frozenset(v.name for v in inputs if v.dtype is not None and v.dtype.is_integer and any(_uses(v)))
         self.attempts = 0
         self.refusal: BackendError | None = None
 
-    def attempt(self, sizes: dict[str, int]) -> None:
+    def attempt(self, sizes: dict[str, int], kind: str = ORDINARY) -> None:
         shapes = {v.name: _shape(v, sizes) for v in self.inputs}
         if sum(math.prod(shape) for shape in shapes.values()) > MAX_ELEMENTS:
             return
@@ -95,6 +124,11 @@ class _Maker:
         random = np.random.default_rng([self.seed, i])
         # A draw without axes is a scalar of numpy, which is no array.
         sample = {name: np.asarray(draw.draw(random, shapes[name], i)) for name, draw in self.draws.items()}
+        if kind:
+            changed = troubled(kind, sample, self.fixed, random)
+            if changed is None:
+                return
+            sample = changed
         try:
             self.accepts(sample)
         except BackendError as error:
@@ -102,6 +136,7 @@ class _Maker:
         else:
             self.items.append(sample)
             self.sizes.append(sizes)
+            self.kinds.append(kind)
 
 
 def _no_sample(inputs: list[Value], refusal: BackendError | None) -> None:

@@ -156,7 +156,7 @@ class Job:
         self.reference = reference
         wanted = self.base if samples is not None else self.original
         dims = dict(self.options.dims)
-        self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims)
+        self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims, trouble=True)
 
     def _make_purse(self) -> Purse | None:
         budget = self.options.budget

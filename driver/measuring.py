@@ -136,7 +136,7 @@ def _measure_once(
     except BackendError as error:
         return Measured(because=f"a model does not load: {error.message}")
     sessions = [made[i] for i in range(len(plans))]
-    items = samples.items
+    items = samples.ordinary.items
 
     def runner(session: Session) -> Run:
         return lambda turn: session.run(items[turn % len(items)])

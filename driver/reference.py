@@ -14,7 +14,7 @@ from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
 from ..ir.ops import is_known, is_pure
-from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
+from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, excused, leaves
 from .noise import noisy_model, noisy_sample, resolutions
 from .ties import Ties
 from .trial import needs_trial, try_run
@@ -41,6 +41,8 @@ class Reference:
         """
         self.model = model
         self.samples: list[Sample] = []
+        self.kinds: list[str] = []
+        """Which trouble each sample aims at, where samples were made up (see ``trouble.py``)."""
         self.names = [port.name for port in model.graph.ports]
         self.resolutions = dict(zip(self.names, resolutions(model), strict=True))
         """For each output the least scale it is judged by."""
@@ -95,7 +97,12 @@ class Reference:
             return checks
         noise = self.noise(i)
         checks = [check(*p, noise.get(p[0])) if c.status != EQUAL else c for c, p in zip(checks, pairs, strict=True)]
-        return [self._tied(i, c, p, check) if c.reason else c for c, p in zip(checks, pairs, strict=True)]
+        checks = [self._tied(i, c, p, check) for c, p in zip(checks, pairs, strict=True)]
+        kind = self.kinds[i] if i < len(self.kinds) else ""
+        return [
+            excused(c, kind, p[1:], lambda a, b, p=p: check(p[0], a, b, noise.get(p[0])))
+            for c, p in zip(checks, pairs, strict=True)
+        ]
 
     def _tied(
         self, i: int, found: OutputCheck, pair: tuple[str, Any, Any], check: Callable[[str, Any, Any], OutputCheck]

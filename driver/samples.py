@@ -34,6 +34,14 @@ class Samples:
     """Where they come from, for the report."""
     ranges: dict[str, str] = field(default_factory=dict[str, str])
     """For generated ones: what each input was drawn from."""
+    kinds: list[str] = field(default_factory=list[str])
+    """For generated ones: which trouble each aims at (see ``trouble.py``), empty for ordinary ones."""
+
+    @property
+    def ordinary(self) -> Samples:
+        """Those that aim at no trouble: for measuring, since subnormals and NaN change how long kernels take."""
+        items = [s for i, s in enumerate(self.items) if i >= len(self.kinds) or not self.kinds[i]]
+        return Samples(items, self.origin, self.ranges)
 
     def __len__(self) -> int:
         return len(self.items)
