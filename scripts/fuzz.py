@@ -29,44 +29,41 @@ run on at least three samples; behind named pipelines, and for a third of the mo
 parsed, read back, and made a second time. See `driver/fuzz/check.py`.
 """
 GOLDEN = Path("tests/golden")
-PORTION = 180
+PORTION = 100
 """A multiple of the periods of sizes and targets, so that portions draw what one run would."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=2000)
+    parser.add_argument("--models", type=int, default=2000, help="random ones, and as many near golden cases")
     parser.add_argument("--seed", type=int, default=5_000_000)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/fuzz.md"))
     parser.add_argument("--jobs", type=int, default=1, help="processes; the result is the same for any number")
     parser.add_argument("--repro-dir", type=Path, help="where reproducers go")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/fuzz.md"))
     args = parser.parse_args()
-    found: list[Campaign] = []
-    for title, source in (("random models", None), ("models near golden cases", GOLDEN)):
-        campaign = run(args.models, args.seed, source, args.repro_dir, args.jobs)
-        print(f"{title}: {plain(campaign.document())}", flush=True)
-        found.append(campaign)
-    head = HEADER.format(models=args.models, seed=args.seed, onnxruntime=versions()["onnxruntime"])
-    args.out.write_text("\n".join([head, *table(*found), "", *rules(*found)]) + "\n", "utf-8")
-    return 1 if any(c.found for c in found) else 0
+    random, near = Campaign(args.seed), Campaign(args.seed)
+    done = 0
+    for done, parts in portions(args.models, args.seed, args.repro_dir, args.jobs):
+        random.add(parts[0])
+        near.add(parts[1])
+        print(f"{done}: {random.failures} and {near.failures} failures", file=sys.stderr, flush=True)
+        head = HEADER.format(models=done, seed=args.seed, onnxruntime=versions()["onnxruntime"])
+        args.out.write_text("\n".join([head, *table(random, near), "", *rules(random, near)]) + "\n", "utf-8")
+    print(plain([*random.document(), *near.document()]))
+    return 1 if random.found or near.found else 0
 
 
-def run(models: int, seed: int, source: Path | None, keep: Path | None, jobs: int) -> Campaign:
-    """Seeds in portions, spread over processes."""
-    starts = range(seed, seed + models, PORTION)
-    tasks = [(start, min(PORTION, seed + models - start), source, keep) for start in starts]
-    total: Campaign | None = None
+def portions(models: int, seed: int, keep: Path | None, jobs: int) -> Iterator[tuple[int, list[Campaign]]]:
+    """What portions of random models and of models near golden cases gave, spread over processes; seeds in order.
+
+    The table is written after each, so that one that is cut short holds what was done.
+    """
+    sizes = [(start, min(PORTION, models - start)) for start in range(0, models, PORTION)]
+    tasks = [(seed + start, size, source, keep) for start, size in sizes for source in (None, GOLDEN)]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for i, part in enumerate(pool.imap(portion, tasks)):
-            if total is None:
-                total = part
-            else:
-                total.add(part)
-            print(
-                f"{total.models} models, {total.failures} failures ({i + 1}/{len(tasks)})", file=sys.stderr, flush=True
-            )
-    assert total is not None
-    return total
+        results = pool.imap(portion, tasks)
+        for start, size in sizes:
+            yield start + size, [next(results), next(results)]
 
 
 def portion(task: tuple[int, int, Path | None, Path | None]) -> Campaign:

@@ -105,7 +105,7 @@ class Campaign:
             for label, times in theirs.items():
                 mine[label] = mine.get(label, 0) + times
         for name, tally in other.tallies.items():
-            mine = vars(self.tallies[name])
+            mine = vars(self.tallies.setdefault(name, Tally()))
             mine.update({key: n + mine[key] for key, n in vars(tally).items()})
         self.found += other.found
 
