@@ -1,6 +1,6 @@
 """Plants wrong rules in a pipeline, one at a time, and lets ``bisect`` find them in models of 500 nodes.
 
-    scripts/faults [NAME ...] [--out docs/results/faults.md]
+    scripts/faults [NAME ...] [--jobs 1] [--out docs/results/faults.md]
 
 The rules are in ``tests/bisect/mutants.py``. A fault is planted in a random model where its rule makes one wrong, else
 beside one in which it does (`grafted`). The exit code says whether all were caught, traced to their rule and shrunk to
@@ -10,6 +10,7 @@ at most five nodes.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 from pathlib import Path
@@ -36,19 +37,25 @@ of the reproducer.
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*MUTANTS, []], metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("docs/results/faults.md"))
     args = parser.parse_args()
     found: list[Traced] = []
-    with registered():
-        for name in args.names or MUTANTS:
-            case, host = shown_large(name)
-            found.append(trace(name, case, host))
-            print(row(found[-1]), flush=True)
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for traced in pool.imap(one, args.names or MUTANTS):
+            found.append(traced)
+            print(row(traced), flush=True)
     print(summary(found))
     if not args.names:
         head = HEADER.format(onnxruntime=versions()["onnxruntime"], large=LARGE, summary=summary(found))
         args.out.write_text(head + "\n".join(map(row, found)) + "\n", "utf-8")
     return 0 if all(t.right and t.repro_nodes <= MAX_NODES for t in found) else 1
+
+
+def one(name: str) -> Traced:
+    """One fault, in a process of the pool."""
+    with registered():
+        return trace(name, *shown_large(name))
 
 
 def row(t: Traced) -> str:
