@@ -17,7 +17,7 @@ from ..ir.ops import is_known, is_pure
 from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, excused, leaves
 from .noise import noisy_model, noisy_sample, resolutions
 from .ties import Ties
-from .trial import needs_trial, try_run
+from .trial import needs_trial, too_large, try_run
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
@@ -54,6 +54,9 @@ class Reference:
         self._optimizer_noise = optimizer_noise
         self._ties: Ties | None = None
         self._untried = not trusted and needs_trial(model)
+        self._trusted = trusted
+        self._sizes: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
+        """Shapes of inputs with which no result is too large."""
 
     def accepts(self, sample: Sample) -> None:
         """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
@@ -61,6 +64,12 @@ class Reference:
 
     def run(self, sample: Sample) -> Outputs:
         """The original's outputs for any sample. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
+        shapes = tuple((name, array.shape) for name, array in sorted(sample.items()))
+        if not self._trusted and shapes not in self._sizes:
+            reason = too_large(self.model, sample)
+            if reason is not None:
+                raise BackendError(reason, where="trial", help="smaller inputs, or --limit value_bytes=N")
+            self._sizes.add(shapes)
         if self._untried:
             try_run(self.model, self._source, sample)
             self._untried = False

@@ -7,12 +7,13 @@ process of its own with bounded memory and time; only a model that comes through
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..backends.core import Sample
 from ..backends.ort.isolated import Isolated, RuntimeCrash
 from ..backends.ort.session import EXACT
-from ..ir.dims import product
+from ..ir.dims import SymDim, evaluate
 from ..ir.errors import UsageError
 from ..ir.graph import Model, Value
 from ..ir.limits import current_limits
@@ -28,18 +29,35 @@ MAX_BYTES = 1 << 30
 """Models with more constants are not sent to another process; their size shows that they were not made to deceive."""
 
 
-def too_large(model: Model) -> str | None:
-    """Which result takes more than the limit, in words; ``None`` where none is known to."""
+def too_large(model: Model, sample: Sample | None = None) -> str | None:
+    """Which result takes more than the limit, in words; ``None`` where none is known to.
+
+    With a sample, sizes that depend on the inputs' extents count as well.
+    """
     limit = current_limits.get().value_bytes
+    symbols = _bound(model, sample) if sample is not None else {}
     for node in model.all_nodes():
         for out in node.outputs:
-            size = _size(out)
+            size = _size(out, symbols)
             if size is not None and size > limit:
                 name = node.name or out.name
                 return f"{node.op} {name!r} makes {out.type}, {size} bytes; the limit is {limit} (value_bytes)"
-    return next(
-        (f"input {v.name!r} is {v.type}, {_size(v)} bytes" for v in model.graph.inputs if _over(v, limit)), None
-    )
+    for value in model.graph.inputs:
+        size = _size(value, symbols)
+        if size is not None and size > limit:
+            return f"input {value.name!r} is {value.type}, {size} bytes; the limit is {limit} (value_bytes)"
+    return None
+
+
+def _bound(model: Model, sample: Sample) -> dict[str, int]:
+    """What the symbols of the inputs' shapes stand for."""
+    found: dict[str, int] = {}
+    for value in model.graph.inputs:
+        array, shape = sample.get(value.name), value.shape
+        for d, extent in zip(shape or (), array.shape if array is not None else (), strict=False):
+            if isinstance(d, SymDim) and d.name is not None:
+                found[d.name] = int(extent)
+    return found
 
 
 def needs_trial(model: Model) -> bool:
@@ -73,17 +91,17 @@ def try_run(model: Model, source: Model | bytes | Path, sample: Sample) -> None:
             ) from None
 
 
-def _size(value: Value) -> int | None:
+def _size(value: Value, symbols: Mapping[str, int]) -> int | None:
     tensor = value.tensor
     if tensor is None or tensor.shape is None or tensor.dtype is None or tensor.dtype.bits == 0:
         return None
-    count = product(tensor.shape)
-    return tensor.dtype.nbytes(count) if isinstance(count, int) else None
-
-
-def _over(value: Value, limit: int) -> bool:
-    size = _size(value)
-    return size is not None and size > limit
+    count = 1
+    for d in tensor.shape:
+        extent = evaluate(d, symbols)
+        if extent is None:
+            return None
+        count *= extent
+    return tensor.dtype.nbytes(count)
 
 
 def _open(value: Value) -> bool:
