@@ -369,9 +369,10 @@ class Job:
         """The original with the whole pipeline: the difference shows only at its end."""
         folder = self.options.repro_dir
         assert folder is not None
-        different = NotEquivalentError(problem)
+        different, ctx = NotEquivalentError(problem), self._context()
+        steps = [s for s in Pipeline(attempt.plan.pipeline).steps if not (ctx.choices.lossless and is_lossy(s))]
         try:
-            path = write_reproducer(folder, clone_model(self.base), attempt.plan.pipeline, self._context(), different)
+            path = write_reproducer(folder, clone_model(self.base), pipeline_text(steps), ctx, different)
         except OSError as error:
             self.notes.append(f"no reproducer could be written: {error}")
             return None

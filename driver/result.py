@@ -100,6 +100,9 @@ class Result:
         )
         if plan.disabled:
             artifact.manifest["disabled"] = sorted(plan.disabled)
+        ledger = self.report.budget
+        if ledger is not None:
+            artifact.manifest["budget"] = {"limit": ledger.budget, "left": sorted(ledger.left)}
         return artifact
 
     def save(self, path: str | os.PathLike[str]) -> None:
