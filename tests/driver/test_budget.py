@@ -20,7 +20,7 @@ from planish.driver.measuring import Measured
 from planish.driver.optimize import Result, optimize
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
-from planish.ir.errors import BudgetError, UsageError
+from planish.ir.errors import BudgetError, NotEquivalentError, UsageError
 from planish.ir.graph import Graph, Model, Node
 from planish.ir.onnx_writer import model_to_bytes
 from planish.passes import manager, registry
@@ -118,6 +118,13 @@ class Whole(Pass):
 
 
 @dataclass
+class Wrong(Whole):
+    """Promises that every bit stays."""
+
+    numbers: ClassVar[Numbers] = Numbers.EXACT
+
+
+@dataclass
 class Sloppy(Pass):
     """Promises to reassociate and is off by 170 roundings."""
 
@@ -140,6 +147,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
         "leak": Leak,
         "whole": Whole,
         "sloppy": Sloppy,
+        "wrong": Wrong,
     }
 
     def find(name: str) -> type[Pass] | str:
@@ -475,6 +483,21 @@ def test_the_report_has_the_ledger() -> None:
     assert "error budget: absolute at most 0.5" in text
     assert "retreat:" in text
     assert "left out: nudge@part_" in text
+
+
+def test_the_manifest_names_what_was_left() -> None:
+    artifact = spend(products(), rows(), Budget(0.5, "absolute"), "nudge").artifact()
+    assert artifact.manifest["budget"]["limit"].startswith("absolute at most 0.5")
+    assert len(artifact.manifest["budget"]["left"]) == 3
+
+
+def test_a_budget_excuses_no_pass_that_promises_equality(tmp_path: Path) -> None:
+    """However much is allowed; and the reproducer does not blame the lossy pass."""
+    with pytest.raises(NotEquivalentError, match="wrong") as caught:
+        spend(classifier(), SAMPLES, 100.0, "wrong,store-float16{min-bytes=64}", repro_dir=tmp_path)
+    assert caught.value.repro is not None
+    text = next(tmp_path.glob("*.ir")).read_text()
+    assert "// pipeline: wrong\n" in text
 
 
 def test_from_the_command_line(
