@@ -232,7 +232,7 @@ class Subject:
                     continue  # many kernels refuse empty tensors, and passes may choose such kernels
                 return Failure(pipeline, "refused", f"sample {i}: {error.message}")
             bad = [c for c in self.reference.compare(i, found) if not c.equivalent]
-            if bad:
+            if bad and contract is not Numbers.APPROXIMATES:  # those draw on an error budget
                 return Failure(pipeline, "different", f"sample {i}: {bad[0]}")
             inexact = self._inexact(self.reference.outputs(i), found) if contract is Numbers.EXACT else None
             if inexact:
