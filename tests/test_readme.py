@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,44 @@ def test_the_plugin_is_the_one_shown() -> None:
     """The entry point in the README is the one of the package that test_plugin.py installs."""
     shown = fences("toml")[0].strip()
     assert shown in (ROOT / "tests" / "plugin" / "pyproject.toml").read_text()
+
+
+def _plugin(site: Path) -> None:
+    """What pip would install for the broken pass: its module, and its entry point."""
+    site.mkdir()
+    (site / "planish_broken.py").write_text(fences("python")[2])
+    facts = site / "planish_broken-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: planish-broken\nVersion: 1\n")
+    ((name, target),) = tomllib.loads(fences("toml")[1])["project"]["entry-points"]["planish.passes"].items()
+    (facts / "entry_points.txt").write_text(f"[planish.passes]\n{name} = {target}\n")
+
+
+def test_the_broken_pass_is_caught_bisected_and_reduced(tmp_path: Path) -> None:
+    _plugin(tmp_path / "site")
+    paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": paths, "COLUMNS": "200"}
+
+    def execute(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, env=env)
+
+    made = execute(["-c", fences("python")[3]])
+    assert made.returncode == 0, made.stderr
+    commands = fences("text")[0].strip().split("$ planish ")[1:]
+    assert [c.split()[0] for c in commands] == ["optimize", "bisect", "run"]
+    for command in commands:
+        line, *shown = command.strip().splitlines()
+        words = [str(f) for w in shlex.split(line) for f in (sorted(tmp_path.glob(w)) if "*" in w else [w])]
+        done = execute(["-m", "planish", *words])
+        assert done.returncode == 1, done.stderr
+        output = done.stdout + done.stderr
+        at = 0
+        for text in shown:
+            pattern = re.compile(".*".join(map(re.escape, text.split("..."))))
+            found = pattern.search(output, at)
+            assert found is not None, f"{text}\nnot in\n{output}"
+            at = found.end()
+    assert not (tmp_path / "small.onnx").exists()
 
 
 def test_the_two_commands_exist() -> None:
