@@ -7,7 +7,7 @@ see why it is right (a Relu of what is never negative), the nodes before them co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ...ir.clone import clone_graph
 from ...ir.errors import PlanishError
@@ -220,8 +220,8 @@ def _inside(frame: Frame, value: Value, state: State) -> bool:
 def _bodies(state: State) -> list[Graph]:
     found: list[Graph] = []
     for attr in state.attrs.values():
-        parts = attr if isinstance(attr, tuple) else (attr,)
-        found.extend(part for part in parts if isinstance(part, Graph))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        parts = cast("tuple[Any, ...]", attr) if isinstance(attr, tuple) else (attr,)
+        found.extend(part for part in parts if isinstance(part, Graph))
     return found
 
 
@@ -307,9 +307,10 @@ class _Copier:
         """Bodies are copied (they nest no deeper than the reader lets them)."""
         if isinstance(attr, Graph):
             return self._body(attr)
-        if isinstance(attr, tuple) and attr and isinstance(attr[0], Graph):
-            return tuple(self._body(body) for body in attr)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        return attr
+        parts = cast("tuple[Any, ...]", attr) if isinstance(attr, tuple) else ()
+        if parts and isinstance(parts[0], Graph):
+            return tuple(map(self._body, parts))
+        return cast("Any", attr)
 
     def _body(self, body: Graph) -> Graph:
         copy = Graph(body.name, self.graph.opsets)

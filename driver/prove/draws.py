@@ -62,7 +62,9 @@ class Draws:
             yield {}
         yield {s: 2 + i % 3 for i, s in enumerate(symbols)}
         if len(symbols) <= 2:
-            yield from (dict(zip(symbols, values, strict=True)) for values in product((1, 2, 3), repeat=len(symbols)))
+            few: list[int] = [1, 2, 3]
+            small = product(few, repeat=len(symbols))
+            yield from (dict(zip(symbols, values, strict=True)) for values in small)
         else:
             yield {s: 3 - i % 3 for i, s in enumerate(symbols)}
             yield dict.fromkeys(symbols, 1)

@@ -225,7 +225,7 @@ def _stack(items: list[Item]) -> Item:
         numbers = cast("list[Number]", items)
         if len({x.shape for x in numbers}) > 1:
             raise Undecided("rounds of a loop give different shapes")
-        return Number(*(np.stack([getattr(x, part) for x in numbers]) for part in ("field", "near", "unit")))
+        return Number.of(np.stack(parts) for parts in zip(*(x.parts for x in numbers), strict=True))
     return np.stack(cast("list[Array]", items))
 
 

@@ -61,14 +61,11 @@ def _on_parts(items: list[Item], moved: Callable[[int], bool], function: Callabl
     try:
         if not numbers:
             return list(function(items))
-        parts = [
-            function([getattr(x, part) if isinstance(x, Number) else x for x in items])
-            for part in ("field", "near", "unit")
-        ]
+        parts = [function([x.parts[i] if isinstance(x, Number) else x for x in items]) for i in range(3)]
     except (NoKernel, ValueError, IndexError) as error:
         raise Undecided(str(error)) from error
     grid = numbers[0].grid if all(x.grid is numbers[0].grid for x in numbers) else None
-    return [Number(*results, grid) for results in zip(*parts, strict=True)]
+    return [Number.of(results, grid) for results in zip(*parts, strict=True)]
 
 
 def _new_shape(node: Node, items: list[Item]) -> tuple[int, ...]:
@@ -159,12 +156,12 @@ def _filled(node: Node, items: list[Item], index: Array) -> Item:
         fill = N.number(float(node.attr("value", 0.0))) if isinstance(x, Number) else np.zeros((), x.dtype)
     if isinstance(x, Number) != isinstance(fill, Number):
         raise Undecided("numbers stand beside integers")
-    pairs = zip((x,), (fill,), strict=True)
     if isinstance(x, Number) and isinstance(fill, Number):
-        pairs = zip((x.field, x.near, x.unit), (fill.field, fill.near, fill.unit), strict=True)
-    parts = [np.append(a.reshape(-1), b.reshape(-1)[:1])[index] for a, b in cast("Any", pairs)]
-    return Number(*parts, x.grid if (fill_grid(fill) is x.grid) else None) if isinstance(x, Number) else parts[0]
+        pairs = zip(x.parts, fill.parts, strict=True)
+        return Number.of((_taken(a, b, index) for a, b in pairs), x.grid if fill.grid is x.grid else None)
+    return _taken(cast("Array", x), cast("Array", fill), index)
 
 
-def fill_grid(fill: Item) -> Any:
-    return fill.grid if isinstance(fill, Number) else None
+def _taken(a: Array, fill: Array, index: Array) -> Array:
+    """The elements at ``index``; -1 stands for the fill."""
+    return np.append(a.reshape(-1), fill.reshape(-1)[:1])[index]

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -62,9 +62,20 @@ class Number:
     def shape(self) -> tuple[int, ...]:
         return self.near.shape
 
+    @property
+    def parts(self) -> tuple[Array, Array, Array]:
+        """Field, near and unit."""
+        return self.field, self.near, self.unit
+
+    @staticmethod
+    def of(parts: Iterable[Array], grid: DType | None = None) -> Number:
+        """The number with these three parts."""
+        field, near, unit = parts
+        return Number(field, near, unit, grid)
+
     def map(self, function: Callable[[Array], Array]) -> Number:
         """Applies a function that moves elements to all three parts."""
-        return Number(function(self.field), function(self.near), function(self.unit), self.grid)
+        return Number.of(map(function, self.parts), self.grid)
 
     def fits(self, dtype: DType) -> bool:
         """Whether a cast to ``dtype`` changes no element."""
@@ -211,8 +222,7 @@ def close(a: Number, b: Number) -> Array:
 def choose(mask: Array, a: Number, b: Number) -> Number:
     """``a`` where ``mask`` holds, else ``b``."""
     grid = b.grid if b.grid and a.fits(b.grid) else a.grid if a.grid and b.fits(a.grid) else None
-    pairs = ((a.field, b.field), (a.near, b.near), (a.unit, b.unit))
-    return Number(*(np.where(mask, x, y) for x, y in pairs), grid)
+    return Number.of((np.where(mask, x, y) for x, y in zip(a.parts, b.parts, strict=True)), grid)
 
 
 def largest(a: Number, b: Number) -> Number:

@@ -182,7 +182,8 @@ def _dropout(node: Node, items: list[Item]) -> list[Item]:
     if (training is not None and np.any(cast("Array", training))) or (node.version < 7 and not node.attr("is_test", 0)):
         raise Undecided("Dropout in training mode")
     x = num(items, 0)
-    return [x, np.ones(x.shape, bool)][: len(node.outputs)]
+    found: list[Item] = [x, np.ones(x.shape, bool)]
+    return found[: len(node.outputs)]
 
 
 @operator("Cast", "CastLike")

@@ -65,9 +65,8 @@ def _padded(x: Number, pads: tuple[int, ...], fill: Number | None = None) -> Num
         return x
     k = len(pads) // 2
     widths = [(0, 0), (0, 0), *zip(pads[:k], pads[k:], strict=True)]
-    parts = (0, 0, 0) if fill is None else (fill.field, fill.near, fill.unit)
-    arrays = zip((x.field, x.near, x.unit), parts, strict=True)
-    return Number(*(np.pad(a, widths, constant_values=b) for a, b in arrays), x.grid)
+    parts = zip(x.parts, (0, 0, 0) if fill is None else fill.parts, strict=True)
+    return Number.of((np.pad(a, widths, constant_values=b) for a, b in parts), x.grid)
 
 
 def conv_transpose(node: Node, x: Number, w: Number, bias: Number | None) -> Number:
