@@ -200,7 +200,7 @@ def drawn(count: int, seed: int) -> Iterator[tuple[int, Model, list[dict[str, An
 
     for i in range(count):
         try:
-            case = random_case(seed + i, SIZES[i % len(SIZES)])
+            case = random_case(seed + i, SIZES[(seed + i) % len(SIZES)])
             data = model_to_bytes(case.model)
         except PlanishError:
             continue

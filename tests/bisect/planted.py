@@ -26,7 +26,8 @@ from planish.passes import manager, registry
 from planish.passes.core import Context, Pass
 from planish.passes.manager import Pipeline
 
-from .mutants import HOSTS, MUTANTS, pass_of
+from .hosts import HOSTS
+from .mutants import MUTANTS, pass_of
 
 PIPELINE = "canonicalize-operands,merge-casts,{},merge-constants,eliminate-dead-code"
 SEEDS = 400
