@@ -10,18 +10,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..backends.core import Outputs, Sample
+from ..backends.ort.isolated import IsolatedSession
 from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
+from ..ir.onnx_writer import model_to_bytes
 from ..ir.ops import is_known, is_pure
 from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, excused, leaves
 from .noise import noisy_model, noisy_sample, resolutions
+from .sizes import constant_bytes, is_external
 from .ties import Ties
 from .trial import needs_trial, too_large, try_run
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
 """Noisy copies that are run, besides the original under the runtime's optimizer."""
+ISOLATED_BYTES = 64 << 20
+"""Models with more constants are not sent to another process for a draw of noise."""
 POOL = 4
 """Samples over which the noise of small outputs is pooled."""
 
@@ -50,7 +55,7 @@ class Reference:
         self.level, self._session = _first_session(self._source)
         self._outputs: dict[int, Outputs] = {}
         self._changes: dict[int, dict[str, Noise]] = {}
-        self._noisy: list[tuple[Session, int | None]] | None = None
+        self._noisy: list[tuple[Session | IsolatedSession, int | None]] | None = None
         self._optimizer_noise = optimizer_noise
         self._ties: Ties | None = None
         self._untried = not trusted and needs_trial(model)
@@ -78,7 +83,7 @@ class Reference:
     def noisy_runs(self) -> list[Callable[[Sample], Outputs]]:
         """Runs of the original with rounding noise, one function for each draw."""
 
-        def run(session: Session, seed: int | None) -> Callable[[Sample], Outputs]:
+        def run(session: Session | IsolatedSession, seed: int | None) -> Callable[[Sample], Outputs]:
             return lambda sample: session.run(sample if seed is None else noisy_sample(sample, seed))
 
         return [run(session, seed) for session, seed in self._noisy_sessions()]
@@ -163,12 +168,22 @@ class Reference:
             f"the model draws random numbers ({suspects[0].op} {suspects[0].name!r}): two runs of the original differ"
         )
 
-    def _noisy_sessions(self) -> list[tuple[Session, int | None]]:
+    def _optimized_by_the_runtime(self) -> Session | IsolatedSession:
+        """The original under the runtime's optimizer, which has crashed on odd models: in another process if small."""
+        settings = EXACT.with_level("all")
+        raw = self._source
+        if constant_bytes(self.model) > ISOLATED_BYTES or is_external(self.model):
+            return Session(raw, settings)
+        if isinstance(raw, Path):
+            raw = raw.read_bytes()
+        return IsolatedSession(raw if isinstance(raw, bytes) else model_to_bytes(raw), settings)
+
+    def _noisy_sessions(self) -> list[tuple[Session | IsolatedSession, int | None]]:
         if self._noisy is None:
             self._noisy = []
             builders: list[tuple[Any, int | None]] = []
             if self._optimizer_noise:
-                builders.append((lambda: Session(self._source, EXACT.with_level("all")), None))
+                builders.append((self._optimized_by_the_runtime, None))
             builders += [
                 (lambda seed=seed: Session(noisy_model(self.model, seed)), seed) for seed in range(1, DRAWS + 1)
             ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..backends.ort.artifact import file_entry
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes
-from .reference import Runnable
+
+if TYPE_CHECKING:
+    from .reference import Runnable
 
 
 def is_external(model: Model) -> bool:

@@ -18,6 +18,7 @@ from ..ir.errors import UsageError
 from ..ir.graph import Model, Value
 from ..ir.limits import current_limits
 from ..ir.onnx_writer import model_to_bytes
+from .sizes import constant_bytes
 
 UNBOUNDED = frozenset(
     "Loop Scan StringConcat StringSplit SequenceMap SequenceInsert ConcatFromSequence SplitToSequence".split()
@@ -64,9 +65,9 @@ def needs_trial(model: Model) -> bool:
     """Whether sizes or times of a run depend on what is computed."""
     for node in model.all_nodes():
         if node.op in UNBOUNDED:
-            return _constant_bytes(model) <= MAX_BYTES
+            return constant_bytes(model) <= MAX_BYTES
         if node.op in MAKES_SIZE and any(_open(out) for out in node.outputs):
-            return _constant_bytes(model) <= MAX_BYTES
+            return constant_bytes(model) <= MAX_BYTES
     return False
 
 
@@ -78,7 +79,7 @@ def try_run(model: Model, source: Model | bytes | Path, sample: Sample) -> None:
     limits = current_limits.get()
     data = source.read_bytes() if isinstance(source, Path) else source
     raw = data if isinstance(data, bytes) else model_to_bytes(data)
-    memory = limits.trial_bytes + 4 * _constant_bytes(model)
+    memory = limits.trial_bytes + 4 * constant_bytes(model)
     with Isolated(memory_bytes=memory, seconds=limits.trial_seconds) as process:
         try:
             process.run(raw, [sample], EXACT)
@@ -108,7 +109,3 @@ def _open(value: Value) -> bool:
     """Whether an extent is not even known as an expression of the inputs' symbols."""
     tensor = value.tensor
     return tensor is None or tensor.shape is None or any(d is None for d in tensor.shape)
-
-
-def _constant_bytes(model: Model) -> int:
-    return sum(v.data.nbytes for g in model.all_graphs() for v in g.constants if v.data is not None)

@@ -6,6 +6,8 @@ suspects the runtime itself, or runs what a fuzzer made, runs it here. The proce
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import os
 import pickle
 import signal
@@ -13,6 +15,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import TIMEOUT_MAX, Timer
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ from .session import EXACT, Session, SessionSettings
 if TYPE_CHECKING:
     from ..core import Outputs, Sample
 
+KEPT = 4
+"""Sessions that the other process keeps."""
 _LENGTH = struct.Struct("<Q")
 
 
@@ -120,6 +125,27 @@ class Isolated:
         self.close()
 
 
+class IsolatedSession:
+    """A session in a process that all of them share: what may crash while it loads or runs does not end this one."""
+
+    def __init__(self, model: bytes, settings: SessionSettings = EXACT) -> None:
+        """Raises ``BackendError`` where the runtime refuses the model or crashes."""
+        self._model, self._settings = model, settings
+        _shared(os.getpid()).run(model, [], settings)
+
+    def run(self, inputs: Sample) -> Outputs:
+        """As ``Session.run``."""
+        return _shared(os.getpid()).run(self._model, [inputs], self._settings)[0]
+
+
+@cache
+def _shared(owner: int) -> Isolated:
+    """The process of the process ``owner``: one that was forked must not talk into its parent's pipes."""
+    process = Isolated()
+    atexit.register(process.close)
+    return process
+
+
 def serve(memory_bytes: int = 0) -> None:
     """The other side: answers requests from standard input until it is closed."""
     if memory_bytes:
@@ -127,12 +153,13 @@ def serve(memory_bytes: int = 0) -> None:
     source = sys.stdin.buffer
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the runtime prints must not get between the answers
+    kept: dict[tuple[str, bytes], Session] = {}
     while True:
         try:
-            request: Any = _receive(source)
+            model, samples, settings = _receive(source)
         except EOFError:
             return
-        _send(target, _answer(*request))
+        _send(target, _answer(model, samples, settings, kept))
 
 
 def _limit_memory(size: int) -> None:
@@ -146,9 +173,18 @@ def _limit_memory(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (have + size, have + size))
 
 
-def _answer(model: bytes, samples: list[Sample], settings: dict[str, Any]) -> tuple[str, Any]:
+def _answer(
+    model: bytes, samples: list[Sample], settings: dict[str, Any], kept: dict[tuple[str, bytes], Session]
+) -> tuple[str, Any]:
+    """Outputs, or an error. The last sessions are kept, since a model comes again with each sample."""
+    key = repr(settings), hashlib.blake2b(model).digest()
     try:
-        session = Session(model, SessionSettings.from_dict(settings))
+        session = kept.get(key)
+        if session is None:
+            session = Session(model, SessionSettings.from_dict(settings))
+            while len(kept) >= KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = session
         return "outputs", [session.run(sample) for sample in samples]
     except PlanishError as error:
         return "error", {"message": error.message, "origin": error.origin, "help": error.help}
