@@ -292,7 +292,9 @@ class Job:
         found: list[Instrument] = [VerifyEach()]
         if self.options.print_after_change is not None:
             found.append(PrintAfterChange(self.options.print_after_change))
-        if level_of(self.options.validate)[0] in ("each-pass", "each-rewrite") and self.reference is not None:
+        level, _ = level_of(self.options.validate)
+        each = level == "each-pass" or (level == "each-rewrite" and not self.options.allow_different)
+        if each and self.reference is not None:
             compare: Any = each_pass_comparer(self.reference, self.options.tolerance)
             found.append(NumericsEach(compare))
         if self.options.repro_dir is not None:

@@ -28,6 +28,7 @@ from ...ir.constants import Constant
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Model, Node, Value
 from ...ir.ops import commutes, is_pure
+from ...passes.shared.ranges import is_nonnegative
 from .cut import Cut
 from .draws import Draws, Manner
 from .evaluate import Evaluation, Limits
@@ -167,8 +168,22 @@ def _count(leaves: list[Item]) -> int:
 
 
 def _one_sided(cut: Cut, branches: dict[Node, list[set[int]]]) -> bool:
-    """Whether a comparison in the rewrite itself always came out the same."""
-    return any(not outcomes >= {-1, 1} for node in cut.own for outcomes in branches.get(node, ()))
+    """Whether a comparison in the rewrite itself always came out the same, for no reason that is known."""
+    return any(
+        not outcomes >= {-1, 1} and not (-1 not in outcomes and i == 0 and _never_below(node))
+        for node in cut.own
+        for i, outcomes in enumerate(branches.get(node, ()))
+    )
+
+
+def _never_below(node: Node) -> bool:
+    """Whether the operand of a function that compares it with zero, or a Clip's lower bound, is never below."""
+    if node.domain or not is_nonnegative(node.input(0)):
+        return False
+    if node.op == "Clip" and node.version >= 11:
+        low = node.input(1)
+        return low is not None and low.data is not None and low.data.count == 1 and bool((low.numpy() <= 0).all())
+    return node.op in ("Relu", "LeakyRelu", "Abs")
 
 
 def _evaluated(

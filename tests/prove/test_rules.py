@@ -40,10 +40,10 @@ def test_most_rewrites_of_the_golden_cases_are_exact(golden: Ledger) -> None:
 
 
 def test_rewrites_of_random_models_are_exact_but_for_few() -> None:
-    found = random_ledger(20)
+    found = random_ledger(12)
     assert found.total(DIFFERENT) == 0
     exact = found.total(PROVED) + found.total(CHECKED)
-    assert exact >= 0.95 * sum(sum(kinds.values()) for kinds in found.counts.values()) > 100
+    assert exact >= 0.95 * sum(sum(kinds.values()) for kinds in found.counts.values()) > 50
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -1,0 +1,144 @@
+"""``--validate each-rewrite``: what the report says, and that a wrong rewrite is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import planish
+from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCHECKED
+from planish.driver.prove.watch import NOT_ASKED, Watch
+from planish.driver.validation import REWRITES, level_of
+from planish.ir.errors import NotEquivalentError, UsageError
+from planish.ir.text import parse_model
+from planish.passes.core import Context
+from planish.passes.manager import Pipeline
+from planish.tests.bisect.planted import registered
+
+NETWORK = """
+graph @main(%x: f32[N,2,8,8]) {
+  %w: f32[3,2,3,3] = const rand<1>
+  %one: f32[3] = const dense<[1.5, 0.5, 2]>
+  %zero: f32[3] = const dense<[0.25, -1, 0.125]>
+  %shape: i64[2] = const dense<[0, -1]>
+  %half: f32[] = const dense<0.6>
+  %c: f32[N,3,6,6] = Conv(%x, %w)
+  %b: f32[N,3,6,6] = BatchNormalization(%c, %one, %zero, %zero, %one)
+  %i: f32[N,3,6,6] = Identity(%b)
+  %r: f32[N,3,6,6] = Relu(%i)
+  %s: f32[N,3,6,6] = Relu(%r)
+  %m: f32[N,3,6,6] = Mul(%s, %half)
+  %y: f32[N,108] = Reshape(%m, %shape)
+  return %y
+}
+"""
+
+
+@pytest.fixture
+def planted() -> Iterator[None]:
+    with registered():
+        yield
+
+
+def optimized(level: str, pipeline: str = "default", **options: Any) -> planish.Result:
+    return planish.optimize(parse_model(NETWORK), pipeline=pipeline, validate=level, measure=False, **options)
+
+
+def test_the_report_says_what_is_known_of_each_rewrite() -> None:
+    result = optimized("each-rewrite:all")
+    ledger = result.report.validation.rewrites
+    assert ledger is not None
+    changes = sum(sum(p.hits.values()) for p in result.report.passes)
+    assert sum(map(ledger.total, (PROVED, CHECKED, TESTED, UNCHECKED, DIFFERENT))) >= changes > 2
+    assert ledger.total(PROVED) + ledger.total(CHECKED) >= changes
+    assert not ledger.total(UNCHECKED)
+    assert not ledger.total(DIFFERENT)
+    assert ledger.reasons["fold-batchnorm/Behind"] == {"exactly checked: equal up to the rounding of constants": 1}
+    assert f"{ledger.total(PROVED)} proved" in str(result.report)
+    plain = result.report.to_dict()["validation"]["rewrites"]
+    assert plain["totals"][PROVED] == ledger.total(PROVED)
+    assert plain["asked"] == "each-rewrite:all"
+
+
+def test_lower_levels_say_nothing_of_rewrites() -> None:
+    assert optimized("final").report.validation.rewrites is None
+
+
+def test_a_wrong_rewrite_is_refused_by_name(planted: None) -> None:
+    with pytest.raises(NotEquivalentError) as raised:
+        optimized("each-rewrite", "drop-factor-near-one,clean")
+    assert raised.value.where == "drop-factor-near-one/DropFactorNearOne"
+    assert "different" in raised.value.message
+    assert "--disable drop-factor-near-one/DropFactorNearOne" in (raised.value.help or "")
+
+
+def test_a_wrong_rewrite_that_is_allowed_is_reported(planted: None) -> None:
+    found = optimized("each-rewrite", "drop-factor-near-one", allow_different=True).report.validation.rewrites
+    assert found is not None
+    assert found.counts["drop-factor-near-one/DropFactorNearOne"] == {DIFFERENT: 1}
+
+
+def test_only_as_many_as_were_asked_for_are_checked() -> None:
+    lines = "\n".join(f"%a{i + 1}: f32[N,3] = Identity(%b{i})\n%b{i + 1} = Relu(%a{i + 1})" for i in range(5))
+    model = parse_model(f"graph @main(%b0: f32[N,3]) {{\n{lines}\nreturn %b5\n}}")
+    watch = Watch(each=2)
+    Pipeline("remove-identity").run(model, Context(witness=watch), [watch])
+    rule = "remove-identity/SameValue"
+    assert watch.ledger.reasons[rule][f"{UNCHECKED}: {NOT_ASKED}"] == watch.ledger.counts[rule][UNCHECKED]
+    assert sum(watch.ledger.counts[rule].values()) == 5
+    assert watch.ledger.counts[rule][PROVED] == 2
+
+
+def test_no_time_left_leaves_rewrites_unchecked() -> None:
+    watch = Watch(seconds=-1)
+    Pipeline("clean").run(parse_model(NETWORK), Context(witness=watch), [watch])
+    assert watch.ledger.total(UNCHECKED) == sum(sum(k.values()) for k in watch.ledger.counts.values()) > 0
+
+
+def test_watching_changes_nothing() -> None:
+    plain, watched, watch = parse_model(NETWORK), parse_model(NETWORK), Watch()
+    Pipeline("default").run(plain, Context())
+    Pipeline("default").run(watched, Context(witness=watch), [watch])
+    assert str(plain) == str(watched)
+
+
+def test_real_values_decide_where_the_exact_check_cannot(planted: None) -> None:
+    """A softmax with the maximum taken off is the same by a law of exp that the check does not know."""
+    text = """
+    graph @main(%x: f32[2,4]) {
+      %ax: i64[1] = const dense<[-1]>
+      %m: f32[2,1] = ReduceMax(%x, %ax)
+      %d: f32[2,4] = Sub(%x, %m)
+      %e: f32[2,4] = Exp(%d)
+      %s: f32[2,1] = ReduceSum(%e, %ax)
+      %y: f32[2,4] = Div(%e, %s)
+      return %y
+    }"""
+    samples = [{"x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)}]
+    watch = Watch(samples=samples)
+    Pipeline("fuse-softmax").run(parse_model(text), Context(witness=watch), [watch])
+    assert watch.ledger.total(TESTED) == 1
+    assert "samples" in next(iter(watch.ledger.reasons["fuse-softmax/Quotient"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("final", ("final", REWRITES)),
+        ("each-rewrite", ("each-rewrite", REWRITES)),
+        ("each-rewrite:3", ("each-rewrite", 3)),
+        ("each-rewrite:all", ("each-rewrite", None)),
+    ],
+)
+def test_levels_are_read(text: str, wanted: tuple[str, int | None]) -> None:
+    level, each = level_of(text)
+    assert (level, each if level == "each-rewrite" else REWRITES) == wanted
+
+
+@pytest.mark.parametrize("text", ["much", "final:3", "each-rewrite:0", "each-rewrite:some"])
+def test_what_is_no_level_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        level_of(text)
