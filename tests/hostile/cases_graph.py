@@ -75,7 +75,9 @@ def _double_if(depth: int) -> Model:
 
 
 def _if(**branches: onnx.GraphProto) -> Model:
-    return model([node("If", ["flag"], ["y"], name="choice", **branches)], inputs=[info("x"), info("flag", BOOL, [])])
+    made = node("If", ["flag"], ["y"], name="choice")
+    made.attribute.extend(helper.make_attribute(name, body) for name, body in branches.items())
+    return model([made], inputs=[info("x"), info("flag", BOOL, [])])
 
 
 def _branch(outputs: int = 1) -> onnx.GraphProto:

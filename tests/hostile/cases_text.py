@@ -31,15 +31,6 @@ def _case(name: str, wrong: str, body: str | Callable[[], str], says: str) -> Ca
     return Case(name, wrong, _text(body), says, command="run")
 
 
-def _product(terms: int, factors: int) -> str:
-    """A product of sums, which grows without end when it is multiplied out."""
-    out = "1"
-    for i in range(factors):
-        total = "+".join(f"a{i}_{j}" for j in range(terms))
-        out = f"max(0,{total})" if i == 0 else f"floordiv(({total}),1)*{out}"
-    return out
-
-
 CASES = [
     _case("text-noise", "bytes that are no text", "\x00\x01\x02\x7f", "line 2"),
     Case(
