@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...backends.core import Array, Sample
@@ -115,19 +115,37 @@ def retyped(model: Model, samples: Sequence[Sample]) -> Situation | None:
     return Situation(model, list(samples))
 
 
-def without_unused_inputs(situation: Situation) -> Situation | None:
-    """Without inputs that nothing uses, functions that nothing calls, and what the file says about itself."""
+def tidied(situation: Situation) -> Iterator[Situation | None]:
+    """Without all that nothing uses, or, where the failure needs some of it, without one kind or one thing of it."""
+    model = situation.model
+    called = {(n.domain, n.op, n.overload) for n in model.all_nodes()}
+    inputs = {v.name for v in model.graph.inputs if not v.uses}
+    functions = {key for key in model.functions if key not in called}
+    about = bool(model.metadata or model.extra or model.doc)
+    if inputs or functions or about:
+        yield _without(situation, inputs, functions, about=True)
+    if inputs:
+        yield _without(situation, inputs, set())
+    for key in sorted(functions):
+        yield _without(situation, set(), {key})
+    if about:
+        yield _without(situation, set(), set(), about=True)
+
+
+def _without(
+    situation: Situation, inputs: set[str], functions: set[tuple[str, str, str]], *, about: bool = False
+) -> Situation | None:
+    """Without those inputs and functions; with ``about`` also without what the file says about itself."""
     copy = clone_model(situation.model)
-    gone = {v.name for v in copy.graph.inputs if not v.uses}
     for value in list(copy.graph.inputs):
-        if value.name in gone:
+        if value.name in inputs:
             copy.graph.remove_input(value)
-    called = {(n.domain, n.op, n.overload) for n in copy.all_nodes()}
-    for key in [k for k in copy.functions if k not in called]:
+    for key in functions:
         del copy.functions[key]
-    copy.metadata, copy.extra, copy.doc = {}, None, ""
+    if about:
+        copy.metadata, copy.extra, copy.doc = {}, None, ""
     domains = {n.domain for n in copy.all_nodes()} | {""}
     for domain in [d for d in copy.graph.opsets if d not in domains]:
         del copy.graph.opsets[domain]
-    samples = [{k: v for k, v in s.items() if k not in gone} for s in situation.samples]
+    samples = [{k: v for k, v in s.items() if k not in inputs} for s in situation.samples]
     return retyped(copy, samples)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ...backends.core import Sample
 from ...ir.graph import Model, Node
-from .cut import Situation, keep_nodes, without_unused_inputs
+from .cut import Situation, keep_nodes, tidied
 from .record import try_record
 from .simplify import candidates
 
@@ -131,11 +132,10 @@ class _Reduction:
     # -- the rest
 
     def _simpler(self) -> None:
-        self._accept(without_unused_inputs(self.best))
         progress = True
         while progress and time.monotonic() < self.deadline:
             progress = False
-            for candidate in candidates(self.best):
+            for candidate in chain(tidied(self.best), candidates(self.best)):
                 if self._accept(candidate):
                     progress = True
                     break

@@ -191,6 +191,36 @@ def test_shrinking_keeps_what_the_test_asks_for() -> None:
     assert str(case.model) == before, "the argument was changed"
 
 
+def test_what_nothing_uses_goes_but_for_what_the_failure_needs() -> None:
+    model = parse_model(
+        """
+model ir=10 opset {"" = 21, "f" = 1}
+graph @main(%x: f32[2], %unused: f32[2]) {
+  %y = Relu(%x)
+  return %y
+}
+function @f::Kept(%a) opset {"" = 21} graph @kept {
+  %b = Neg(%a)
+  return %b
+}
+function @f::Lost(%a) opset {"" = 21} graph @lost {
+  %b = Abs(%a)
+  return %b
+}
+"""
+    )
+    model.metadata = {"by": "somebody"}
+    sample = {name: np.ones(2, np.float32) for name in ("x", "unused")}
+
+    def fails(model: Model, samples: Sequence[Sample]) -> bool:
+        return ("f", "Kept", "") in model.functions and any(n.op == "Relu" for n in model.graph)
+
+    found = reduce_model(model, [sample], fails, seconds=30).model
+    assert [v.name for v in found.graph.inputs] == ["x"]
+    assert [name for _, name, _ in found.functions] == ["Kept"]
+    assert not found.metadata
+
+
 def test_what_does_not_fail_is_returned_as_it_is() -> None:
     case = random_case(3, 8)
     found = reduce_model(case.model, case.samples, lambda model, samples: False)
