@@ -284,7 +284,9 @@ def targets(as_json: AsJson = False) -> None:
 def explain(
     name: Annotated[str, typer.Argument(metavar="PASS|RULE", help="as `fold-batchnorm`, or a rule's name")],
     model: ModelFile,
-    before: Annotated[str, typer.Option("--before", metavar="PIPELINE", help="run this first")] = "",
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="PIPELINE", help="run this first, not what the default runs first")
+    ] = None,
     target: TargetName = "generic",
     as_json: AsJson = False,
 ) -> None:

@@ -81,6 +81,13 @@ class AroundSoftmax(NodeRule):
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         found = attention_around(node)
+        try:
+            return self._fused(r, node, found)
+        except NoMatch as declined:
+            declined.matched = len(found.nodes)
+            raise
+
+    def _fused(self, r: Rewriter, node: Node, found: Attention) -> Replacement:
         if r.opset() < OPSET:
             raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
         _require_type(r, node.output.dtype)

@@ -178,7 +178,7 @@ class _Engine:
         except NoMatch as declined:
             self.r.rollback()
             if self.ctx.trace:
-                _note_miss(stats, 1, node, declined.reason)
+                _note_miss(stats, declined.matched, node, declined.reason)
             return False
         self._finish(rule, node, replacement)
         return True

@@ -31,6 +31,9 @@ class NoMatch(Exception):
     A function that makes the text saves the time of making it where nobody reads it: shapes take long to print.
     """
 
+    matched = 1
+    """How many nodes of what was looked for were found: a node rule may set it, so that the nearest miss is told."""
+
     def __init__(self, reason: str | Callable[[], str] = "declined") -> None:
         super().__init__(reason)
 

@@ -48,6 +48,16 @@ class Attention:
 
 def attention_around(softmax: Node) -> Attention:
     """The attention whose softmax is ``softmax``. Raises :class:`NoMatch` with what is missing."""
+    nodes = [softmax]
+    try:
+        return _around(softmax, nodes)
+    except NoMatch as declined:
+        declined.matched = len(nodes)
+        raise
+
+
+def _around(softmax: Node, nodes: list[Node]) -> Attention:
+    """Puts what it finds into ``nodes``."""
     x = softmax.inputs[0]
     rank = softmax.output.rank
     if x is None or rank not in (3, 4):
@@ -56,7 +66,7 @@ def attention_around(softmax: Node) -> Attention:
     if softmax.attr("axis", -1) not in (-1, rank - 1):
         raise NoMatch("the softmax is not over the last axis")
     scores = scores_of(x)
-    nodes = [softmax, *scores.nodes]
+    nodes += scores.nodes
     q, kt = scores.product.inputs[0], scores.product.inputs[1]
     if q is None or kt is None or q.data is not None or q.rank not in (3, 4) or kt.rank != q.rank:
         raise NoMatch("the scores are not a product of two stacks of matrices")

@@ -81,7 +81,7 @@ KEYS = {
     "bench": "clock comparisons names samples schema threads times",
     "passes": "passes pipelines schema",
     "targets": "schema targets",
-    "explain": "changes name notes prepared rules schema",
+    "explain": "changes name notes prepared raised rules schema",
     "validate": "because bound contract equivalent level method optimized_outputs origin outputs part problems ranges "
     "reference rewrites samples schema tolerance warnings",
 }
