@@ -9,14 +9,15 @@ in before they are doubled; where they come out of a constant table, half of the
 **Why** one node for seven to twelve, and half of the cosines and sines.
 **Needs** opset 23; x [B, H, S, D] or [B, S, H, D]; cosine and sine that are proven equal for both parts, one row for
 every token.
-**Leaves** parts of different numbers, rotations of a part of the head, the other direction of turning.
+A rotation of the first elements of every head takes the rest in as ``rotary_embedding_dim``.
+**Leaves** parts of different numbers, the other direction of turning.
 **Numbers** reassociates.
 **Source** J. Su et al., RoFormer, 2021; RotaryEmbedding-23.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ from ..rewrite.rule import Replacement
 from ..shared.attention_heads import HEADS_FIRST, packed_heads
 from ..shared.emit import again, squeeze, unsqueeze
 from ..shared.operands import producer_of
-from ..shared.rotary import Part, Table, emit_table, joined, part_of, table_of
+from ..shared.rotary import Part, Table, elements, emit_table, joined, part_of, table_of
 
 OPSET = 23
 
@@ -46,6 +47,7 @@ class FuseRotary(RewritePass):
     def rules(self) -> Iterable[NodeRule]:
         yield TurnedSum()
         yield TurnedParts()
+        yield PartOfHead()
 
 
 @dataclass
@@ -95,6 +97,74 @@ class TurnedParts(NodeRule):
         found.nodes += [n for n in nodes if n is not node]
         _require(r, found)
         return _emit(r, found)
+
+
+class PartOfHead(NodeRule):
+    """Anchored where the turned first elements of every head and the rest are joined."""
+
+    roots = ("Concat",)
+
+    def promising(self, node: Node) -> bool:
+        return len(node.inputs) == 2 and producer_of(node, 0, "RotaryEmbedding", "Reshape") is not None
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        turned, views = _turned_part(node)
+        if len(node.inputs) != 2 or node.attr("axis", 0) not in (-1, 3) or turned.attr("rotary_embedding_dim", 0):
+            raise NoMatch("the Concat does not join two parts of the last axis")
+        x, first, cuts = _front(views[-1].inputs[0] if views else turned.inputs[0], node.inputs[1])
+        inside = {node, turned, *views, *cuts}
+        if any(u not in inside for n in (turned, *views) for out in n.outputs for u, _ in out.uses):
+            raise NoMatch("a turned part is used elsewhere too")
+        heads_first = not views
+        packed = packed_heads(x) if heads_first and all(u in inside for u, _ in x.uses) else None
+        attrs: dict[str, Any] = {"rotary_embedding_dim": first}
+        if turned.attr("interleaved", 0):
+            attrs["interleaved"] = 1
+        tables = turned.inputs[1:]
+        r.begin(node, origin_of([*inside]))
+        if packed is not None:
+            flat, heads = packed
+            split = producer_of(x.producer, 0, "Reshape") if x.producer is not None else None
+            assert split is not None
+            y = r.RotaryEmbedding(flat, *tables, num_heads=heads, **attrs)
+            return r.Transpose(again(r, split, y, *split.inputs[1:]), perm=HEADS_FIRST)
+        return r.RotaryEmbedding(x, *tables, **attrs) if heads_first else _tokens_first(r, x, tables, attrs)
+
+
+def _turned_part(node: Node) -> tuple[Node, list[Node]]:
+    """The rotation in front of a Concat, and the Reshapes around it where it is written on [B, S, H*D]."""
+    turned = producer_of(node, 0, "RotaryEmbedding")
+    if turned is not None and turned.inputs[0] is not None and turned.inputs[0].rank == 4:
+        return turned, []
+    behind = producer_of(node, 0, "Reshape")
+    turned = producer_of(behind, 0, "RotaryEmbedding") if behind is not None else None
+    front = producer_of(turned, 0, "Reshape") if turned is not None else None
+    if behind is None or turned is None or front is None:
+        raise NoMatch("no rotation in front of the Concat")
+    a, b = front.inputs[0], behind.output
+    if a is None or a.shape is None or b.shape is None or len(a.shape) != 4 or len(b.shape) != 4:
+        raise NoMatch("the rotation is not of heads")
+    if a.shape[2] != b.shape[2] or a.shape[3] != b.shape[3] or a.shape[2] != turned.attr("num_heads", 0):
+        raise NoMatch("the Reshapes around the rotation do not show the same heads")
+    return turned, [behind, front]
+
+
+def _front(first: Value | None, rest: Value | None) -> tuple[Value, int, list[Node]]:
+    """x, how many elements ``first`` takes of its last axis, and the nodes that cut it there into two."""
+    a, b = (v.producer if v is not None else None for v in (first, rest))
+    x = a.inputs[0] if a is not None and a.inputs else None
+    if first is None or rest is None or a is None or b is None or x is None or b.inputs[0] is not x or not x.shape:
+        raise NoMatch("the joined values are not two parts of one value")
+    size, count = x.shape[-1], first.shape[-1] if first.shape else None
+    if not isinstance(size, int) or not isinstance(count, int):
+        raise NoMatch("the size of a head is unknown")
+    if a is b and a.op == "Split" and not a.domain and a.attr("axis", 0) in (-1, 3) and len(a.outputs) == 2:
+        if (first.index, rest.index) != (0, 1):
+            raise NoMatch("the parts are joined the other way round")
+        return x, count, [a]
+    if elements(first) != list(range(count)) or elements(rest) != list(range(count, size)):
+        raise NoMatch("the joined values are not the first and the other elements of one value")
+    return x, count, [a, b]
 
 
 def _sum(node: Node) -> _Rotation:
@@ -210,7 +280,7 @@ def _emit(r: Rewriter, found: _Rotation) -> Replacement:
     return MODIFIED
 
 
-def _tokens_first(r: Rewriter, x: Value, halves: list[Value], flag: dict[str, int]) -> Value:
+def _tokens_first(r: Rewriter, x: Value, halves: Sequence[Value | None], flag: dict[str, int]) -> Value:
     """For x [B, S, H, D]: the operator takes [B, S, H*D]."""
     shape = x.shape
     assert shape is not None

@@ -73,7 +73,24 @@ def _positions(node: Node, v: Value, size: int, rank: int) -> list[int] | None:
     if starts is None or axes is None or len(axes) != 1 or axes[0] not in last or len(steps) != 1 or steps[0] < 1:
         return None
     start = starts[0] % size if starts[0] < 0 else starts[0]
-    return list(range(start, size, steps[0]))[: size // 2]
+    return list(range(start, size, steps[0]))[: _extent(v)]
+
+
+def _extent(v: Value) -> int:
+    last = v.shape[-1] if v.shape else None
+    return last if isinstance(last, int) else 0
+
+
+def elements(v: Value) -> list[int] | None:
+    """Which elements of the last axis ``v`` has of what a Slice or Gather cuts it out of; ``None`` for other values."""
+    node = v.producer
+    x = node.inputs[0] if node is not None and node.inputs else None
+    if node is None or node.domain or node.op not in ("Slice", "Gather") or x is None or not x.shape or not v.shape:
+        return None
+    size = x.shape[-1]
+    if not isinstance(size, int) or len(v.shape) != len(x.shape):
+        return None
+    return _positions(node, v, size, len(x.shape))
 
 
 def _from_pairs(v: Value, node: Node) -> Part:
