@@ -8,24 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..backends.measure import Comparison, Run, compare
 from ..backends.ort.session import Session, SessionSettings
 from ..ir.errors import PlanishError
 from ..ir.graph import Model
 from . import tune_cache
+from .estimate import estimate
 from .laboratory import Built
 from .measuring import MEASURING
 from .peak_memory import peak_bytes
-from .plans import Plan, alternatives, fired
+from .plans import Plan, alternatives, fired, short
 from .reference import Reference, Runnable
 from .samples import Samples
 from .search import FIELD, Search
 from .sizes import constant_bytes, source_hash
-from .tuning import Tuning
+from .tuning import EVEN, FASTER, REFUSED, SLOWER, Trial, Tuning
 from .validation import Validation
 
 CHECKED_SAMPLES = 2
 """Samples on which a candidate's session settings are checked; its model was validated on more."""
+TABLE_MARGIN = 0.05
+"""Differences below this fraction are not believed of the table of costs."""
 MAX_BYTES = 1 << 30
 """All models and sessions that are alive at a time, roughly; larger models are not tuned."""
 
@@ -74,13 +79,15 @@ class TunedJob(Protocol):
 
 
 def tuned(job: TunedJob) -> Tuning:
-    """The outcome of the search, or of the same search earlier. Without a way to measure: the start, and why."""
+    """The outcome of the search, or of the same search earlier; without a way to measure, what the table says."""
     options, start = job.options, job.start_plan
     size = constant_bytes(job.base)
-    because = "" if options.measure else "measuring is switched off, the target's defaults are taken"
+    because = "" if options.measure else "measuring is switched off"
     because = because or job.unmeasurable
-    if not because and size > MAX_BYTES:
+    if size > MAX_BYTES:
         because = f"the model has {size} bytes of constants, at most {MAX_BYTES} are tuned"
+    elif because:
+        return chosen_by_table(job, because)
     if because:
         return Tuning(start.pipeline, sorted(start.disabled), start.settings, because=because)
     key = _key(job)
@@ -99,6 +106,51 @@ def tuned(job: TunedJob) -> Tuning:
         if options.cache:
             tune_cache.store(key, found)
     return found
+
+
+def chosen_by_table(job: TunedJob, because: str) -> Tuning:
+    """The pipeline that takes the least time by ``estimate.py``, with the target's session settings."""
+    start, target = job.start_plan, job.options.target
+    bench, extents = Bench(job), _extents(job)
+    best: tuple[float, str] | None = None
+    base, trials = 0.0, list[Trial]()
+    for pipeline in dict.fromkeys([start.pipeline, *alternatives(target)]):
+        trial = Trial("estimate", short(pipeline), EVEN)
+        trials.append(trial)
+        built = bench.build(pipeline, start.disabled)
+        attempt: Any = built.handle
+        if built.problem:
+            trial.verdict, trial.because = REFUSED, built.problem
+            continue
+        found = estimate(attempt.model, target, extents)
+        if found.unknown_products:
+            trial.verdict, trial.because = REFUSED, f"shapes do not tell what {found.unknown_products} products cost"
+            continue
+        base = base or found.time_us
+        trial.ratio = found.time_us / base
+        trial.verdict = FASTER if trial.ratio < 1 - TABLE_MARGIN else SLOWER if trial.ratio > 1 + TABLE_MARGIN else EVEN
+        # The start stays where another is not clearly better: the table is no measurement.
+        if best is None or found.time_us / (1 - TABLE_MARGIN) < best[0]:
+            best = (found.time_us, pipeline)
+    chosen = best[1] if best is not None else start.pipeline
+    for trial in trials:
+        trial.chosen = trial.label == short(chosen)
+    because = f"{because}: the table of costs decides, and the target's session settings are taken"
+    return Tuning(chosen, sorted(start.disabled), start.settings, trials, because=because)
+
+
+def _extents(job: TunedJob) -> dict[str, int]:
+    """What the first sample says of the inputs' open extents."""
+    if job.samples is None or not job.samples.items:
+        return {}
+    sample = job.samples.items[0]
+    pairs = [
+        (str(d), int(size))
+        for v in job.base.graph.inputs
+        if v.name in sample and v.shape is not None
+        for d, size in zip(v.shape, np.shape(sample[v.name]), strict=False)
+    ]
+    return {name: size for name, size in pairs if not name.isdigit()}
 
 
 def on_one_thread(job: TunedJob) -> bool:

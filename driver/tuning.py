@@ -30,8 +30,8 @@ class Trial:
     """One candidate and how it fared."""
 
     stage: str
-    """``pipeline``, ``passes``, ``rules``, ``session``, ``memory``, ``proof``, or ``loading`` (its figures are those
-    of making a session, against the original's under the runtime's defaults)."""
+    """``pipeline``, ``passes``, ``rules``, ``session``, ``memory``, ``proof``; ``loading`` (its figures are those of
+    making a session, against the original's under the runtime's defaults); or ``estimate``: by the table of costs."""
     label: str
     verdict: str
     because: str = ""
@@ -56,6 +56,8 @@ class Trial:
     @property
     def row(self) -> tuple[str, ...]:
         figures = f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})" if self.turns else ""
+        if self.stage == "estimate" and self.verdict != REFUSED:
+            figures = f"{self.ratio:.3f}"
         peak = bytes_text(self.peak_bytes) if self.peak_bytes is not None else ""
         verdict = "chosen" if self.chosen else f"{self.verdict}: {self.because}" if self.because else self.verdict
         return (self.stage, self.label, figures, str(self.turns or ""), peak, verdict)
@@ -114,6 +116,8 @@ class Tuning:
             parts.append(Text(f"  {self.because}", "yellow"))
         if self.trials:
             columns = ("stage", "candidate", "ratio (interval)>", "turns>", "peak memory>", "verdict")
-            title = f"candidates, against the best so far ({self.confidence:.0%} confidence)"
+            title = "candidates, by the table of costs"
+            if self.confidence:
+                title = f"candidates, against the best so far ({self.confidence:.0%} confidence)"
             parts.append(Table(title, columns, [t.row for t in self.trials]))
         return parts

@@ -400,13 +400,37 @@ def test_an_interrupt_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: p
     assert not (cache / "planish").exists()  # the runtime keeps a folder of its own there
 
 
-def test_without_measuring_the_defaults_are_taken(cache: Path, timed: list[int]) -> None:
+def test_without_measuring_the_table_of_costs_decides(cache: Path, timed: list[int]) -> None:
     result = tuned(measure=False)
     assert not timed
     assert result.settings == SessionSettings()
-    assert "not tuned: measuring is switched off" in str(result.report)
-    assert not (cache / "planish").exists()  # the runtime keeps a folder of its own there
+    assert "measuring is switched off: the table of costs decides" in str(result.report)
+    assert "by the table of costs" in str(result.report)
+    assert not (cache / "planish").exists()
+    found = result.report.tuning
+    assert found is not None
+    assert {t.stage for t in found.trials} == {"estimate"}
+    assert len([t for t in found.trials if t.chosen]) == 1
+    assert all(t.turns == 0 for t in found.trials), "nothing was measured"
     assert tuned(measure=False, threads=3).settings.threads == 3
+
+
+def test_the_table_leaves_a_start_that_costs_more(cache: Path, timed: list[int]) -> None:
+    dear = tuned(measure=False, pipeline="none").report.tuning
+    assert dear is not None
+    ratios = {t.label: t.ratio for t in dear.trials}
+    assert ratios["none"] == 1.0
+    assert min(ratios.values()) < 0.95
+    assert dear.pipeline, "Identity and what stands alone cost more than nothing"
+
+
+def test_the_table_decides_for_machines_that_are_not_here(cache: Path, timed: list[int]) -> None:
+    from planish.driver.measuring import host_arch
+
+    found = tuned(target="aarch64" if host_arch() == "x86_64" else "x86-64-v3").report.tuning
+    assert found is not None
+    assert "the table of costs decides" in found.because
+    assert not timed
 
 
 def test_a_slower_winner_is_not_kept(cache: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
