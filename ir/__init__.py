@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .constants import Constant as Constant
     from .constants import FileConstant as FileConstant
     from .constants import LazyConstant as LazyConstant
-    from .constants import RepeatedConstant as RepeatedConstant
+    from .constants import RowsConstant as RowsConstant
     from .constants import SeededConstant as SeededConstant
     from .constants import SparseConstant as SparseConstant
     from .constants import SplatConstant as SplatConstant
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .onnx_writer import model_to_bytes as model_to_bytes
     from .onnx_writer import model_to_proto as model_to_proto
     from .onnx_writer import write_model as write_model
+    from .repetition import RepeatedConstant as RepeatedConstant
     from .surgeon import from_surgeon as from_surgeon
     from .surgeon import to_surgeon as to_surgeon
     from .types import Layout as Layout
@@ -66,7 +67,7 @@ _NAMES = {
     "builder": "Builder",
     "clone": "clone_graph clone_model",
     "constants": (
-        "ArrayConstant BytesConstant Constant FileConstant LazyConstant RepeatedConstant SeededConstant SparseConstant "
+        "ArrayConstant BytesConstant Constant FileConstant LazyConstant RowsConstant SeededConstant SparseConstant "
         "SplatConstant same_data"
     ),
     "dims": "Dim Shape SymDim symbol",
@@ -79,6 +80,7 @@ _NAMES = {
     "limits": "Limits",
     "onnx_reader": "read_model",
     "onnx_writer": "model_to_bytes model_to_proto write_model",
+    "repetition": "RepeatedConstant",
     "surgeon": "from_surgeon to_surgeon",
     "types": "Layout MapType OptionalType Quant SequenceType TensorType Type",
 }
@@ -116,6 +118,7 @@ __all__ = [
     "Quant",
     "ReadError",
     "RepeatedConstant",
+    "RowsConstant",
     "SeededConstant",
     "SequenceType",
     "Shape",

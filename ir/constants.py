@@ -24,25 +24,6 @@ from .types import TensorType
 CHUNK_BYTES = 4 << 20
 DENSE_BYTES = 4 << 30
 """The largest sparse tensor that is made dense."""
-SPLAT_BYTES = 1024
-"""Tensors of one value up to this size are written element by element: runtimes treat initializers better."""
-SPLAT_OPSET = 9
-"""Since then files can hold a splat as a ConstantOfShape node."""
-SPLAT_DTYPES = frozenset(
-    (
-        DType.F16,
-        DType.F32,
-        DType.F64,
-        DType.BOOL,
-        DType.I8,
-        DType.I16,
-        DType.I32,
-        DType.I64,
-        DType.U8,
-        DType.U16,
-        DType.U32,
-    )
-)
 FileStamp: TypeAlias = tuple[int, int, int, int]
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +42,10 @@ class Constant(ABC):
     @abstractmethod
     def numpy(self) -> Array:
         """The elements, shape ``self.shape``, read-only by convention. Strings are objects of type ``bytes``."""
+
+    def rows(self, start: int, stop: int) -> Array:
+        """``numpy()[start:stop]`` of a tensor with axes, in the memory that these rows take where that is possible."""
+        return self.numpy()[start:stop]
 
     @property
     def count(self) -> int:
@@ -242,6 +227,15 @@ class FileConstant(Constant):
         # frombuffer and not view: the file offset need not be aligned for the element type.
         return np.frombuffer(raw, self.dtype.numpy).reshape(self.shape)
 
+    def rows(self, start: int, stop: int) -> Array:
+        row = math.prod(self.shape[1:]) * self.dtype.bits // 8
+        if self._held is not None or self.dtype.is_packed or not row:
+            return super().rows(start, stop)
+        with self._open() as file:
+            file.seek(self.offset + start * row)
+            raw = file.read((stop - start) * row)
+        return np.frombuffer(raw, self.dtype.numpy).reshape(stop - start, *self.shape[1:])
+
     def chunks(self) -> Iterator[bytes | memoryview]:
         if self._held is not None:
             yield self._held
@@ -302,28 +296,6 @@ class SplatConstant(Constant):
 
     def _first(self, count: int) -> bytes:
         return np.broadcast_to(self._item, (count,)).tobytes()
-
-
-class RepeatedConstant(Constant):
-    """``base`` broadcast to ``shape``: the same along every axis on which its extent is 1 (both have the same rank).
-
-    Made by :func:`repeated` where it takes much less room than the elements; ``numpy()`` is a view of the base.
-    """
-
-    __slots__ = ("base",)
-
-    def __init__(self, base: Constant, shape: tuple[int, ...]) -> None:
-        super().__init__(base.dtype, shape)
-        self.base = base
-
-    def numpy(self) -> Array:
-        return np.broadcast_to(self.base.numpy(), self.shape)
-
-    def chunks(self) -> Iterator[bytes | memoryview]:
-        whole = self.numpy()
-        rows = max(1, CHUNK_BYTES * len(whole) // max(1, whole.nbytes))
-        for start in range(0, len(whole), rows):
-            yield np.ascontiguousarray(whole[start : start + rows]).tobytes()
 
 
 class SeededConstant(Constant):
@@ -404,6 +376,60 @@ class LazyConstant(Constant):
         return array
 
 
+class RowsConstant(Constant):
+    """What a function computes from the rows of a constant in a file, a few at a time and each time anew.
+
+    ``compute(rows, start)`` gets ``source.rows(start, ...)`` and gives as many rows of the same shape and type. So
+    weights that a pass changes take no memory either.
+    """
+
+    __slots__ = ("_compute", "_source")
+
+    def __init__(self, source: FileConstant | RowsConstant, compute: Callable[[Array, int], Array]) -> None:
+        super().__init__(source.dtype, source.shape)
+        self._source: Constant = source
+        self._compute: Callable[[Array, int], Array] | None = compute
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the source lies in."""
+        return self._source.path if isinstance(self._source, (FileConstant, RowsConstant)) else None
+
+    def hold(self) -> None:
+        """Computes all rows into memory, because the file is about to go."""
+        self._source, self._compute = ArrayConstant(self.numpy(), self.dtype), None
+
+    def moved(self, path: Path, offset: int, stamp: FileStamp) -> None:
+        """A writer has stored the rows: they are read from there from now on."""
+        self._source, self._compute = FileConstant(path, offset, self.dtype, self.shape, stamp), None
+
+    def rows(self, start: int, stop: int) -> Array:
+        found = self._source.rows(start, stop)
+        return found if self._compute is None else self._compute(found, start)
+
+    def blocks(self) -> Iterator[tuple[int, Array]]:
+        """All rows, about ``CHUNK_BYTES`` at a time, each block with the number of its first row."""
+        step = max(1, CHUNK_BYTES * self.shape[0] // max(1, self.nbytes))
+        for start in range(0, self.shape[0], step):
+            yield start, self.rows(start, min(start + step, self.shape[0]))
+
+    def numpy(self) -> Array:
+        if self._compute is None:
+            return self._source.numpy()
+        out = np.empty(self.shape, self.dtype.numpy)
+        for start, block in self.blocks():
+            out[start : start + len(block)] = block
+        return out
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        for _, block in self.blocks():
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+
+    def _first(self, count: int) -> bytes:
+        rows = -(-count // math.prod(self.shape[1:]))
+        return np.ascontiguousarray(self.rows(0, rows).reshape(-1)[:count]).tobytes()
+
+
 def same_data(a: Constant, b: Constant) -> bool:
     """Whether both hold the same bits (NaN payloads and signed zeros distinguished). Reads as little as it can."""
     if a is b:
@@ -411,67 +437,3 @@ def same_data(a: Constant, b: Constant) -> bool:
     if a.dtype is not b.dtype or a.shape != b.shape or a.sample() != b.sample():
         return False
     return a.digest() == b.digest()
-
-
-def is_stored_as_node(data: Constant | None, opset: int) -> bool:
-    """Whether a file of this opset holds the tensor as fewer elements and a shape (ConstantOfShape-9, Expand-8)."""
-    if not isinstance(data, (SplatConstant, RepeatedConstant)) or opset < SPLAT_OPSET or data.dtype not in SPLAT_DTYPES:
-        return False
-    return data.nbytes > SPLAT_BYTES
-
-
-def stored_bytes(data: Constant, opset: int) -> int:
-    """Bytes that a file of this standard opset needs for the elements."""
-    if not is_stored_as_node(data, opset):
-        return data.nbytes
-    return data.base.nbytes if isinstance(data, RepeatedConstant) else data.dtype.nbytes(1)
-
-
-def repeated(base: Array, dtype: DType, shape: tuple[int, ...]) -> Constant:
-    """``base`` broadcast to ``shape`` (of the same rank) in the kind of constant that takes least room."""
-    whole = np.broadcast_to(base, shape)
-    size = dtype.nbytes(whole.size)
-    if dtype not in SPLAT_DTYPES or size <= SPLAT_BYTES:
-        return ArrayConstant(np.ascontiguousarray(whole), dtype)
-    small = _without_repetition(base)
-    if small.size == 1:
-        return SplatConstant(small.reshape(())[()], dtype, shape)
-    if not _worth_a_node(dtype.nbytes(small.size), size):
-        return ArrayConstant(np.ascontiguousarray(whole), dtype)
-    return RepeatedConstant(ArrayConstant(np.ascontiguousarray(small), dtype), shape)
-
-
-def _worth_a_node(base_bytes: int, size_bytes: int) -> bool:
-    """Whether a repetition takes less than half the room; 128 bytes go into the node, its names and the shape."""
-    return 2 * (base_bytes + 128) < size_bytes
-
-
-def compacted(data: ArrayConstant) -> Constant:
-    """The same tensor, as a splat or a repetition where its elements have the same bits along axes."""
-    if data.dtype not in SPLAT_DTYPES or data.nbytes <= SPLAT_BYTES:
-        return data
-    array = data.numpy()
-    small = _without_repetition(array)
-    return repeated(small, data.dtype, data.shape) if _worth_a_node(small.nbytes, data.nbytes) else data
-
-
-def _without_repetition(array: Array) -> Array:
-    """One slice along each axis on which all slices have the same bits."""
-    for axis, extent in enumerate(array.shape):
-        if extent < 2:
-            continue
-        bits = array.view(f"u{array.itemsize}")
-        first = bits[(slice(None),) * axis + (slice(1),)]
-        # Nearly all weights differ in a few elements already; the whole is read only where these agree.
-        few = tuple(slice(None, 3) if i != axis else slice(None) for i in range(bits.ndim))
-        if bool((bits[few] == first[few]).all()) and _all_equal(bits, first):
-            array = array[(slice(None),) * axis + (slice(1),)]
-    return array
-
-
-def _all_equal(bits: Array, first: Array) -> bool:
-    """``(bits == first).all()``, broadcasting, in bounded memory."""
-    rows = max(1, CHUNK_BYTES * len(bits) // bits.size)
-    if len(first) == 1:
-        return all(bool((bits[i : i + rows] == first).all()) for i in range(0, len(bits), rows))
-    return all(bool((bits[i : i + rows] == first[i : i + rows]).all()) for i in range(0, len(bits), rows))

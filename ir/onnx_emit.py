@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from .constants import ArrayConstant, Constant, RepeatedConstant, SparseConstant, SplatConstant, is_stored_as_node
+from .constants import ArrayConstant, Constant, SparseConstant, SplatConstant
 from .dims import is_anonymous
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
+from .repetition import RepeatedConstant, is_stored_as_node
 from .type_agreement import contradiction
 from .types import OptionalType, SequenceType, TensorType, Type
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, TypeAlias
 
 import numpy as np
 
-from .constants import CHUNK_BYTES, Constant, FileConstant, FileStamp, SparseConstant, file_stamp
+from .constants import CHUNK_BYTES, Constant, FileConstant, FileStamp, RowsConstant, SparseConstant, file_stamp
 from .dtypes import DType
 from .errors import UsageError
 from .external_data import refused_location
@@ -156,7 +156,10 @@ def _wants_external(model: Model, external_data: External) -> bool:
     if model.extra is not None and model.extra.get("external_data"):
         return True
     constants = list(_initializers(model))
-    return any(isinstance(c, FileConstant) for c in constants) or sum(c.nbytes for c in constants) > INLINE_BYTES
+    return (
+        any(isinstance(c, (FileConstant, RowsConstant)) for c in constants)
+        or sum(c.nbytes for c in constants) > INLINE_BYTES
+    )
 
 
 def _data_path(path: Path, external_data: External, wanted: bool) -> Path | None:
@@ -233,7 +236,7 @@ class _Weights:
             entry.key, entry.value = key, str(value)
         return True
 
-    def rebind(self, constants: list[FileConstant], path: Path) -> None:
+    def rebind(self, constants: list[FileConstant | RowsConstant], path: Path) -> None:
         """Points constants whose file was replaced at the same bytes in the new one."""
         for constant in constants:
             assert self.stamp is not None
@@ -254,7 +257,9 @@ def _is_zero(chunk: bytes | memoryview) -> bool:
     return True
 
 
-def _leave_replaced(model: Model, path: Path, data_path: Path | None, weights: _Weights | None) -> list[FileConstant]:
+def _leave_replaced(
+    model: Model, path: Path, data_path: Path | None, weights: _Weights | None
+) -> list[FileConstant | RowsConstant]:
     """Frees the model of files that are about to be replaced.
 
     Constants that are in the new file of weights are returned, to be pointed there; others go into memory.
@@ -263,7 +268,7 @@ def _leave_replaced(model: Model, path: Path, data_path: Path | None, weights: _
     replaced = {_real(path)}
     if data_path is not None and offsets:
         replaced.add(_real(data_path))
-    moving: list[FileConstant] = []
+    moving: list[FileConstant | RowsConstant] = []
     for constant in _file_constants(model):
         if str(constant.path) in replaced:
             if id(constant) in offsets:
@@ -278,7 +283,7 @@ def _real(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
-def _file_constants(model: Model) -> Iterable[FileConstant]:
+def _file_constants(model: Model) -> Iterable[FileConstant | RowsConstant]:
     """Every mapped constant of the model: initializers, constants of functions, attributes, parts of sparse ones."""
     stack: list[object] = []
     for graph in model.all_graphs():
@@ -288,7 +293,7 @@ def _file_constants(model: Model) -> Iterable[FileConstant]:
             stack.extend(node.attrs.values())
     while stack:
         item = stack.pop()
-        if isinstance(item, FileConstant):
+        if isinstance(item, (FileConstant, RowsConstant)):
             yield item
         elif isinstance(item, SparseConstant):
             stack += (item.values, item.indices)

@@ -21,13 +21,13 @@ from ..constants import (
     ArrayConstant,
     BytesConstant,
     Constant,
-    RepeatedConstant,
     SeededConstant,
     SplatConstant,
 )
 from ..dtypes import DType
 from ..errors import TextError
 from ..onnx_proto import SparseConstant
+from ..repetition import RepeatedConstant
 from ..types import TensorType, Type
 from .lexer import Lexer
 from .literals import double_text, element_texts, float_array, integer_array, unquote_bytes

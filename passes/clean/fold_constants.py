@@ -27,10 +27,11 @@ from typing import cast
 
 import numpy as np
 
-from ...ir.constants import SPLAT_BYTES, Constant, SplatConstant, stored_bytes
+from ...ir.constants import Constant, SplatConstant
 from ...ir.dtypes import DType
 from ...ir.graph import Model, Node, Value
 from ...ir.ops import is_pure
+from ...ir.repetition import SPLAT_BYTES, stored_bytes
 from ..core import Context, Numbers, RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch, Replacement

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant, compacted
+from ...ir.constants import ArrayConstant, Constant
 from ...ir.dtypes import DType
 from ...ir.errors import ModelError, PassError, PlanishError
 from ...ir.graph import RETURN, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import is_removable
+from ...ir.repetition import compacted
 from ...ir.types import TensorType, Type
 from ...ir.verify import check_node
 from ..choices import Unit

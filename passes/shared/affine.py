@@ -15,9 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant, RepeatedConstant, SplatConstant, repeated
+from ...ir.constants import (
+    ArrayConstant,
+    Constant,
+    FileConstant,
+    RowsConstant,
+    SplatConstant,
+)
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
+from ...ir.repetition import RepeatedConstant, repeated
 from ..rewrite.rule import NoMatch
 from .attributes import require_own_attributes
 
@@ -25,6 +32,8 @@ Array = np.ndarray[Any, Any]
 
 FOLDABLE = frozenset({DType.F32, DType.F16, DType.BF16, DType.F64})
 """Weight types whose arithmetic may be done ahead of time."""
+LAZY_BYTES = 1 << 20
+"""From this size on a weight in a file of its own stays there: what it is scaled by is applied when it is read."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +190,41 @@ def scaled_weight(weight: Constant, factor: Array, channels: tuple[int, ...] = (
         if math.prod(small) < weight.count:
             part = scaled_weight(ArrayConstant(np.broadcast_to(base, small), weight.dtype), factor, channels)
             return repeated(part.numpy(), weight.dtype, weight.shape)
-    with np.errstate(all="ignore"):
-        out = np.empty(weight.shape, weight.dtype.numpy)
-        if out.dtype.isbuiltin == 1:
-            np.multiply(weight.numpy(), factor, out=out, dtype=np.float64, casting="unsafe")
-        else:
-            out[...] = weight.numpy().astype(np.float64) * factor
-    keep = {a % out.ndim for a in channels}
-    check_range(out, weight.dtype, tuple(a for a in range(out.ndim) if a not in keep))
+    keep = {a % len(weight.shape) for a in channels}
+    axes = tuple(a for a in range(len(weight.shape)) if a not in keep)
+    if (
+        isinstance(weight, (FileConstant, RowsConstant))
+        and weight.nbytes >= LAZY_BYTES
+        and factor.ndim <= len(weight.shape)
+    ):
+        return _scaled_rows(weight, factor, axes)
+    out = _times(weight.numpy(), factor, weight.dtype)
+    check_range(out, weight.dtype, axes)
     return ArrayConstant(out, weight.dtype)
+
+
+def _times(array: Array, factor: Array, dtype: DType) -> Array:
+    with np.errstate(all="ignore"):
+        out = np.empty(array.shape, dtype.numpy)
+        if out.dtype.isbuiltin == 1:
+            np.multiply(array, factor, out=out, dtype=np.float64, casting="unsafe")
+        else:
+            out[...] = array.astype(np.float64) * factor
+    return out
+
+
+def _scaled_rows(weight: FileConstant | RowsConstant, factor: Array, axes: tuple[int, ...]) -> Constant:
+    """:func:`scaled_weight` of a weight that stays in its file: it is read once now, to check the range."""
+    dtype = weight.dtype
+    per_row = factor.ndim == len(weight.shape) and factor.shape[0] > 1
+
+    def compute(rows: Array, start: int) -> Array:
+        return _times(rows, factor[start : start + len(rows)] if per_row else factor, dtype)
+
+    made = RowsConstant(weight, compute)
+    largest = [_largest(block, axes) for _, block in made.blocks()]
+    check_largest(np.maximum.reduce(largest) if 0 in axes else np.concatenate(largest), dtype)
+    return made
 
 
 def _base(weight: Constant) -> Array | None:
@@ -209,10 +244,18 @@ def rounded(array: Array, dtype: DType) -> ArrayConstant:
 
 def check_range(out: Array, dtype: DType, axes: tuple[int, ...], underflow: bool = True) -> None:
     """Raises :class:`NoMatch` where ``out`` is not finite or a slice (reduced over ``axes``) is all but subnormal."""
-    if out.size == 0:
-        return
+    if out.size:
+        check_largest(_largest(out, axes), dtype, underflow)
+
+
+def _largest(out: Array, axes: tuple[int, ...]) -> Array:
+    """The largest magnitude of each slice; NaN where it has one."""
     wide = out if out.dtype.isbuiltin == 1 else out.astype(np.float32)
-    largest = np.maximum(wide.max(axis=axes), -wide.min(axis=axes))
+    return np.maximum(wide.max(axis=axes), -wide.min(axis=axes))
+
+
+def check_largest(largest: Array, dtype: DType, underflow: bool = True) -> None:
+    """:func:`check_range`, given the largest magnitude of each slice."""
     if not np.isfinite(largest).all():
         raise NoMatch(f"the folded weight is not finite in {dtype!r}")
     tiny = 2.0 ** {DType.F16: -14, DType.F64: -1022}.get(dtype, -126)

@@ -11,11 +11,12 @@ from typing import cast
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, Constant, SplatConstant, compacted, repeated
+from ...ir.constants import ArrayConstant, Constant, SplatConstant
 from ...ir.dims import is_static
 from ...ir.dtypes import DType
 from ...ir.graph import AttrRef, Node, Value
 from ...ir.ops import ELEMENTWISE
+from ...ir.repetition import compacted, repeated
 from . import kernels_math, kernels_movement  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
 from .kernels import KERNELS, Array, NoKernel
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import Constant, stored_bytes
+from ...ir.constants import Constant
 from ...ir.graph import Node, Value
+from ...ir.repetition import stored_bytes
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .affine import FOLDABLE, ONE, ZERO, Affine, Array, channel_vector, rounded, scaled_weight
@@ -21,6 +22,8 @@ from .attributes import require_own_attributes
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = (*CONVOLUTIONS, "Gemm", "MatMul")
+ROWS_ELEMENTS = 1 << 22
+"""Elements of a weight that are in float64 at a time."""
 SHARED_BYTES = 64 << 10
 """A weight with other users may be copied up to this size: the copy costs less than the node it saves."""
 
@@ -228,18 +231,29 @@ def absorb_before(r: Rewriter, linear: Linear, x: Value, before: Affine, limit: 
     """
     if before.shifts:
         _require_full_windows(linear)
-    if before.scales or before.shifts:
-        require_cheap_copy(linear.weight, limit)
-    shape = _data(linear.weight).shape
+    weight: Value | Constant = linear.weight
     bias = linear.bias_vector() if before.shifts and linear.bias is not None else ZERO
-    weight = scaled_weight(_data(linear.weight), _input_factor(linear, before.gain), ())
+    if before.scales:
+        require_cheap_copy(linear.weight, limit)
+        weight = scaled_weight(_data(linear.weight), _input_factor(linear, before.gain), ())
     if not before.shifts:
         return _emit(r, linear, x, weight, None)
-    spread = np.broadcast_to(_input_factor(linear, before.shift), shape)
-    wide = _data(linear.weight).numpy().astype(np.float64) * spread
-    axes = tuple(i for i in range(len(shape)) if i != _output_axis(linear) % len(shape))
     alpha = float(linear.node.attr("alpha")) if linear.node.op == "Gemm" else 1.0
-    return _emit(r, linear, x, weight, bias + alpha * wide.sum(axis=axes))
+    return _emit(r, linear, x, weight, bias + alpha * _summed_shift(linear, _input_factor(linear, before.shift)))
+
+
+def _summed_shift(linear: Linear, shift: Array) -> Array:
+    """The sum of ``weight * shift`` per output channel (float64), a few rows of the weight at a time."""
+    data = _data(linear.weight)
+    shape, output = data.shape, _output_axis(linear) % len(data.shape)
+    spread = np.broadcast_to(shift, shape)
+    axes = tuple(i for i in range(len(shape)) if i != output)
+    step = max(1, ROWS_ELEMENTS * shape[0] // max(1, data.count))
+    parts = [
+        (data.rows(i, min(i + step, shape[0])).astype(np.float64) * spread[i : i + step]).sum(axis=axes)
+        for i in range(0, shape[0], step)
+    ]
+    return np.concatenate(parts) if output == 0 else np.asarray(sum(parts[1:], parts[0]))
 
 
 def input_channels(linear: Linear) -> int:

@@ -17,16 +17,13 @@ from planish.ir.constants import (
     Constant,
     FileConstant,
     LazyConstant,
-    RepeatedConstant,
     SeededConstant,
     SplatConstant,
-    compacted,
-    repeated,
     same_data,
-    stored_bytes,
 )
 from planish.ir.dtypes import BY_CODE, BY_TEXT, DType, from_numpy, pack, unpack
 from planish.ir.errors import ExternalDataError
+from planish.ir.repetition import RepeatedConstant, compacted, repeated, stored_bytes
 
 from .random_models import bits
 

@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from planish.ir.constants import (
     ArrayConstant,
     Constant,
-    RepeatedConstant,
     SeededConstant,
     SplatConstant,
-    repeated,
     same_data,
 )
 from planish.ir.dtypes import DType
 from planish.ir.errors import TextError, UsageError
 from planish.ir.graph import AttrRef, EmptyAttr, Graph, Model, Node
 from planish.ir.onnx_proto import SparseConstant
+from planish.ir.repetition import RepeatedConstant, repeated
 from planish.ir.schema import INTS
 from planish.ir.text import names, parse_graph, parse_model, print_graph, print_model, print_node
 from planish.ir.text.lexer import MAX_DEPTH

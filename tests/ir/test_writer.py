@@ -38,8 +38,8 @@ from planish.ir import (
     read_model,
     write_model,
 )
-from planish.ir.constants import repeated
 from planish.ir.infer import infer_model
+from planish.ir.repetition import repeated
 
 F32 = DType.F32
 VEC = TensorType(F32, (4,))
