@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from planish.ir.onnx_writer import write_model
-from planish.models.random import random_case
 
 from .networks import classifier, embedder
 
@@ -55,11 +54,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         folder.mkdir()
         write_model(classifier(), folder / "a.onnx")
         write_model(embedder(), folder / "b.onnx")
-        write_model(random_case(3).model, folder / "c.onnx")
-        for name in "abc":
-            done = planish(folder, hash_seed, "optimize", f"{name}.onnx", "-o", f"{name}.small.onnx", "--no-measure")
-            assert done.returncode == 0, done.stderr
-        done = planish(folder, hash_seed, "compile", "a.onnx", "-o", "artifact", "--no-measure")
+        done = planish(folder, hash_seed, "optimize", "b.onnx", "-o", "b.small.onnx", "--no-measure")
+        assert done.returncode == 0, done.stderr
+        done = planish(
+            folder, hash_seed, "compile", "a.onnx", "-o", "artifact", "--no-measure", "--validate", "structure"
+        )
         assert done.returncode == 0, done.stderr
         words = ("optimize", "a.onnx", "-o", "x.onnx", "-p", "remove-identity", "--no-measure", "--repro-dir", "repro")
         done = planish(folder, hash_seed, *words, code=BREAK)
@@ -71,7 +70,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_all_files_are_the_same(folders: list[Path]) -> None:
     first, second = map(digests, folders)
     assert first == second
-    assert {"a.small.onnx", "b.small.onnx", "c.small.onnx"} < set(first)
+    assert "b.small.onnx" in first
     assert any(name.startswith("artifact") for name in first)
 
 
