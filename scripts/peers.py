@@ -173,6 +173,10 @@ def main() -> int:
     parser.add_argument("--shrink", type=int, default=8, help="shrink at most so many faults a tool")
     parser.add_argument("--out", type=Path, default=Path("docs/results/peers.md"))
     args = parser.parse_args()
+    head = HEADER.format(
+        models=args.models, seed=args.seed, onnxruntime=_version("onnxruntime"),
+        zoo=", and the models of the zoo with two real samples each," if args.zoo else "",
+    )  # fmt: skip
     tallies: dict[str, Tally] = {}
     for name in args.tool or [t for t in TOOLS if t == "planish" or _version(t)]:
         tool = Apart(name)
@@ -185,11 +189,7 @@ def main() -> int:
         finally:
             tool.close()
         print(row(name, tally), flush=True)
-    head = HEADER.format(
-        models=args.models, seed=args.seed, onnxruntime=_version("onnxruntime"),
-        zoo=", and the models of the zoo with two real samples each," if args.zoo else "",
-    )  # fmt: skip
-    args.out.write_text(head + "\n".join(report(tallies)), "utf-8")
+        args.out.write_text(head + "\n".join(report(tallies)) + "\n", "utf-8")
     control = tallies.get("planish")
     return 1 if control is not None and control.faults else 0
 
