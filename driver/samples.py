@@ -18,6 +18,7 @@ from ..ir.dims import dim_text
 from ..ir.dtypes import DType, from_numpy
 from ..ir.errors import UsageError
 from ..ir.graph import Model, Value
+from ..ir.limits import current_limits
 from ..ir.types import TensorType, type_text
 
 Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | Iterable[Mapping[str, Any]]"
@@ -95,11 +96,25 @@ def _npz(path: Path, limit: int) -> Iterator[Mapping[str, Any]]:
             archive: Any = np.load(file, allow_pickle=False)
             if not hasattr(archive, "files"):
                 _fail(f"{path.name} holds one array, expected an array for each input", "write it with numpy.savez")
+            _check_size(path, sum(entry.file_size for entry in archive.zip.infolist()))
             names: list[str] = archive.files
             arrays: dict[str, Any] = {name: archive[name] for name in names}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        _fail(f"cannot read samples from {path}: {error}", "write the file with numpy.savez; strings as a str array")
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, MemoryError, NotImplementedError) as error:
+        _fail(
+            f"cannot read samples from {path}: {error or type(error).__name__}",
+            "write the file with numpy.savez; strings as a str array",
+        )
     yield from _split(arrays, path.name, limit)
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Compressed zeros take no room in a file, and all of it once they are read."""
+    limit = current_limits.get().sample_bytes
+    if size > limit:
+        _fail(
+            f"{path.name} holds {size} bytes of samples, the limit is {limit}",
+            "fewer samples, or --limit sample_bytes=N",
+        )
 
 
 def _test_data(folder: Path, model: Model) -> Mapping[str, Any]:

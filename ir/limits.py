@@ -24,6 +24,8 @@ class Limits:
     """Bytes of weights in other files, in all. (A file of holes takes no room on the disk, and hours to copy.)"""
     allow_hard_links: bool = False
     """Whether a file of weights may have several names (some package managers install by hard links)."""
+    sample_bytes: int = 1 << 30
+    """All arrays of one file of samples."""
     value_bytes: int = 4 << 30
     """One result of a node, as far as its size is known before it is computed."""
     trial_bytes: int = 768 << 20

@@ -15,6 +15,8 @@ from planish.ir.onnx_writer import write_model
 
 from .networks import classifier, embedder
 
+pytestmark = pytest.mark.slow
+
 BREAK = """
 import sys
 from planish.cli import entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,24 @@ def test_broken_files(tmp_path: Path, content: bytes) -> None:
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", x=np.array([print], object))
     with pytest.raises(UsageError, match=r"s\.npz"):
+        load_samples(tmp_path / "s.npz", classifier())
+
+
+def test_compressed_zeros_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    name = tmp_path / "s.npz"
+    with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as file:
+        for _ in range(1100):
+            file.write(bytes(1 << 20))
+    assert name.stat().st_size < 2 << 20
+    with pytest.raises(UsageError, match=r"holds 1153433600 bytes of samples, the limit is 1073741824"):
+        load_samples(name, classifier())
+
+
+def test_headers_that_lie(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UsageError, match=r"cannot read samples from .*s\.npz"):
         load_samples(tmp_path / "s.npz", classifier())
 
 
