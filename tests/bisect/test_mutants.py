@@ -43,6 +43,16 @@ def test_a_planted_fault_is_found_and_shrunk(name: str, tmp_path: Path) -> None:
     assert name in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lose-bias", "reuse-shared-weights", "crash-on-tanh", "edit-around-the-rewriter"])
+def test_a_planted_fault_in_a_large_model(name: str) -> None:
+    """Four of the campaign below: wrong numbers, beside the model, a crash, a broken graph."""
+    found = trace(name, *shown_large(name))
+    assert found.right
+    assert found.nodes >= LARGE
+    assert found.repro_nodes <= MAX_NODES, found.text
+
+
 @pytest.mark.campaign
 def test_planted_faults_in_large_models_are_found_in_seconds() -> None:
     found: list[Traced] = []
