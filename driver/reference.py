@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..backends.core import Outputs, Sample
-from ..backends.ort.isolated import IsolatedSession
+from ..backends.ort.isolated import IsolatedSession, RuntimeCrash
 from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
@@ -26,7 +27,7 @@ Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
 """Noisy copies that are run, besides the original under the runtime's optimizer."""
 ISOLATED_BYTES = 64 << 20
-"""Models with more constants are not sent to another process for a draw of noise."""
+"""Models with more constants are not sent to another process."""
 POOL = 4
 """Samples over which the noise of small outputs is pooled."""
 
@@ -169,14 +170,19 @@ class Reference:
         )
 
     def _optimized_by_the_runtime(self) -> Session | IsolatedSession:
-        """The original under the runtime's optimizer, which has crashed on odd models: in another process if small."""
-        settings = EXACT.with_level("all")
-        raw = self._source
-        if constant_bytes(self.model) > ISOLATED_BYTES or is_external(self.model):
-            return Session(raw, settings)
-        if isinstance(raw, Path):
-            raw = raw.read_bytes()
-        return IsolatedSession(raw if isinstance(raw, bytes) else model_to_bytes(raw), settings)
+        return runtime_session(self.model, self._source)
+
+    @cached_property
+    def runtime_crash(self) -> str:
+        """How the runtime's optimizer ends its process on the original; empty where it does not (large models: is not
+        tried)."""
+        try:
+            self._optimized_by_the_runtime()
+        except RuntimeCrash as error:
+            return error.message
+        except BackendError:
+            return ""
+        return ""
 
     def _noisy_sessions(self) -> list[tuple[Session | IsolatedSession, int | None]]:
         if self._noisy is None:
@@ -195,6 +201,18 @@ class Reference:
                     if seed is not None:
                         self._noisy.append((self._session, seed))
         return self._noisy
+
+
+def runtime_session(model: Model, source: Runnable) -> Session | IsolatedSession:
+    """A model under the runtime's optimizer, which has crashed on odd ones: in another process where it is small.
+
+    ``source`` is what runs. Raises ``BackendError``, a ``RuntimeCrash`` where that process came to its end.
+    """
+    settings = EXACT.with_level("all")
+    if constant_bytes(model) > ISOLATED_BYTES or is_external(model):
+        return Session(source, settings)
+    raw = source.read_bytes() if isinstance(source, Path) else source
+    return IsolatedSession(raw if isinstance(raw, bytes) else model_to_bytes(raw), settings)
 
 
 def _first_session(source: Runnable) -> tuple[str, Session]:
