@@ -35,6 +35,7 @@ EXPECTED: dict[str, tuple[dict[str, int], int]] = {
     "gpt2_dynamo_sdpa": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 47),
     "gpt2_ts_eager": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 55),
     "llama_dynamo_sdpa": ({"Attention": 1, "RotaryEmbedding": 2, "RMSNormalization": 3}, 48),
+    "llama_ts_past": ({"Attention": 1, "RotaryEmbedding": 2, "RMSNormalization": 3}, 54),
     "llama_ts_eager": ({"Attention": 1, "RotaryEmbedding": 2, "RMSNormalization": 3}, 57),
     "t5enc_dynamo_eager": ({"Attention": 1, "RMSNormalization": 3}, 48),
     "vit_dynamo_eager": ({"Attention": 1, "LayerNormalization": 3, "Gelu": 1}, 31),
@@ -75,7 +76,10 @@ def feeds(model: Model, padding: str) -> dict[str, Any]:
         width = model.graph.inputs[0].shape
         tokens = draw.standard_normal((3, 7, width[-1] if width and isinstance(width[-1], int) else 1), np.float32)
         return {v.name: tokens if v.rank == 3 else mask for v in model.graph.inputs}
-    known = {"input_ids": draw.integers(1, 19, (3, 7)), "attention_mask": mask}
+    known: dict[str, Any] = {"input_ids": draw.integers(1, 19, (3, 7)), "attention_mask": mask}
+    if any(v.name == "past_key" for v in model.graph.inputs):
+        known["input_ids"] = known["input_ids"][:, :3]  # four tokens are in the cache
+        known |= {name: draw.standard_normal((3, 2, 4, 4), np.float32) for name in ("past_key", "past_value")}
     return {v.name: known[v.name] for v in model.graph.inputs}
 
 
@@ -92,6 +96,14 @@ def test_spelling_is_seen(name: str) -> None:
     assert {op: ops[op] for op in wanted} == wanted
     assert ops["Softmax"] == 0
     assert sum(ops.values()) <= most, ops
+
+
+def test_cache_and_grouped_heads_go_into_the_operator() -> None:
+    model = fused("llama_ts_past")
+    attention = next(node for node in model.all_nodes() if node.op == "Attention")
+    assert (attention.attr("q_num_heads"), attention.attr("kv_num_heads")) == (4, 2)
+    assert [v.name for v in attention.inputs[4:] if v is not None] == ["past_key", "past_value"]
+    assert [v.producer for v in model.graph.outputs[1:]] == [attention, attention]
 
 
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
