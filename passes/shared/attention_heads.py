@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...ir.dims import same_dim, same_shape
 from ...ir.graph import Node, Value
-from .operands import perm_of, producer_of
+from .operands import constant_ints, perm_of, producer_of
 
 HEADS_FIRST = (0, 2, 1, 3)
 """Perm from [B, S, H, D] to [B, H, S, D], and back."""
@@ -16,7 +16,10 @@ def ungrouped(x: Value) -> tuple[Value, list[Node]]:
     Or [B, 1, 1, T, D] where one head was split off and repeated at once.
     """
     reshape = x.producer
-    expand = producer_of(reshape, 0, "Expand") if reshape is not None and reshape.op == "Reshape" else None
+    looked_up = _repeated_by_gather(x)
+    if looked_up is not None:
+        return looked_up
+    expand = producer_of(reshape, 0, "Expand", "Tile") if reshape is not None and reshape.op == "Reshape" else None
     unsqueeze = producer_of(expand, 0, "Unsqueeze", "Reshape") if expand is not None else None
     if reshape is None or expand is None or unsqueeze is None or reshape.domain:
         return x, []
@@ -33,6 +36,26 @@ def ungrouped(x: Value) -> tuple[Value, list[Node]]:
         return x, []
     same = same_dim(out[0], a[0]) and same_dim(out[2], a[2]) and same_dim(out[3], a[3])
     return (source, [reshape, expand, unsqueeze]) if same else (x, [])
+
+
+def _repeated_by_gather(x: Value) -> tuple[Value, list[Node]] | None:
+    """The same where a Gather takes each head n times, one after the other."""
+    node = x.producer
+    source = node.inputs[0] if node is not None else None
+    if node is None or node.op != "Gather" or node.domain or source is None or not source.shape or x.rank != 4:
+        return None
+    groups, index = source.shape[1] if len(source.shape) == 4 else None, node.inputs[1]
+    taken = constant_ints(index)
+    if (
+        not isinstance(groups, int)
+        or not taken
+        or index is None
+        or index.rank != 1
+        or node.attr("axis", 0) not in (1, -3)
+    ):
+        return None
+    times = len(taken) // groups if groups else 0
+    return (source, [node]) if times > 1 and taken == [i // times for i in range(groups * times)] else None
 
 
 def cached(x: Value) -> tuple[Value, Value, Node] | None:
