@@ -73,7 +73,8 @@ def subjects(wanted: list[str], extra: list[str], folder: Path) -> list[Subject]
     for text in extra:
         name, file, source = text.split("=")
         if not wanted or name in wanted:
-            found.append(Subject(name, get(source).trained, Path(file), get(source).samples(4)))
+            # Not trained once more: in the mean of the trained models each stands once.
+            found.append(Subject(name, False, Path(file), get(source).samples(4)))
     return found
 
 
