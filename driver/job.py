@@ -414,7 +414,7 @@ class Job:
             return f"this machine is {host_arch()}, the target is {target.arch}"
         if self.reference is None or self.samples is None:
             return self.because or "there are no samples"
-        return self.reference.runtime_crash
+        return self.reference.runtime_fault
 
     @property
     def start_plan(self) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..backends.core import Outputs, Sample
-from ..backends.ort.isolated import IsolatedSession, RuntimeCrash
+from ..backends.ort.isolated import IsolatedSession
 from ..backends.ort.session import EXACT, Session
 from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
@@ -21,7 +21,7 @@ from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, chec
 from .noise import noisy_model, noisy_sample, resolutions
 from .sizes import constant_bytes, is_external
 from .ties import Ties
-from .trial import needs_trial, too_large, try_run
+from .trial import Trial, needs_trial, too_large
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
@@ -59,7 +59,7 @@ class Reference:
         self._noisy: list[tuple[Session | IsolatedSession, int | None]] | None = None
         self._optimizer_noise = optimizer_noise
         self._ties: Ties | None = None
-        self._untried = not trusted and needs_trial(model)
+        self._trial = Trial(model, self._source) if not trusted and needs_trial(model) else None
         self._trusted = trusted
         self._sizes: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
         """Shapes of inputs with which no result is too large."""
@@ -76,9 +76,9 @@ class Reference:
             if reason is not None:
                 raise BackendError(reason, where="trial", help="smaller inputs, or --limit value_bytes=N")
             self._sizes.add(shapes)
-        if self._untried:
-            try_run(self.model, self._source, sample)
-            self._untried = False
+        if self._trial is not None:
+            self._trial.run(sample)
+            self._trial = None
         return self._session.run(sample)
 
     def noisy_runs(self) -> list[Callable[[Sample], Outputs]]:
@@ -173,15 +173,15 @@ class Reference:
         return runtime_session(self.model, self._source)
 
     @cached_property
-    def runtime_crash(self) -> str:
-        """How the runtime's optimizer ends its process on the original; empty where it does not (large models: is not
-        tried)."""
+    def runtime_fault(self) -> str:
+        """How the original itself fails under the runtime's optimizer; empty where it does not (a large one that
+        would crash is not tried)."""
         try:
-            self._optimized_by_the_runtime()
-        except RuntimeCrash as error:
+            session = self._optimized_by_the_runtime()
+            if self.samples:
+                session.run(self.samples[0])
+        except BackendError as error:
             return error.message
-        except BackendError:
-            return ""
         return ""
 
     def _noisy_sessions(self) -> list[tuple[Session | IsolatedSession, int | None]]:

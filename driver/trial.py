@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from weakref import finalize
 
 from ..backends.core import Sample
 from ..backends.ort.isolated import Isolated, RuntimeCrash
@@ -71,18 +72,29 @@ def needs_trial(model: Model) -> bool:
     return False
 
 
-def try_run(model: Model, source: Model | bytes | Path, sample: Sample) -> None:
-    """Runs one sample in a process of its own.
+class Trial:
+    """First runs of a model in a process of its own, until one comes through."""
 
-    Raises ``BackendError`` where the runtime refuses it, ``UsageError`` where it crashes or exceeds the limits.
-    """
-    limits = current_limits.get()
-    data = source.read_bytes() if isinstance(source, Path) else source
-    raw = data if isinstance(data, bytes) else model_to_bytes(data)
-    memory = limits.trial_bytes + 4 * constant_bytes(model)
-    with Isolated(memory_bytes=memory, seconds=limits.trial_seconds) as process:
+    def __init__(self, model: Model, source: Model | bytes | Path) -> None:
+        """``source`` is what runs."""
+        self._model, self._source = model, source
+        self._raw = b""
+        self._process: Isolated | None = None
+
+    def run(self, sample: Sample) -> None:
+        """Runs one sample.
+
+        Raises ``BackendError`` where the runtime refuses it, ``UsageError`` where it crashes or exceeds the limits.
+        """
+        limits = current_limits.get()
+        memory = limits.trial_bytes + 4 * constant_bytes(self._model)
+        if self._process is None:
+            data = self._source.read_bytes() if isinstance(self._source, Path) else self._source
+            self._raw = data if isinstance(data, bytes) else model_to_bytes(data)
+            self._process = Isolated(memory_bytes=memory, seconds=limits.trial_seconds)
+            finalize(self, self._process.close)
         try:
-            process.run(raw, [sample], EXACT)
+            self._process.run(self._raw, [sample], EXACT)
         except RuntimeCrash as error:
             raise UsageError(
                 f"the original cannot be run within the limits of {memory} bytes and {limits.trial_seconds:g} seconds: "
@@ -90,6 +102,7 @@ def try_run(model: Model, source: Model | bytes | Path, sample: Sample) -> None:
                 where="trial",
                 help="a loop in it may never end; if you trust the model: --limit trial_seconds=N, trial_bytes=N",
             ) from None
+        self._process.close()
 
 
 def _size(value: Value, symbols: Mapping[str, int]) -> int | None:

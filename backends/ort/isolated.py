@@ -26,6 +26,8 @@ from .session import EXACT, Session, SessionSettings
 if TYPE_CHECKING:
     from ..core import Outputs, Sample
 
+SHARED_SECONDS = 120.0
+"""The longest call of a shared session: the runtime's optimizer has been seen to go on for ever."""
 KEPT = 4
 """Sessions that the other process keeps."""
 _LENGTH = struct.Struct("<Q")
@@ -95,7 +97,7 @@ class Isolated:
             return RuntimeCrash(
                 f"the model ran longer than {self.seconds:g} seconds",
                 where="ort",
-                help="a loop may never end",
+                help="a loop in it, or the runtime's optimizer, may never end",
             )
         return RuntimeCrash(
             f"the runtime crashed ({name})",
@@ -141,7 +143,7 @@ class IsolatedSession:
 @cache
 def _shared(owner: int) -> Isolated:
     """The process of the process ``owner``: one that was forked must not talk into its parent's pipes."""
-    process = Isolated()
+    process = Isolated(seconds=SHARED_SECONDS)
     atexit.register(process.close)
     return process
 
