@@ -11,13 +11,14 @@ this. Keras and JAX exporters write every projection of an attention as an Einsu
 **Needs** two operands of known rank; every label once in an operand; labels of one operand that the result keeps;
 shared labels whose extents are known to be equal; where several labels become one axis, extents that a constant Reshape
 can say.
-**Leaves** traces, sums over one operand, outer products, broadcast batches, equations with an ellipsis.
+**Leaves** traces, sums over one operand, outer products, broadcast batches.
 **Numbers** reassociates.
 **Source** Einsum-12.
 """
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -106,10 +107,10 @@ def _equation(node: Node) -> tuple[_Factor, _Factor, str]:
     terms = left.split(",")
     if len(terms) != 2 or len(node.inputs) != 2:
         raise NoMatch(f"{len(node.inputs)} operands, expected 2")
-    if "." in text:
-        raise NoMatch(f"the equation {text!r} has an ellipsis")
     if not arrow:
-        out = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+        out = "..." if "..." in left else ""
+        out += "".join(sorted(c for c in set(left) - {",", "."} if left.count(c) == 1))
+    terms, out = _without_ellipsis(node, terms, out)
     factors: list[_Factor] = []
     for x, labels in zip(node.inputs, terms, strict=True):
         if x is None or x.shape is None or len(x.shape) != len(labels) or x.dtype not in _TYPES:
@@ -122,6 +123,24 @@ def _equation(node: Node) -> tuple[_Factor, _Factor, str]:
     if lone:
         raise NoMatch(f"label {lone[0]} of one operand is summed over")
     return a, b, out
+
+
+def _without_ellipsis(node: Node, terms: list[str], out: str) -> tuple[list[str], str]:
+    """Labels of their own for the axes that an ellipsis stands for, the last ones first shared."""
+    if not any("..." in term for term in (*terms, out)):
+        return terms, out
+    free = [c for c in string.ascii_letters if not any(c in term for term in (*terms, out))]
+    longest, found = "", list[str]()
+    for x, term in zip(node.inputs, terms, strict=True):
+        if x is None or x.rank is None:
+            raise NoMatch("the rank of an operand is unknown")
+        count = x.rank - len(term.replace("...", "")) if "..." in term else 0
+        if not 0 <= count <= len(free):
+            raise NoMatch(f"operand {term!r} is {x.type}")
+        labels = "".join(free[:count][::-1])
+        longest = max(longest, labels, key=len)
+        found.append(term.replace("...", labels))
+    return found, out.replace("...", longest)
 
 
 def _own(factor: _Factor, other: _Factor, out: str) -> list[str]:
