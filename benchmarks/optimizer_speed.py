@@ -207,7 +207,7 @@ def write_big(path: Path, gigabytes: int, scaled: bool = False) -> None:
     with open(path.with_suffix(".data"), "wb") as data:
         for i in range(count):
             data.seek(i * size)
-            data.write((i + 1).to_bytes(4, "little"))
+            data.write(np.float32(i + 1).tobytes())
             tensor = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[4096, 4096])
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", path.with_suffix(".data").name), ("offset", i * size), ("length", size)):

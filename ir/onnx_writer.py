@@ -19,6 +19,7 @@ from .errors import UsageError
 from .external_data import refused_location
 from .graph import Model
 from .onnx_emit import Emitter, PutTensor, is_written_as_node
+from .onnx_stream import Stream
 from .safe_files import SafeFiles, cannot_write
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def model_to_proto(model: Model, *, value_info: bool = False) -> ModelProto:
 
 def model_to_bytes(model: Model, *, value_info: bool = False) -> bytes:
     """The bytes of a model file; the same model gives the same bytes. Raises as :func:`model_to_proto`."""
-    return _serialize(model_to_proto(model, value_info=value_info))
+    _check_size(model)
+    return b"".join(_pieces(model, None, value_info=value_info))
 
 
 def write_model(
@@ -72,10 +74,10 @@ def write_model(
                 weights.write(files.create(data_path))
         if weights is None:
             _check_size(model)
-        raw = _serialize(build_proto(model, weights.put if weights is not None else None, value_info=value_info))
+        pieces = _pieces(model, weights, value_info=value_info)
         try:
             file = files.create(path)
-            file.write(raw)
+            file.writelines(pieces)
             file.flush()
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -85,6 +87,21 @@ def write_model(
 
 
 # -- messages
+
+
+def _pieces(model: Model, weights: _Weights | None, *, value_info: bool) -> Iterable[bytes | memoryview]:
+    """The bytes of the model's file. Raises ``UsageError`` where protobuf holds no message of that size."""
+    from google.protobuf.message import EncodeError
+
+    stream = Stream(model)
+    proto = build_proto(model, stream.put if weights is None else weights.put, value_info=value_info)
+    try:
+        size, pieces = stream.pieces(proto)
+    except (EncodeError, ValueError):
+        size, pieces = PROTOBUF_BYTES + 1, ()
+    if size > PROTOBUF_BYTES:
+        _too_large(size)
+    return pieces
 
 
 def build_proto(model: Model, put: PutTensor | None, *, value_info: bool = False) -> ModelProto:
@@ -115,18 +132,6 @@ def _check_size(model: Model) -> None:
     size = sum(c.nbytes for c in _initializers(model))
     if size > INLINE_BYTES:
         _too_large(size)
-
-
-def _serialize(proto: ModelProto) -> bytes:
-    from google.protobuf.message import EncodeError
-
-    try:
-        raw = proto.SerializeToString(deterministic=True)
-    except (EncodeError, ValueError):
-        raw = None
-    if raw is None or len(raw) > PROTOBUF_BYTES:
-        _too_large(PROTOBUF_BYTES + 1 if raw is None else len(raw))
-    return raw
 
 
 def _too_large(size: int) -> NoReturn:

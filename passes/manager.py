@@ -147,6 +147,7 @@ class _Runner:
         if self.quiet.get(key) == self.changes and not self.ctx.trace:
             return PassRecord(text, 0.0, 0, nodes, nodes)
         r = Rewriter(self.ctx, text)
+        r.nodes = nodes
         start = time.process_time()
         self._apply(step, r)
         seconds = time.process_time() - start

@@ -68,9 +68,11 @@ class _Engine:
 
     def _file(self, node: Node) -> list[_Filed]:
         """The rules to try at nodes of this operator: those that name it, then those for all."""
-        named = self.by_op.get(node.op, ())
-        found = [*named, *(f for f in self.by_op.get("*", ()) if f not in named)]
-        found = [f for f in found if not isinstance(f.rule, NodeRule) or f.rule.accepts(node)]
+        found = self.by_op.get(node.op, [])
+        if "*" in self.by_op:
+            found = [*found, *(f for f in self.by_op["*"] if f not in found)]
+        if found:
+            found = [f for f in found if not isinstance(f.rule, NodeRule) or f.rule.accepts(node)]
         if node.domain:
             self.others[node.domain, node.op] = found
         else:
@@ -78,7 +80,10 @@ class _Engine:
         return found
 
     def run(self) -> None:
-        self.limit = 1000 + GROWTH_LIMIT * sum(graph.count for graph in self.model.all_graphs())
+        nodes = self.r.nodes
+        if nodes is None:
+            nodes = sum(graph.count for graph in self.model.all_graphs())
+        self.limit = 1000 + GROWTH_LIMIT * nodes
         for _ in range(MAX_SWEEPS):
             before = self.r.changes
             self._sweep()

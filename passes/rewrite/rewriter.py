@@ -39,6 +39,8 @@ class Rewriter:
         """Label of the pass or rule at work, for provenance and error messages."""
         self.changes = 0
         """Edits so far; a pass that leaves it alone left the model alone."""
+        self.nodes: int | None = None
+        """How many nodes the model has, where the manager counted them."""
         self.hits: dict[str, int] = {}
         """Applications by rule (the engine counts them)."""
         self.created: list[Node] = []
