@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 
 import planish
+from planish.backends.core import Sample
 from planish.backends.ort.choices import settings_text
 from planish.backends.ort.session import SessionSettings
 from planish.driver.document import bytes_text
 from planish.driver.peak_memory import peak_bytes
+from planish.driver.plans import pass_names
 from planish.driver.report import versions
 from planish.driver.search import CONFIDENCE
 from planish.driver.tuning import Trial, Tuning
@@ -75,17 +77,12 @@ def tuned(model: zoo.ZooModel, args: argparse.Namespace) -> tuple[str, str]:
     assert found is not None
     time = f"{measured.ratio:.3f} ({measured.low:.3f} to {measured.high:.3f})" if measured.done else "as it was"
     start = planish.Pipeline("default")
-    kept = {type(p) for p in steps_of(found.pipeline)}
-    gone = sorted({planish.passes.core.pass_name(type(p)) for p in steps_of(str(start)) if type(p) not in kept})
+    gone = sorted(pass_names(str(start)) - pass_names(found.pipeline))
     offers = "; ".join(f"{t.label}: {t.because}" for t in found.offers)
     settings = settings_text(SessionSettings.from_dict(result.report.session))
     cells = [model.name, time, loading(found), peaks(model, result, samples[0]), settings]
     cells += [", ".join([*gone, *found.disabled]) or "-", offers or "-"]
     return f"| {' | '.join(cells)} |", str(result.report)
-
-
-def steps_of(pipeline: str) -> list[planish.passes.core.Pass]:
-    return list(planish.passes.pipeline.flatten(planish.Pipeline(pipeline).steps))
 
 
 def loading(found: Tuning) -> str:
@@ -95,14 +92,14 @@ def loading(found: Tuning) -> str:
     return f"{trial.ratio:.3f} ({trial.low:.3f} to {trial.high:.3f})" if trial is not None else "-"
 
 
-def peaks(model: zoo.ZooModel, result: planish.Result, sample: dict[str, object]) -> str:
+def peaks(model: zoo.ZooModel, result: planish.Result, sample: Sample) -> str:
     """At the peak, before and after."""
     from planish.ir.onnx_writer import model_to_bytes
 
     plain = SessionSettings(threads=1)
     chosen = SessionSettings.from_dict(result.report.session | {"threads": 1})
     after = model_to_bytes(result.model) if result.source is None else result.source
-    found = [peak_bytes(Path(model.path()), plain, [sample]), peak_bytes(after, chosen, [sample])]  # type: ignore[list-item]
+    found = [peak_bytes(Path(model.path()), plain, [sample]), peak_bytes(after, chosen, [sample])]
     return " -> ".join("-" if b is None else bytes_text(b) for b in found)
 
 

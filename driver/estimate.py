@@ -10,12 +10,15 @@ The rates were fitted on one x86 machine; they are for comparing models with eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..ir.cost import bytes_moved, flops, value_bytes
+from ..ir.dims import SymDim
 from ..ir.graph import Graph, Model, Node, Value
+from ..ir.infer import infer_model
 from ..ir.ops import is_pure
+from ..ir.types import TensorType
 from ..passes.shared.blocked import is_blocked_producer, is_blocked_user, is_window, lanes_of
 from ..passes.target import Target
 from .dims import input_symbols, with_dims
@@ -57,11 +60,10 @@ def peak_rate(target: Target) -> float:
     return max(target.vector_bits, 128) / 32 * fused * _GIGAHERTZ * 1e3
 
 
-def estimate(model: Model, target: Target, extents: Mapping[str, int] | None = None) -> Estimate:
-    """The time of one run; ``extents`` are sizes of symbols (:data:`DEFAULT_EXTENT` for those that are not named)."""
-    symbols = input_symbols(model)
-    if symbols:
-        model = with_dims(model, {name: (extents or {}).get(name, DEFAULT_EXTENT) for name in symbols})
+def estimate(model: Model, target: Target, shapes: Mapping[str, Sequence[int]] | None = None) -> Estimate:
+    """The time of one run on inputs of these shapes; open extents of inputs that are not named are
+    :data:`DEFAULT_EXTENT`. The model is left as it is."""
+    model = _closed(model, shapes or {})
     costs: dict[Graph, float] = {}
     nodes = unknown = products = 0
     folded: set[Value] = set()
@@ -79,6 +81,30 @@ def estimate(model: Model, target: Target, extents: Mapping[str, int] | None = N
                 total += _BODY_US + max(costs[body] for body in node.subgraphs)
         costs[graph] = total
     return Estimate(costs[model.graph], nodes, unknown, products)
+
+
+def _closed(model: Model, shapes: Mapping[str, Sequence[int]]) -> Model:
+    """The model with every extent of its inputs known; itself where it is so already."""
+    sizes: dict[str, int] = {}
+    open_inputs = [
+        v for v in model.graph.inputs if v.shape is not None and any(not isinstance(d, int) for d in v.shape)
+    ]
+    if not open_inputs:
+        return model
+    for value in open_inputs:
+        given = shapes.get(value.name, ())
+        for d, size in zip(value.shape or (), given, strict=False):
+            if isinstance(d, SymDim) and len(d.symbols()) == 1:
+                sizes.setdefault(next(iter(d.symbols())), int(size))
+    closed = with_dims(model, {name: sizes.get(name, DEFAULT_EXTENT) for name in input_symbols(model)})
+    for value in closed.graph.inputs:
+        if isinstance(value.type, TensorType) and value.shape is not None and None in value.shape:
+            given = [*shapes.get(value.name, ()), *[DEFAULT_EXTENT] * len(value.shape)]
+            value.type = replace(
+                value.type, shape=tuple(g if d is None else d for d, g in zip(value.shape, given, strict=False))
+            )
+    infer_model(closed)
+    return closed
 
 
 def _is_constant(node: Node, folded: set[Value]) -> bool:

@@ -111,7 +111,7 @@ def tuned(job: TunedJob) -> Tuning:
 def chosen_by_table(job: TunedJob, because: str) -> Tuning:
     """The pipeline that takes the least time by ``estimate.py``, with the target's session settings."""
     start, target = job.start_plan, job.options.target
-    bench, extents = Bench(job), _extents(job)
+    bench, shapes = Bench(job), _shapes(job)
     best: tuple[float, str] | None = None
     base, trials = 0.0, list[Trial]()
     for pipeline in dict.fromkeys([start.pipeline, *alternatives(target)]):
@@ -122,7 +122,7 @@ def chosen_by_table(job: TunedJob, because: str) -> Tuning:
         if built.problem:
             trial.verdict, trial.because = REFUSED, built.problem
             continue
-        found = estimate(attempt.model, target, extents)
+        found = estimate(attempt.model, target, shapes)
         if found.unknown_products:
             trial.verdict, trial.because = REFUSED, f"shapes do not tell what {found.unknown_products} products cost"
             continue
@@ -139,18 +139,11 @@ def chosen_by_table(job: TunedJob, because: str) -> Tuning:
     return Tuning(chosen, sorted(start.disabled), start.settings, trials, because=because)
 
 
-def _extents(job: TunedJob) -> dict[str, int]:
-    """What the first sample says of the inputs' open extents."""
+def _shapes(job: TunedJob) -> dict[str, tuple[int, ...]]:
+    """Of the first sample."""
     if job.samples is None or not job.samples.items:
         return {}
-    sample = job.samples.items[0]
-    pairs = [
-        (str(d), int(size))
-        for v in job.base.graph.inputs
-        if v.name in sample and v.shape is not None
-        for d, size in zip(v.shape, np.shape(sample[v.name]), strict=False)
-    ]
-    return {name: size for name, size in pairs if not name.isdigit()}
+    return {name: np.shape(array) for name, array in job.samples.items[0].items()}
 
 
 def on_one_thread(job: TunedJob) -> bool:

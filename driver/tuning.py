@@ -59,7 +59,9 @@ class Trial:
         if self.stage == "estimate" and self.verdict != REFUSED:
             figures = f"{self.ratio:.3f}"
         peak = bytes_text(self.peak_bytes) if self.peak_bytes is not None else ""
-        verdict = "chosen" if self.chosen else f"{self.verdict}: {self.because}" if self.because else self.verdict
+        verdict = "chosen" if self.chosen else self.verdict
+        if self.because and not (self.chosen and self.verdict != REFUSED):
+            verdict += f": {self.because}"
         return (self.stage, self.label, figures, str(self.turns or ""), peak, verdict)
 
 
