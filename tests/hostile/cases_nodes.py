@@ -51,7 +51,7 @@ CASES = [
     _case("perm-repeated", "Transpose with an axis twice", CULPRIT, "Transpose", perm=[0, 0, 1, 2]),
     _case("perm-beyond", "Transpose by an axis that is not there", CULPRIT, "Transpose", perm=[0, 1, 2, 1 << 40]),
     _case("perm-short", "Transpose of three of four axes", CULPRIT, "Transpose", perm=[0, 1, 2]),
-    _case("axis-beyond", "Softmax along axis 2^62", CULPRIT, "Softmax", axis=1 << 62),
+    _case("axis-beyond", "Softmax along axis 2^62", CULPRIT, "Softmax", axis=1 << 62, after=SURVIVES),
     _case("axis-negative", "Concat along axis -9", CULPRIT, "Concat", ["x", "x"], axis=-9),
     _case("axes-beyond", "Squeeze of axis 9", CULPRIT, "Squeeze", ["x", "a"], tensors={"a": _i(9)}),
     _case("axes-repeated", "Unsqueeze of one axis twice", CULPRIT, "Unsqueeze", ["x", "a"], tensors={"a": _i(1, 1)}),

@@ -31,7 +31,8 @@ class Case:
     later: Callable[[Path], None] | None = None
     """What happens to the folder between reading and writing."""
     after: str = ""
-    """What the command line says to a model that survives in the library (the runtime refuses it)."""
+    """What the command line says to a model that survives in the library (the runtime refuses it); ``SURVIVES`` where
+    the runtime takes what the library refuses, so that there is nothing to say."""
     command: str = "optimize"
 
 

@@ -180,6 +180,8 @@ def _as_expected(case: Case, how: str, outcome: Outcome) -> bool:
     if outcome.peak_mb > MEMORY_MB:
         outcome.verdict += f", {outcome.peak_mb} MB"
         return False
+    if how == "command" and case.after == SURVIVES:
+        return outcome.verdict == "survived"
     if case.says != SURVIVES and (case.later is None or how == "library"):
         return outcome.verdict == "refused" and re.search(case.says, outcome.message) is not None
     if outcome.verdict == "refused" and how == "command" and case.after:
