@@ -52,8 +52,10 @@ class Limits:
 class Evaluation:
     """One evaluation: the values so far, and what is left of the limits."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, constants: dict[int, Item] | None = None) -> None:
+        """``constants``: those that were taken in before, by their data's identity; others are added."""
         self.limits = limits or Limits()
+        self.constants = {} if constants is None else constants
         self.left = self.limits.work
         self.values: dict[Value, Item] = {}
         self.branches: dict[Node, list[set[int]]] = {}
@@ -84,7 +86,10 @@ class Evaluation:
         if v not in self.values:
             if v.data is None:
                 raise Undecided(f"%{v.name} is not known")
-            self.values[v] = self._constant(v.data)
+            key = id(v.data)
+            if key not in self.constants:
+                self.constants[key] = self._constant(v.data)
+            self.values[v] = self.constants[key]
         return self.values[v]
 
     def _constant(self, data: Constant) -> Item:
@@ -288,6 +293,8 @@ def _standard(node: Node, items: list[Item]) -> list[Item] | None:
     """A standard operator by its table; ``None`` where none has it."""
     if node.op in MOVES:
         return move(node, items)
+    if node.op == "Constant":
+        return [_written(node)]
     numbers = any(isinstance(x, Number) for x in items)
     floats = any(out.dtype is not None and out.dtype.is_float for out in node.outputs)
     if (numbers or floats) and node.op in OPERATORS:
@@ -302,6 +309,18 @@ def _standard(node: Node, items: list[Item]) -> list[Item] | None:
         except NoKernel as error:
             raise Undecided(str(error)) from None
     return None
+
+
+def _written(node: Node) -> Item:
+    """What a Constant holds."""
+    (name, given), *_ = node.attrs.items()
+    if isinstance(given, Constant):
+        return N.constant(given.numpy()) if given.dtype.is_float else given.numpy()
+    if name.startswith("value_float"):
+        return N.constant(np.array(given, np.float32))
+    if name.startswith("value_int"):
+        return np.array(given, np.int64)
+    raise Undecided("a constant that is no tensor of numbers")
 
 
 def _filled(node: Node, shape: Array) -> Item:

@@ -129,6 +129,7 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
     done, tied, reason, rounded = 0, 0, "", 0.0
     branches: dict[Node, list[set[int]]] = {}
     leaves: list[Item] = []
+    constants: dict[int, Item] = {}
     wanted = 1 if ids and not draws.symbols else TRIALS
     for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), ATTEMPTS + MORE)):
         enough = done >= wanted and (ids or tied >= TIES)
@@ -139,12 +140,12 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
         ties = not ids and (attempt % 3 == 2 or enough)
         try:
             leaves = draws.draw(sizes, attempt, Manner.IDS if ids else Manner.TIES if ties else Manner.FREE)
-            expected = _evaluated(cut.before, leaves, limits, branches)
+            expected = _evaluated(cut.before, leaves, limits, constants, branches)
         except Undecided as error:
             reason = reason or str(error)
             continue
         try:
-            found = _evaluated(cut.after, leaves, limits, branches)
+            found = _evaluated(cut.after, leaves, limits, constants, branches)
         except Undecided as error:
             if ties:  # numbers that coincide may be divided by zero in one of two equal expressions
                 continue
@@ -187,9 +188,13 @@ def _never_below(node: Node) -> bool:
 
 
 def _evaluated(
-    model: Model, leaves: list[Item], limits: Limits | None, branches: dict[Node, list[set[int]]]
+    model: Model,
+    leaves: list[Item],
+    limits: Limits | None,
+    constants: dict[int, Item],
+    branches: dict[Node, list[set[int]]],
 ) -> list[Item]:
-    evaluation = Evaluation(limits)
+    evaluation = Evaluation(limits, constants)
     found = evaluation.run(model.graph, dict(zip(model.graph.inputs, leaves, strict=True)))
     for node, outcomes in evaluation.branches.items():
         known = branches.setdefault(node, [set() for _ in outcomes])

@@ -37,9 +37,13 @@ class State:
         )
 
     def same_operation(self, other: State) -> bool:
-        """Whether both are one node with other operands at most."""
-        mine = (self.op, self.domain, self.overload, self.attrs, self.outputs, len(self.inputs))
-        return mine == (other.op, other.domain, other.overload, other.attrs, other.outputs, len(other.inputs))
+        """Whether both are one node with other operands at most, none of which is left out on one side only."""
+        mine = (self.op, self.domain, self.overload, self.attrs, self.outputs, self._given)
+        return mine == (other.op, other.domain, other.overload, other.attrs, other.outputs, other._given)
+
+    @property
+    def _given(self) -> list[bool]:
+        return [v is not None for v in self.inputs]
 
 
 @dataclass

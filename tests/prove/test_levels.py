@@ -13,9 +13,12 @@ from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCH
 from planish.driver.prove.watch import NOT_ASKED, Watch
 from planish.driver.validation import REWRITES, level_of
 from planish.ir.errors import NotEquivalentError, UsageError
+from planish.ir.graph import Node
 from planish.ir.text import parse_model
-from planish.passes.core import Context
+from planish.passes.core import Context, RewritePass
 from planish.passes.manager import Pipeline
+from planish.passes.rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
+from planish.passes.rewrite.rule import Replacement
 from planish.tests.bisect.planted import registered
 
 NETWORK = """
@@ -103,6 +106,70 @@ def test_watching_changes_nothing() -> None:
     Pipeline("default").run(plain, Context())
     Pipeline("default").run(watched, Context(witness=watch), [watch])
     assert str(plain) == str(watched)
+
+
+class DropBias(NodeRule):
+    """Wrong, and in place: the operand is taken away, nothing is put in its stead."""
+
+    roots = ("Conv",)
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        if node.input(2) is None:
+            raise NoMatch("there is none")
+        r.set_input(node, 2, None)
+        return MODIFIED
+
+
+class SwapBranches(NodeRule):
+    """Wrong, inside a body: what it returns is exchanged behind the rewriter's back."""
+
+    roots = ("If",)
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        ret = node.subgraphs[0].ret
+        if ret.inputs[0] is ret.inputs[1] or ret.extra:
+            raise NoMatch("nothing to exchange")
+        ret.extra = {"seen": True}
+        ret.set_inputs(list(reversed(ret.inputs)))
+        return MODIFIED
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (
+            DropBias(),
+            """graph @main(%x: f32[N,2,5,5]) {
+              %w: f32[3,2,3,3] = const rand<1>
+              %b: f32[3] = const rand<2>
+              %y: f32[N,3,3,3] = Conv(%x, %w, %b)
+              return %y
+            }""",
+        ),
+        (
+            SwapBranches(),
+            """graph @main(%c: bool[], %x: f32[N], %y: f32[N]) {
+              %a: f32[N], %b: f32[N] = If(%c) {else_branch = graph @else() {
+                %d: f32[N] = Neg(%x)
+                return %d, %y
+              }, then_branch = graph @then() {
+                return %x, %y
+              }}
+              return %a, %b
+            }""",
+        ),
+    ],
+    ids=["operand", "body"],
+)
+def test_changes_in_place_are_seen(rule: NodeRule, text: str) -> None:
+    class Wrong(RewritePass):
+        def rules(self) -> Iterator[NodeRule]:
+            yield rule
+
+    watch, model = Watch(run=False), parse_model(text)
+    Pipeline([Wrong()]).run(model, Context(witness=watch), [watch])
+    assert watch.ledger.counts == {f"wrong/{type(rule).__name__}": {UNCHECKED: 1}}
+    assert "differ" in str(watch.ledger.reasons)
 
 
 def test_real_values_decide_where_the_exact_check_cannot(planted: None) -> None:
