@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +19,14 @@ from planish.driver.optimize import Result, optimize
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.errors import BudgetError, NotEquivalentError, UsageError
-from planish.ir.graph import Graph, Model, Node
+from planish.ir.graph import Graph, Model
 from planish.ir.onnx_writer import model_to_bytes
 from planish.passes import manager, registry
 from planish.passes.choices import Choices
-from planish.passes.core import Context, Numbers, Pass, RewritePass
+from planish.passes.core import Context, Pass
 from planish.passes.manager import Pipeline
-from planish.passes.rewrite import Match, Rewriter, Rule
-from planish.passes.rewrite.rule import MODIFIED, NodeRule, NoMatch
 
+from .lossy_passes import PLANTED
 from .networks import array, classifier, embedder, images, unstable
 
 SAMPLES = {"x": images()}
@@ -40,118 +37,13 @@ def ledger_of(result: Result) -> Ledger:
     return result.report.budget
 
 
-# -- planted passes
-
-
-@dataclass
-class Nudge(Pass):
-    """Adds to every constant called ``part...``: one unit each."""
-
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-    proposes: ClassVar[bool] = True
-    by: float = 1.0
-
-    def run(self, model: Model, r: Rewriter) -> None:
-        for graph in model.all_graphs():
-            for value in list(graph.constants):
-                data = value.data
-                if data is None or not value.name.startswith("part") or np.all(data.numpy() >= self.by):
-                    continue
-                if r.take("nudge", value, saved_bytes=data.nbytes):
-                    r.begin(next(iter(value.uses))[0])
-                    r.replace_value(value, r.const(data.numpy() + np.float32(self.by), name=value.name))
-                    r.remove_constant(value)
-
-
-class LessRelu(Rule):
-    """Relu to the identity: far from harmless."""
-
-    def pattern(self, op: Any, x: Any) -> Any:
-        return op.Relu(x)
-
-    def rewrite(self, r: Rewriter, m: Match) -> Any:
-        return m.x
-
-
-@dataclass
-class DropRelu(RewritePass):
-    """A plugin's lossy pass that knows nothing of units."""
-
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-
-    def rules(self) -> Iterable[Rule]:
-        return [LessRelu()]
-
-
-class ScaleAttribute(NodeRule):
-    """Changes its node in place."""
-
-    roots = ("LeakyRelu",)
-
-    def apply(self, r: Rewriter, node: Node) -> Any:
-        if node.attr("alpha") == 0.5:
-            raise NoMatch("alpha is 0.5")
-        r.set_attr(node, "alpha", 0.5)
-        return MODIFIED
-
-
-@dataclass
-class Leak(RewritePass):
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-
-    def rules(self) -> Iterable[NodeRule]:
-        return [ScaleAttribute()]
-
-
-@dataclass
-class Whole(Pass):
-    """A lossy pass in plain code without units."""
-
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-
-    def run(self, model: Model, r: Rewriter) -> None:
-        for node in list(model.graph):
-            if node.op == "Relu" and r.allow(node):
-                x = node.inputs[0]
-                assert x is not None
-                r.replace(node, x)
-
-
-@dataclass
-class Wrong(Whole):
-    """Promises that every bit stays."""
-
-    numbers: ClassVar[Numbers] = Numbers.EXACT
-
-
-@dataclass
-class Sloppy(Pass):
-    """Promises to reassociate and is off by 170 roundings."""
-
-    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
-
-    def run(self, model: Model, r: Rewriter) -> None:
-        for value in list(model.graph.constants):
-            data = value.data
-            if value.name == "w2" and data is not None and value.uses:
-                r.begin(next(iter(value.uses))[0])
-                r.replace_value(value, r.const(data.numpy() * np.float32(1 + 2e-5), name="w2/moved"))
-                r.remove_constant(value)
+# -- models and runs
 
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    known: dict[str, type[Pass]] = {
-        "nudge": Nudge,
-        "drop-relu": DropRelu,
-        "leak": Leak,
-        "whole": Whole,
-        "sloppy": Sloppy,
-        "wrong": Wrong,
-    }
-
     def find(name: str) -> type[Pass] | str:
-        return known[name] if name in known else registry.find(name)
+        return PLANTED[name] if name in PLANTED else registry.find(name)
 
     monkeypatch.setattr(manager, "find", find)
 
