@@ -19,7 +19,22 @@ from ..backends.ort.choices import combined, memory_choices, speed_choices
 from ..backends.ort.session import SessionSettings
 from .laboratory import Built, Lab
 from .plans import Plan, drops_of_groups, pass_names, short, without_passes
-from .tuning import EVEN, FASTER, OFFERED, REFUSED, SAME, SAVES, SLOWER, START, STOPPED, UNSURE, Trial, Tuning
+from .tuning import (
+    EVEN,
+    FASTER,
+    NO_SAVING,
+    OFFERED,
+    REFUSED,
+    SAME,
+    SAVES,
+    SLOWER,
+    START,
+    STOPPED,
+    UNMEASURED,
+    UNSURE,
+    Trial,
+    Tuning,
+)
 
 MARGIN = 0.01
 """A candidate must be faster by at least this fraction."""
@@ -115,7 +130,7 @@ class Search:
 
     def _entry(self, stage: str, label: str, plan: Plan) -> _Entry:
         built = self.lab.build(plan.pipeline, plan.disabled)
-        return _Entry(plan, built, Trial(stage, label, EVEN))
+        return _Entry(plan, built, Trial(stage, label, UNMEASURED))
 
     def _without(self, stage: str, best: _Entry) -> _Entry:
         plan, hits = best.plan, dict(best.built.fired)
@@ -315,6 +330,8 @@ class Search:
             entry.trial.peak_bytes = self.lab.peak_bytes(entry.built, plan)
             if entry.trial.peak_bytes is not None and entry.trial.peak_bytes <= limit:
                 found.append(entry)
+            else:
+                entry.trial.verdict = NO_SAVING
         found.sort(key=lambda e: e.trial.peak_bytes or 0)
         live: list[_Entry] = []
         for entry in found[: max(self._room(until - self.clock()), 1)]:

@@ -11,7 +11,7 @@ from ..ir.errors import PlanishError
 from .document import Document, Table, Text, bytes_text, plain_data
 from .plans import Plan
 
-FASTER, SAVES, OFFERED, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE = (
+FASTER, SAVES, OFFERED, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE, UNMEASURED, NO_SAVING = (
     "faster",
     "saves memory",
     "offered",
@@ -22,6 +22,8 @@ FASTER, SAVES, OFFERED, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE = (
     "given up early",
     "the start",
     "too few turns",
+    "not measured",
+    "no saving",
 )
 
 

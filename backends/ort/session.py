@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from .foreign_types import is_foreign, run_foreign
@@ -146,7 +148,9 @@ class Session:
         try:
             if self._foreign:
                 return run_foreign(self._session, inputs)
-            return list(self._session.run(None, dict(inputs)))
+            # A sample taken out of an array along its first axis may hold numpy scalars, which the runtime refuses.
+            given = {k: np.asarray(v) if isinstance(v, np.generic) else v for k, v in inputs.items()}
+            return list(self._session.run(None, given))
         except Exception as error:
             raise backend_error("run", error) from error
 

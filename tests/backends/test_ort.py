@@ -134,6 +134,12 @@ def test_a_model_runs_as_written() -> None:
         assert np.array_equal(OrtBackend().run(model, SAMPLE)[0], expected)
 
 
+def test_numpy_scalars_are_inputs_of_rank_0() -> None:
+    b = Builder()
+    b.output(b.Neg(b.input("x", DType.F32, ())), "y")
+    assert Session(b.model()).run({"x": np.float32(2)})[0] == -2
+
+
 def test_the_executor_sees_changes_of_the_model() -> None:
     model, executor = network(), Executor()
     first = executor(model, SAMPLE)[0]

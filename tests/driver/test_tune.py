@@ -278,6 +278,7 @@ def test_long_runs_leave_room_for_the_session_and_for_memory() -> None:
     stages = [t.stage for t in found.trials if t.turns]
     assert {"session", "memory", "loading"} <= set(stages)
     assert found.offers
+    assert {t.verdict for t in found.trials if not t.turns} <= {"the start", "not measured", "no saving", "same model"}
     assert all(len(plans) * 18 * 0.2 < 60 * 0.5 for plans in lab.compared)
 
 
