@@ -28,9 +28,10 @@ import numpy as np
 
 from ...ir.dims import Dim, Shape, add, same_dim, same_shape
 from ...ir.dtypes import DType
-from ...ir.graph import Node, Value
-from ..core import Numbers, RewritePass
+from ...ir.graph import Model, Node, Value
+from ..core import Numbers, RewritePass, pass_name
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
+from ..rewrite.greedy import apply_rules
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
 from ..shared.attention import Attention, attention_around
@@ -40,6 +41,8 @@ from ..shared.bounds import Bounds
 from ..shared.emit import squeeze
 
 OPSET = 23
+_MAX_SHAPE_NODES = 64
+"""Nodes of shape arithmetic that are followed."""
 
 
 @dataclass
@@ -56,6 +59,13 @@ class FuseAttention(RewritePass):
 
     def rules(self) -> Iterable[NodeRule]:
         yield AroundSoftmax(self)
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        # Layers share the arithmetic of shapes: the one whose cache it is read from can only go when the others have.
+        patient = AroundSoftmax(self, patient=True)
+        patient.owner = pass_name(type(self))
+        apply_rules(model, [patient], r)
+        super().run(model, r)
 
 
 @dataclass
@@ -75,8 +85,9 @@ class AroundSoftmax(NodeRule):
 
     roots = ("Softmax",)
 
-    def __init__(self, options: FuseAttention) -> None:
+    def __init__(self, options: FuseAttention, *, patient: bool = False) -> None:
         self.options = options
+        self.patient = patient
         self.bounds = Bounds()
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
@@ -104,7 +115,11 @@ class AroundSoftmax(NodeRule):
             self._emit(r, found, k, v, 1, 1)
             return MODIFIED
         k, v = _side(found.k, found.key_perm), _side(found.v, None)
-        if not self.options.cache or not _takes_cache(found, k) or not _takes_cache(found, v):
+        repeats = {*k.nodes, *v.nodes}
+        takes = all(_takes_cache(found, side, repeats) for side in (k, v))
+        if self.patient and not takes and all(_takes_cache(found, side, None) for side in (k, v)):
+            raise NoMatch("other nodes ask for the shape of the cache")
+        if not self.options.cache or not takes:
             k, v = _without_cache(found.k, found.key_perm), _without_cache(found.v, None)
         heads, groups = _heads(found, k, v)
         require_known_mask(r, found)
@@ -203,8 +218,12 @@ def _side(x: Value, perm: tuple[int, ...] | None) -> _Side:
     return _Side(new, past, concat, None, nodes)
 
 
-def _takes_cache(found: Attention, side: _Side) -> bool:
-    """Whether the cache is put together for this attention, and else only returned by the graph."""
+def _takes_cache(found: Attention, side: _Side, ending: set[Node] | None) -> bool:
+    """Whether the cache is put together for this attention, and else only returned by the graph.
+
+    ``ending`` are the nodes that repeat heads and go with the fusion: they may ask for the cache's shape.
+    ``None``: anybody may.
+    """
     if side.concat is None or side.past is None:
         return False
     inside = {*found.nodes, *side.nodes}
@@ -215,7 +234,22 @@ def _takes_cache(found: Attention, side: _Side) -> bool:
     repeats = [out for node in side.nodes for out in node.outputs]
     if any(user not in inside for out in repeats for user, _ in out.uses):
         return False
-    return all(user in inside or user.is_return for user, _ in side.concat.output.uses)
+    users = [user for user, _ in side.concat.output.uses if user not in inside and not user.is_return]
+    return all(user.op == "Shape" and not user.domain and _ends_in(user, ending) for user in users)
+
+
+def _ends_in(node: Node, last: set[Node] | None) -> bool:
+    """Whether what is computed from ``node`` goes to nodes of ``last`` only."""
+    stack, seen = [node], {node}
+    while last is not None and stack:
+        for out in stack.pop().outputs:
+            for user, _ in out.uses:
+                if user.is_return or len(seen) > _MAX_SHAPE_NODES:
+                    return False
+                if user not in last and user not in seen:
+                    seen.add(user)
+                    stack.append(user)
+    return True
 
 
 def _without_cache(x: Value, perm: tuple[int, ...] | None) -> _Side:
