@@ -16,7 +16,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..backends.core import Array, Sample
-from ..ir.dims import Dim, SymDim, dim_text, substitute
+from ..ir.dims import Dim, SymDim, dim_text, substitute, symbol
 from ..ir.dtypes import DType
 from ..ir.errors import BackendError, UsageError
 from ..ir.graph import Model, Node, Value
@@ -31,6 +31,8 @@ CHANNELS = (3, 1)
 ODD_BATCH = 3
 MAX_ELEMENTS = 1 << 24
 MAX_ATTEMPTS = 300
+RANKS = (2, 4, 3, 1, 0)
+"""Tried in this order for inputs of unknown rank."""
 _MOVES = frozenset(
     "Identity Cast Reshape Unsqueeze Squeeze Flatten Transpose Slice Expand Tile Split Concat Gather Where".split()
 )
@@ -61,10 +63,13 @@ def generate_samples(
     """
     inputs = [v for v in model.graph.inputs if v not in model.graph.defaults]
     maker = _Maker(inputs, accepts, seed)
-    for sizes in islice(_assignments(inputs, dims or {}), MAX_ATTEMPTS):
-        if len(maker.items) >= count:
+    for maker.rank in RANKS if any(v.tensor is not None and v.shape is None for v in inputs) else RANKS[:1]:
+        for sizes in islice(_assignments(inputs, dims or {}, maker.rank), MAX_ATTEMPTS):
+            if len(maker.items) >= count:
+                break
+            maker.attempt(sizes)
+        if maker.items:
             break
-        maker.attempt(sizes)
     if not maker.items:
         _no_sample(inputs, maker.refusal)
     # Static models, and those that accept few sizes: more draws of sizes that work.
@@ -88,7 +93,7 @@ def _add_trouble(maker: _Maker, inputs: list[Value], dims: Mapping[str, int]) ->
     smallest = min(accepted, key=lambda sizes: sum(sizes.values()))
     for kind in KINDS:
         if kind == SHORT:
-            batch = _batch_symbols(inputs)
+            batch = _batch_symbols(inputs, maker.rank)
             short = {name: dims.get(name, ODD_BATCH if name in batch else 1) for name in smallest}
             if smallest and short not in accepted:
                 maker.attempt(short, kind)
@@ -96,9 +101,9 @@ def _add_trouble(maker: _Maker, inputs: list[Value], dims: Mapping[str, int]) ->
             maker.attempt(smallest, kind)
 
 
-def _batch_symbols(inputs: list[Value]) -> set[str]:
+def _batch_symbols(inputs: list[Value], rank: int) -> set[str]:
     """Symbols of the first axes."""
-    firsts = [dims[0] for dims in map(_dims, inputs) if len(dims) > 1]
+    firsts = [dims[0] for dims in (_dims(v, rank) for v in inputs) if len(dims) > 1]
     return {name for d in firsts if isinstance(d, SymDim) for name in d.symbols()}
 
 
@@ -113,10 +118,12 @@ class _Maker:
         self.kinds: list[str] = []
         self.fixed = frozenset(v.name for v in inputs if v.dtype is not None and v.dtype.is_integer and any(_uses(v)))
         self.attempts = 0
+        self.rank = RANKS[0]
+        """Of the inputs whose rank is unknown."""
         self.refusal: BackendError | None = None
 
     def attempt(self, sizes: dict[str, int], kind: str = ORDINARY) -> None:
-        shapes = {v.name: _shape(v, sizes) for v in self.inputs}
+        shapes = {v.name: _shape(v, sizes, self.rank) for v in self.inputs}
         if sum(math.prod(shape) for shape in shapes.values()) > MAX_ELEMENTS:
             return
         i = self.attempts
@@ -152,13 +159,13 @@ def _no_sample(inputs: list[Value], refusal: BackendError | None) -> None:
 # -- sizes
 
 
-def _assignments(inputs: list[Value], fixed: Mapping[str, int]) -> Iterator[dict[str, int]]:
+def _assignments(inputs: list[Value], fixed: Mapping[str, int], rank: int) -> Iterator[dict[str, int]]:
     """Sizes for all symbols, likely ones first."""
     batch: dict[str, None] = {}
     others: dict[str, None] = {}
     channels: dict[str, None] = {}
     for value in inputs:
-        shape = _dims(value)
+        shape = _dims(value, rank)
         for axis, d in enumerate(shape):
             for name in sorted(d.symbols()) if isinstance(d, SymDim) else ():
                 if name in fixed:
@@ -184,8 +191,8 @@ def _assignments(inputs: list[Value], fixed: Mapping[str, int]) -> Iterator[dict
                 yield {**follows, **dict.fromkeys(batch, b), **fixed}
 
 
-def _dims(value: Value) -> tuple[Dim, ...]:
-    """The input's dims, with a symbol of its own for each unknown one."""
+def _dims(value: Value, rank: int) -> tuple[Dim, ...]:
+    """The input's dims, with a symbol of its own for each unknown one; ``rank`` of them where the rank is unknown."""
     tensor = value.tensor
     if tensor is None:
         raise UsageError(
@@ -194,15 +201,13 @@ def _dims(value: Value) -> tuple[Dim, ...]:
             help="give real samples in Python: planish.optimize(model, samples=[{...}])",
         )
     if tensor.shape is None:
-        return ()
-    from ..ir.dims import symbol
-
+        return tuple(symbol(f"{value.name}.{i}") for i in range(rank))
     return tuple(symbol(f"{value.name}.{i}") if d is None else d for i, d in enumerate(tensor.shape))
 
 
-def _shape(value: Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def _shape(value: Value, sizes: Mapping[str, int], rank: int) -> tuple[int, ...]:
     shape: list[int] = []
-    for d in _dims(value):
+    for d in _dims(value, rank):
         found = substitute(d, dict(sizes)) if isinstance(d, SymDim) else d
         if not isinstance(found, int) or found < 0:
             raise UsageError(

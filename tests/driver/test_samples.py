@@ -179,3 +179,12 @@ def test_every_ordinary_type(dtype: DType) -> None:
     b.output(b.Identity(x), "y")
     found = generate_samples(b.model(), Session(b.model()).run)
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_inputs_of_unknown_rank(rank: int) -> None:
+    b = Builder()
+    x = b.input("x", DType.F32, None)
+    b.output(b.Transpose(x, perm=tuple(range(rank))), "y")
+    found = generate_samples(b.model(), Session(b.model()).run)
+    assert {s["x"].ndim for s in found} == {rank}
