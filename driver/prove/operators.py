@@ -461,14 +461,13 @@ def _scaled(node: Node, x: Number, name: str) -> Number:
 @operator("Einsum")
 def _einsum(node: Node, items: list[Item]) -> list[Item]:
     """Products of all operands along all labels, then sums over those that the result does not have."""
-    equation = str(node.attr("equation")).replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    labels = sorted(set(left) - {","})
-    out = right if arrow else "".join(s for s in labels if left.count(s) == 1)
-    if not left.replace(",", "").isalpha() or any(len(set(t)) < len(t) for t in terms):
-        raise Undecided(f"equation {equation}")
-    extents = {s: n for i, t in enumerate(terms) for s, n in zip(t, num(items, i).shape, strict=True)}
+    terms, out = _labels(
+        str(node.attr("equation")).replace(" ", ""), [len(num(items, i).shape) for i in range(len(items))]
+    )
+    labels = sorted({s for term in terms for s in term})
+    extents = dict.fromkeys(labels, 1)
+    for i, term in enumerate(terms):
+        extents.update((s, n) for s, n in zip(term, num(items, i).shape, strict=True) if n != 1)
     if math.prod(extents.values()) > 1 << 20:
         raise Undecided("an Einsum of many products")
     order = [*out, *(s for s in labels if s not in out)]
@@ -481,6 +480,23 @@ def _einsum(node: Node, items: list[Item]) -> list[Item]:
     for _ in order[len(out) :]:
         found = N.total(found, -1)
     return [found]
+
+
+def _labels(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """The labels of each operand and of the result; digits stand for the axes of an ellipsis, the last one is 0."""
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    rests = [rank - len(t) + 3 if "..." in t else 0 for t, rank in zip(terms, ranks, strict=True)]
+    terms = [t.replace("...", _DIGITS[10 - rest :]) for t, rest in zip(terms, rests, strict=True)]
+    letters = "".join(terms)
+    if min(rests) < 0 or not letters.isalnum() or any(len(set(t)) < len(t) for t in terms):
+        raise Undecided(f"equation {equation}")
+    shared = _DIGITS[10 - max(rests) :]
+    once = "".join(s for s in sorted(set(letters)) if letters.count(s) == 1 and s.isalpha())
+    return terms, right.replace("...", shared) if arrow else shared + once
+
+
+_DIGITS = "9876543210"
 
 
 def _along(a: Array, term: str, order: list[str]) -> Array:
