@@ -112,7 +112,7 @@ class PartOfHead(NodeRule):
         if len(node.inputs) != 2 or node.attr("axis", 0) not in (-1, 3) or turned.attr("rotary_embedding_dim", 0):
             raise NoMatch("the Concat does not join two parts of the last axis")
         x, first, cuts = _front(views[-1].inputs[0] if views else turned.inputs[0], node.inputs[1])
-        inside = {node, turned, *views, *cuts}
+        inside = dict.fromkeys((turned, *views, *cuts, node))  # a set would give names by address
         if any(u not in inside for n in (turned, *views) for out in n.outputs for u, _ in out.uses):
             raise NoMatch("a turned part is used elsewhere too")
         heads_first = not views
