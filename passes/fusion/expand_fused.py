@@ -7,7 +7,8 @@ by our own equations, by the standard's function bodies, and by equations for ON
 **Why** a target without the operator can run the model; and each fusion is checked against its decomposition.
 **Needs** a decomposition that fits the model's opset. ``ops`` names the operators (``Gelu``, ``com.microsoft::Gelu``);
 without it all contrib operators on floats with a decomposition, and the standard's activations and norms.
-**Leaves** operators without a decomposition, and results that one does not give (the statistics of norms).
+**Leaves** operators without a decomposition (``shared/whole_operators.py`` says why), and results that one does not
+give (the statistics of norms). Operators on quantized data, which may round a step differently, only by name.
 **Numbers** reassociates.
 **Source** the function bodies in onnx.defs; ContribOperators.md of ONNX Runtime.
 """
