@@ -29,6 +29,7 @@ import argparse
 import math
 import platform
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -41,7 +42,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # also where ``python -P`` leaves it out
 
 from fusion_peers import FAILED, PEERS, run_peer
-from fusion_table import OURS, Result, Row, load, save, table
+from fusion_table import OURS, PREFACE, Result, Row, load, save, table
 
 
 @dataclass
@@ -132,8 +133,9 @@ def write_peer(tool: str, subject: Subject, out: Path, args: argparse.Namespace)
         try:
             session(out).run(subject.samples[0])
         except Exception as error:
-            note = f"{FAILED}{str(error).splitlines()[0][:70]}"
-    return note.replace("|", "/")
+            text = re.sub(r"/\S*|\|", "", str(error).splitlines()[0])  # no paths of this machine, no cells of a table
+            note = f"{FAILED}{text[:70]}"
+    return note
 
 
 def _note(out: Path) -> Path:
@@ -285,7 +287,7 @@ def main() -> None:
     chosen = ((n, getattr(args, n)) for n in ("models", "targets", "pipeline", "peers", "seconds", "rounds"))
     command = "python benchmarks/fusion.py " + " ".join(f"--{n} {v}" for n, v in chosen if v != "")
     extra = "".join(f" --extra {name}" for name in args.extra)
-    text = f"{machine()}\n\n    {command}{extra}\n\n{table(results, tools_of(args))}"
+    text = f"{machine()}\n\n    {command}{extra}\n\n{PREFACE}\n\n{table(results, tools_of(args))}"
     print(text)
     if args.markdown:
         args.markdown.write_text(f"# What fusion buys\n\n{text}")
