@@ -33,6 +33,8 @@ MAX_ELEMENTS = 1 << 24
 MAX_ATTEMPTS = 300
 RANKS = (2, 4, 3, 1, 0)
 """Tried in this order for inputs of unknown rank."""
+OPEN_RANK_ATTEMPTS = 24
+"""For each rank then."""
 _MOVES = frozenset(
     "Identity Cast Reshape Unsqueeze Squeeze Flatten Transpose Slice Expand Tile Split Concat Gather Where".split()
 )
@@ -63,8 +65,10 @@ def generate_samples(
     """
     inputs = [v for v in model.graph.inputs if v not in model.graph.defaults]
     maker = _Maker(inputs, accepts, seed)
-    for maker.rank in RANKS if any(v.tensor is not None and v.shape is None for v in inputs) else RANKS[:1]:
-        for sizes in islice(_assignments(inputs, dims or {}, maker.rank), MAX_ATTEMPTS):
+    open_rank = any(v.tensor is not None and v.shape is None for v in inputs)
+    for maker.rank in RANKS if open_rank else RANKS[:1]:
+        attempts = OPEN_RANK_ATTEMPTS if open_rank else MAX_ATTEMPTS
+        for sizes in islice(_assignments(inputs, dims or {}, maker.rank), attempts):
             if len(maker.items) >= count:
                 break
             maker.attempt(sizes)
