@@ -26,9 +26,10 @@ PIPELINES: dict[str, str] = {
     # Lookups before activations are fused; the opset before what it brings; attention before tokens are flattened.
     "fuse-transformer": (
         "(fold-onehot,fold-gather,fold-index-grid),"
-        "(lower-einsum,fuse-softmax,hoist-bias,split-packed,remove-void-mask),"
+        "(lower-einsum,fuse-softmax,hoist-bias,remove-void-mask),"
         "raise-opset{to=23,when=[attention,rms-norm]},raise-opset{to=17,when=[layer-norm]},"
-        "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views),"
+        "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views,"
+        "split-packed),"
         "fuse-rotary,fuse-attention,fold-attention-scale,clean,flatten-tokens,(sink-activation,merge-views),"
         "avoid-skip-norm"
     ),

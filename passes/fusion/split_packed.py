@@ -43,15 +43,15 @@ class ChoiceOfParts(NodeRule):
     roots = ("Reshape",)
 
     def promising(self, node: Node) -> bool:
-        return (node.output.rank or 0) > (node.inputs[0].rank or 0 if node.inputs[0] is not None else 0) + 1
+        return (node.output.rank or 0) > (node.inputs[0].rank or 0 if node.inputs[0] is not None else 0)
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         x, wide = node.inputs[0], node.output.shape
-        if x is None or x.shape is None or wide is None or len(wide) <= len(x.shape) + 1:
-            raise NoMatch("the Reshape does not split an axis in three")
+        if x is None or x.shape is None or wide is None or len(wide) <= len(x.shape):
+            raise NoMatch("the Reshape does not split an axis")
         axis = len(x.shape) - 1
         count, inner = wide[axis], tuple(d for d in wide[axis + 1 :] if isinstance(d, int))
-        if not isinstance(count, int) or count < 2 or len(inner) != len(wide) - axis - 1:
+        if not isinstance(count, int) or count < 2 or not inner or len(inner) != len(wide) - axis - 1:
             raise NoMatch(f"the parts {wide[axis:]} are not known numbers")
         size = math.prod(inner)
         if not same_shape(x.shape[:-1], wide[:axis]) or x.shape[-1] != count * size:
@@ -68,7 +68,7 @@ class ChoiceOfParts(NodeRule):
         views: dict[int, Value] = {}
         for last, index in chosen:
             if index not in views:
-                part = emit_reshape(r, parts[index], target, node)
+                part = parts[index] if len(inner) == 1 else emit_reshape(r, parts[index], target, node)
                 views[index] = part if order == tuple(range(len(order))) else r.Transpose(part, perm=order)
             r.replace(last, views[index])
         return MODIFIED
