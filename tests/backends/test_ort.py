@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def test_a_model_runs_as_written() -> None:
 def test_numpy_scalars_are_inputs_of_rank_0() -> None:
     b = Builder()
     b.output(b.Neg(b.input("x", DType.F32, ())), "y")
-    assert Session(b.model()).run({"x": np.float32(2)})[0] == -2
+    scalar: Any = {"x": np.float32(2)}
+    assert Session(b.model()).run(scalar)[0] == -2
 
 
 def test_the_executor_sees_changes_of_the_model() -> None:

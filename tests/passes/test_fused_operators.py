@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from planish.backends.ort.session import Session
 from planish.ir.cost import bytes_moved, flops
 from planish.ir.dims import evaluate
-from planish.ir.dtypes import from_numpy
+from planish.ir.dtypes import DType, from_numpy
 from planish.ir.graph import Model, Node
+from planish.ir.infer import infer_model
 from planish.ir.infer.families import ROWS
 from planish.ir.schema import schema
+from planish.ir.types import TensorType
 from planish.ir.verify import verify
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
@@ -124,3 +127,35 @@ def test_operators_that_stay_whole_have_types_or_a_default(op: str) -> None:
         assert (MS, op) in ROWS
     with pytest.raises(NoMatch, match="stays whole"):
         decompose(Rewriter(Context()), Node(op, (), {}, domain=MS, outputs=1))
+
+
+ODD: list[Any] = [0, -1, 7, 10**12, -(2**63), 1.5, "x", (), (1,), (0, 0, 0), (1.5,), (-1, -1, 5)]
+ODD_TYPES = [
+    None,
+    TensorType(None),
+    TensorType(DType.I64, ()),
+    TensorType(DType.F32, (0,)),
+    TensorType(DType.F32, (3,) * 9),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_broken_nodes_end_in_a_message(case: Case) -> None:
+    """Types and costs of damaged nodes: an error of ours or nothing, never another one."""
+    draw = random.Random(str(case))
+    for _ in range(12):
+        model = case.model(symbolic=draw.random() < 0.5)
+        node = node_of(model, case)
+        kind = draw.randrange(4)
+        if kind == 0 and node.attrs:
+            node.attrs[draw.choice(list(node.attrs))] = draw.choice(ODD)
+        elif kind == 1 and node.attrs:
+            node.attrs.pop(draw.choice(list(node.attrs)))
+        elif kind == 2 and model.graph.inputs:
+            draw.choice(model.graph.inputs).type = draw.choice(ODD_TYPES)
+        else:
+            node.set_input(draw.randrange(len(node.inputs)), None)
+        for error in infer_model(model):
+            assert error.help
+        flops(node)
+        bytes_moved(node)
