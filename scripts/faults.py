@@ -45,10 +45,9 @@ def main() -> int:
         for traced in pool.imap(one, args.names or MUTANTS):
             found.append(traced)
             print(row(traced), flush=True)
+            if not args.names:
+                args.out.write_text(page(found), "utf-8")
     print(summary(found))
-    if not args.names:
-        head = HEADER.format(onnxruntime=versions()["onnxruntime"], large=LARGE, summary=summary(found))
-        args.out.write_text(head + "\n".join(map(row, found)) + "\n", "utf-8")
     return 0 if all(t.right and t.repro_nodes <= MAX_NODES for t in found) else 1
 
 
@@ -56,6 +55,12 @@ def one(name: str) -> Traced:
     """One fault, in a process of the pool."""
     with registered():
         return trace(name, *shown_large(name))
+
+
+def page(found: list[Traced]) -> str:
+    """The table so far: one that is cut short holds what was done, and says so."""
+    head = HEADER.format(onnxruntime=versions()["onnxruntime"], large=LARGE, summary=summary(found))
+    return head + "\n".join(map(row, found)) + "\n"
 
 
 def row(t: Traced) -> str:
@@ -68,8 +73,8 @@ def summary(found: list[Traced]) -> str:
     right, nodes = sum(t.right for t in found), [t.repro_nodes for t in found if t.repro_nodes]
     seconds = sorted(t.cpu_seconds for t in found)
     return (
-        f"{len(found)} faults: {sum(bool(t.caught) for t in found)} caught, {right} traced to their rule, "
-        f"reproducers of {statistics.median(nodes):.0f} nodes (at most {max(nodes)}), "
+        f"{len(found)} of {len(MUTANTS)} faults: {sum(bool(t.caught) for t in found)} caught, {right} traced to their rule, "
+        f"reproducers of {statistics.median(nodes or [0]):.0f} nodes (at most {max(nodes, default=0)}), "
         f"{statistics.median(seconds):.1f} s each (median; at most {seconds[-1]:.1f} s)."
     )
 

@@ -45,8 +45,8 @@ MAX_LINES = 40
 HEADER = """# What bisecting finds in other optimizers
 
 Written by `scripts/peers --models {models} --seed {seed}`. Those of the {models} random models (`models/random`) that
-onnx's checker takes{zoo} went through each tool as it is by default. Each result was compared with the
-original, both run by ONNX Runtime {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
+onnx's checker takes{zoo}
+went through each tool as it is by default. Each result was compared with the original, both run by ONNX Runtime {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
 planish's own default pipeline is the control. `interface` counts results whose inputs or outputs differ (mostly
 tools that take out inputs which nothing uses); they are not shrunk. The random models are made to be hard: they are
 valid, but rarer than what people export. Reproducers are the smallest models that the search found; with a file of it,
@@ -258,7 +258,7 @@ def _version(name: str) -> str:
 def row(name: str, t: Tally) -> str:
     counts = [str(t.faults[kind]) for kind in _shown()]
     zoo_faults = ", ".join(t.zoo) or "none"
-    return f"| {name} {_version(name)} | {t.models} | {' | '.join(counts)} | {zoo_faults} |"
+    return f"| {name} {_version(name)}".rstrip() + f" | {t.models} | {' | '.join(counts)} | {zoo_faults} |"
 
 
 def _shown() -> list[str]:
