@@ -46,7 +46,8 @@ HEADER = """# What bisecting finds in other optimizers
 
 Written by `scripts/peers --models {models} --seed {seed}`. Those of the {models} random models (`models/random`) that
 onnx's checker takes{zoo}
-went through each tool as it is by default. Each result was compared with the original, both run by ONNX Runtime {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
+went through each tool as it is by default. Each result was compared with the original, both run by ONNX Runtime
+{onnxruntime} without its own optimizations, with the bounds of `planish validate`.
 planish's own default pipeline is the control. `interface` counts results whose inputs or outputs differ (mostly
 tools that take out inputs which nothing uses); they are not shrunk. The random models are made to be hard: they are
 valid, but rarer than what people export. Reproducers are the smallest models that the search found; with a file of it,
