@@ -42,6 +42,8 @@ SECONDS = 60.0
 """A tool that takes more processor time has failed."""
 SHRINK_SECONDS = 300.0
 MAX_LINES = 40
+MAX_SAMPLE = 300
+"""A sample whose text is longer is not shown."""
 HEADER = """# What bisecting finds in other optimizers
 
 Written by `scripts/peers --models {models} --seed {seed}`. Those of the {models} random models (`models/random`) that
@@ -281,7 +283,8 @@ def report(tallies: dict[str, Tally]) -> Iterator[str]:
 def _finding(name: str, key: tuple[str, ...], small: ToolBisection, seeds: list[str]) -> Iterator[str]:
     yield f"\n## {name}: {key[0]}, {small.nodes} nodes ({', '.join(key[1:]) or 'no operator'})\n"
     yield f"From random model {', '.join(seeds[:6])}. {small.fault}\n"
-    yield f"```ir\n{small.text.strip()}\n```"
+    lines = [line for line in small.text.strip().splitlines() if not line.startswith("// ") or len(line) <= MAX_SAMPLE]
+    yield "\n".join(["```ir", *lines, "```"])
     if small.after and small.after.count("\n") <= MAX_LINES:
         yield f"\nbecomes\n\n```ir\n{small.after.strip()}\n```"
     if small.alignment is not None and small.alignment.first:
