@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -49,13 +49,17 @@ class Limits:
     """Multiplications of products, and elements of all results."""
 
 
+Constants: TypeAlias = dict[int, tuple[Constant, Item]]
+"""Constants by the identity of their data, with the data, which must live as long as its number counts."""
+
+
 class Evaluation:
     """One evaluation: the values so far, and what is left of the limits."""
 
-    def __init__(self, limits: Limits | None = None, constants: dict[int, Item] | None = None) -> None:
-        """``constants``: those that were taken in before, by their data's identity; others are added."""
+    def __init__(self, limits: Limits | None = None, constants: Constants | None = None) -> None:
+        """``constants``: those that were taken in before; others are added."""
         self.limits = limits or Limits()
-        self.constants = {} if constants is None else constants
+        self.constants: Constants = {} if constants is None else constants
         self.left = self.limits.work
         self.values: dict[Value, Item] = {}
         self.branches: dict[Node, list[set[int]]] = {}
@@ -88,8 +92,8 @@ class Evaluation:
                 raise Undecided(f"%{v.name} is not known")
             key = id(v.data)
             if key not in self.constants:
-                self.constants[key] = self._constant(v.data)
-            self.values[v] = self.constants[key]
+                self.constants[key] = v.data, self._constant(v.data)
+            self.values[v] = self.constants[key][1]
         return self.values[v]
 
     def _constant(self, data: Constant) -> Item:

@@ -31,7 +31,7 @@ from ...ir.ops import commutes, is_pure
 from ...passes.shared.ranges import is_nonnegative
 from .cut import Cut
 from .draws import Draws, Manner
-from .evaluate import Evaluation, Limits
+from .evaluate import Constants, Evaluation, Limits
 from .movement import MOVES
 from .number import Array, Number, Undecided
 from .operators import Item
@@ -129,7 +129,7 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
     done, tied, reason, rounded = 0, 0, "", 0.0
     branches: dict[Node, list[set[int]]] = {}
     leaves: list[Item] = []
-    constants: dict[int, Item] = {}
+    constants: Constants = {}
     wanted = 1 if ids and not draws.symbols else TRIALS
     for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), ATTEMPTS + MORE)):
         enough = done >= wanted and (ids or tied >= TIES)
@@ -191,7 +191,7 @@ def _evaluated(
     model: Model,
     leaves: list[Item],
     limits: Limits | None,
-    constants: dict[int, Item],
+    constants: Constants,
     branches: dict[Node, list[set[int]]],
 ) -> list[Item]:
     evaluation = Evaluation(limits, constants)
