@@ -160,6 +160,7 @@ class Tally:
 
     models: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    zoo_models: int = 0
     zoo: dict[str, str] = field(default_factory=dict)
     """Faults in models of the zoo, by name."""
     found: dict[tuple[str, ...], ToolBisection] = field(default_factory=dict)
@@ -242,6 +243,7 @@ def _ops(text: str) -> list[str]:
 
 def on_zoo(tally: Tally, tool: Apart, item: zoo.ZooModel) -> None:
     """One trained model."""
+    tally.zoo_models += 1
     try:
         fault: Fault | None = ToolTrial(tool).fault(read_model(item.path()), item.samples(2))
     except PlanishError as error:
@@ -260,7 +262,7 @@ def _version(name: str) -> str:
 
 def row(name: str, t: Tally) -> str:
     counts = [str(t.faults[kind]) for kind in _shown()]
-    zoo_faults = ", ".join(t.zoo) or "none"
+    zoo_faults = ", ".join(t.zoo) or (f"none of {t.zoo_models} models" if t.zoo_models else "not run")
     return f"| {name} {_version(name)}".rstrip() + f" | {t.models} | {' | '.join(counts)} | {zoo_faults} |"
 
 
