@@ -56,7 +56,6 @@ graph @main(%q: f32[2,4,3,8], %k: f32[2,4,8,3], %v: f32[2,4,3,8], %x: f32[2,4,3,
 def test_the_nearest_miss_is_the_one_that_found_most() -> None:
     found = explain("fuse-attention", parse_model(NEAR_AND_FAR), before="")
     (rule,) = found.rules
-    assert rule.tries == 2
     assert rule.nearest is not None
     assert rule.nearest["at"].startswith("%near")
     assert rule.nearest["matched"] >= 4

@@ -346,7 +346,11 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         times = [0.5 if plan.settings.optimization_level == "basic" else 1.0 for _, plan in plans]
         return [comparison(t / times[0]) for t in times[1:]]
 
+    def loading(self: tune_job.Bench, plans: Sequence[tuple[Built, Plan]], seconds: float) -> list[Comparison]:
+        return [comparison(0.5) for _ in plans]
+
     monkeypatch.setattr(tune_job.Bench, "compare", compare)
+    monkeypatch.setattr(tune_job.Bench, "loading", loading)
     fast = Measured(True, "", 0.5, 0.49, 0.51, 0.99, 0.02, 50, 100.0, 50.0)
     monkeypatch.setattr(job_module, "measure_pair", lambda *_, **__: fast)
     return calls
@@ -388,6 +392,17 @@ def test_the_second_search_comes_from_the_cache(cache: Path, timed: list[int]) -
     assert len(list(file.parent.iterdir())) == 2
     file.write_text("{")  # a damaged entry is searched for again
     assert not getattr(tuned().report.tuning, "cached", True)
+
+
+def test_making_sessions_is_timed(cache: Path, timed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    found = tuned(tune_seconds=0.2, measure_seconds=0.1).report.tuning
+    assert found is not None
+    (start,) = [t for t in found.trials if t.label == "the start"]
+    assert start.stage == "loading"
+    assert start.turns > 0
+    assert 0.01 < start.ratio < 100
 
 
 def test_an_interrupt_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
