@@ -29,12 +29,12 @@ GOALS = {
 MEAN_TRAINED, MEAN = 0.74, 0.85
 
 PREFACE = """Nodes are those that run: what depends on constants alone is computed when a session is made. Where node
-count and speed conflict, speed wins. On a processor ONNX Runtime's whole-block operators take fewer nodes and more time:
-SkipLayerNormalization takes 1.7 times as long as the sum and the LayerNormalization, Attention with packed weights
-(`pack-attention`) 2 to 4 % of MiniLM at 128 tokens. Constants that are all alike let a tool merge equal convolutions,
-which keeps it from folding what follows them (light_inception_v2). Models bound by memory (MiniLM, the decoder) move by
-5 % with the place of their weights and with what else the machine's caches hold: see their ranges. Of MiniLM's plain
-time at ten tokens the products of matrices alone take 0.78."""
+count and speed conflict, speed wins. On a processor ONNX Runtime's whole-block operators take fewer nodes and more
+time: SkipLayerNormalization takes 1.7 times as long as the sum and the LayerNormalization, Attention with packed
+weights (`pack-attention`) 2 to 4 % of MiniLM at 128 tokens. Constants that are all alike let a tool merge equal
+convolutions, which keeps it from folding what follows them (light_inception_v2). Models bound by memory (MiniLM, the
+decoder) move by 5 % with the place of their weights and with what else the machine's caches hold: see their ranges.
+Of MiniLM's plain time at ten tokens the products of matrices alone take 0.78."""
 """What a reader of the tables should know."""
 
 
