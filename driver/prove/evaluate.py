@@ -29,6 +29,7 @@ from ...passes.shared import kernels_math  # noqa: F401  # pyright: ignore[repor
 from ...passes.shared.decompose import decompose, has_decomposition
 from ...passes.shared.kernels import KERNELS, NoKernel
 from . import number as N
+from . import operators_axes  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it registers)
 from .movement import MOVES, move
 from .number import DECISIONS, Array, Number, Undecided
 from .operators import OPERATORS, Item
