@@ -74,7 +74,7 @@ def summary(found: list[Traced]) -> str:
     seconds = sorted(t.cpu_seconds for t in found)
     caught = sum(bool(t.caught) for t in found)
     return (
-        f"{len(found)} of {len(MUTANTS)} faults: {caught} caught, {right} traced to their rule, "
+        f"{len(found)} of {len(MUTANTS)} faults were run: {caught} caught, {right} traced to their rule, "
         f"reproducers of {statistics.median(nodes or [0]):.0f} nodes (at most {max(nodes, default=0)}), "
         f"{statistics.median(seconds):.1f} s each (median; at most {seconds[-1]:.1f} s)."
     )
