@@ -120,10 +120,9 @@ def shown_large(name: str) -> tuple[Case, str]:
         if shows(name, case):
             return case, f"random model {case.seed}"
     small = shown_by(name, 8)
+    names = small.model.functions.keys()
     hosts = (large(number, small.model.graph.opsets[""]) for number in range(20))
-    case = grafted(
-        small, next(host for host in hosts if not small.model.functions.keys() & host.model.functions.keys())
-    )
+    case = grafted(small, next(host for host in hosts if not names & host.model.functions.keys()))
     assert shows(name, case)
     return case, "written model, grafted" if name in HOSTS else f"random model {small.seed}, grafted"
 
