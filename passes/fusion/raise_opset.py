@@ -45,10 +45,12 @@ class RaiseOpset(Pass):
 
     def run(self, model: Model, r: Rewriter) -> None:
         before = model.opsets.get("", 0)
+        if self.when and not any(_spelled(node) in self.when for node in model.all_nodes()):
+            if r.ctx.trace:  # nothing is lost by that, so no report need say it
+                r.ctx.note(f"nothing of {', '.join(self.when)} is spelled out")
+            return
         try:
-            _require_permission(self, r)
-            if self.when and not any(_spelled(node) in self.when for node in model.all_nodes()):
-                raise NoMatch(f"nothing of {', '.join(self.when)} is spelled out")
+            _require_permission(self, before, r)
             plan = _plan(model, before, self.to)
         except NoMatch as declined:
             r.ctx.note(declined.reason)
@@ -59,11 +61,12 @@ class RaiseOpset(Pass):
         _carry_out(model, plan, before, self.to, r)
 
 
-def _require_permission(p: RaiseOpset, r: Rewriter) -> None:
+def _require_permission(p: RaiseOpset, before: int, r: Rewriter) -> None:
     """Unasked (with ``when``), the opset rises only as far as the target's runtime is known to follow."""
     newest = r.ctx.target.newest_opset if r.ctx.target is not None else 0
-    if p.when and p.to > newest:
-        raise NoMatch(f"the target takes opset {newest or 'of the model'} at most, wanted {p.to}")
+    if p.when and p.to > max(newest, before):
+        keeps = f"takes opset {newest} at most" if newest else "keeps the model's opset, a named target would not"
+        raise NoMatch(f"{', '.join(p.when)}: opset {p.to} has operators for what is spelled out; the target {keeps}")
 
 
 def _spelled(node: Node) -> str | None:
