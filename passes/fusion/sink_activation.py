@@ -9,7 +9,8 @@ interval. The addition of a constant per channel, and the product with a positiv
 **Why** f runs once per window instead of once per element. With a global maximum behind Gelu that is 1/500 of the work.
 **Needs** MaxPool with a stride, GlobalMaxPool or ReduceMax; for the second line one of the latter two; no other user.
 **Leaves** activations that the runtime computes inside the convolution in front of them for nothing; MaxPool that
-returns indices (ties would move) or whose windows do not lie apart; constants that differ along the pooled axes.
+returns indices (ties would move) or whose windows do not lie apart; constants that differ along the pooled axes,
+or that would meet other axes where ReduceMax takes axes out.
 **Numbers** reassociates: f as computed may fail to be increasing in its last digit.
 """
 
@@ -118,7 +119,7 @@ def _reason(pool: Node, source: Value) -> str | None:
     if _falls(f):
         return None if pool.op != "MaxPool" else f"{f.op} falls and rises, which needs the minimum of every window too"
     try:
-        rises = _is_increasing(f, x, _pooled_axes(pool))
+        rises = _is_increasing(f, x, pool)
     except NoMatch as error:
         return error.reason
     return None if rises else f"{f.op} is not known to rise, or to fall and then rise"
@@ -145,8 +146,9 @@ def _pooled_axes(node: Node) -> list[int]:
     return axes
 
 
-def _is_increasing(f: Node, x: Value, axes: list[int]) -> bool:
-    """Whether ``f`` rises with its operand (does not fall), everywhere in a window the same way."""
+def _is_increasing(f: Node, x: Value, pool: Node) -> bool:
+    """Whether ``f`` rises with its operand (does not fall), everywhere in a window of ``pool`` the same way."""
+    axes = _pooled_axes(pool)
     if f.domain:
         return False
     if f.op in _INCREASING:
@@ -164,6 +166,8 @@ def _is_increasing(f: Node, x: Value, axes: list[int]) -> bool:
     if other is None or other.data is None:
         return False
     _same_along(other.data, axes, x.rank or 0)
+    if pool.op == "ReduceMax" and not pool.attr("keepdims", 1):
+        _same_without(other.data, axes, x.rank or 0)
     if f.op in ("Add", "Sub"):
         return f.op == "Add" or at == 0
     if f.op == "Div" and at == 1:
@@ -180,3 +184,11 @@ def _same_along(data: Constant, axes: list[int], rank: int) -> None:
         k = axis - rank + len(shape)
         if k >= 0 and shape[k] != 1:
             raise NoMatch(f"the constant differs along pooled axis {axis}")
+
+
+def _same_without(data: Constant, axes: list[int], rank: int) -> None:
+    """Raises :class:`NoMatch` where a constant operand would meet other axes once the pooled ones are gone."""
+    shape = data.shape
+    ahead = len(shape) <= rank - 1 - max(axes)
+    if not ahead and (data.count != 1 or len(shape) > rank - len(axes)):
+        raise NoMatch(f"the axes of the constant move where axes {axes} go away")
