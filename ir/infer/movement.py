@@ -127,6 +127,15 @@ def flatten(node: Node) -> Types:
     return [TensorType(dtype, (product(dims[:at]), product(dims[at:])))]
 
 
+def _undefined(node: Node, axes: Elements) -> bool:
+    """Whether an axis counts from the back before opset 11, which ONNX does not define.
+
+    The runtime computes it, yet infers a shape without that axis and believes it up to the next operator that
+    states a shape. No shape here either, so that no rewrite takes that operator away.
+    """
+    return axes is not None and version(node) < 11 and any(type(a) is int and a < 0 for a in axes)
+
+
 @row("Squeeze")
 def squeeze(node: Node) -> Types:
     dtype, dims = dtype_of(node, 0), shape_of(node, 0)
@@ -135,7 +144,7 @@ def squeeze(node: Node) -> Types:
             return [TensorType(dtype)]  # a symbolic extent may be 1 in some run
         return [TensorType(dtype, tuple([d for d in dims if d != 1]))]
     axes = attr_or_operand(node, "axes", 1)
-    if dims is None:
+    if dims is None or _undefined(node, axes):
         return [TensorType(dtype)]
     places = axes_of(node, axes, len(dims))
     if places is None:
@@ -152,7 +161,7 @@ def squeeze(node: Node) -> Types:
 def unsqueeze(node: Node) -> Types:
     dtype, dims = dtype_of(node, 0), shape_of(node, 0)
     axes = attr_or_operand(node, "axes", 1)
-    if dims is None:
+    if dims is None or _undefined(node, axes):
         return [TensorType(dtype)]
     if axes is None:
         count = length(node, 1)
