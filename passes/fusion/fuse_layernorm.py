@@ -7,7 +7,8 @@
 **Needs** opset 17; means over the last axes that keep them; a constant scalar epsilon; scale and bias of exactly the
 normalized extents, or none and extents that are known numbers; no other user in between. A Cast from half precision in
 front and back behind is what ``stash_type`` stands for.
-**Leaves** other axes (instance and batch norm), a scale of another shape (it stays as a Mul behind).
+**Leaves** other axes (instance and batch norm), a scale of another shape (it stays as a Mul behind), float64
+where the attribute, a float32, would be another epsilon.
 **Numbers** reassociates.
 **Source** J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization, 2016; LayerNormalization-17.
 """

@@ -9,7 +9,8 @@ the normalization usually cancels one of the two Transposes.
 **Why** one node for fourteen. A sum over a middle axis is slow on ONNX Runtime: 4 % of the file type detector Magika.
 **Needs** opset 17; one axis of known extent; constant scale and bias that differ along that axis only; no other user in
 between (the mean aside).
-**Leaves** several axes, batch statistics, other values of the clamp than zero.
+**Leaves** several axes, batch statistics, other values of the clamp than zero, float64 where the attribute, a float32,
+would be another epsilon.
 **Numbers** reassociates. The spelled-out variance cancels where the mean is large; the operator's does not.
 **Source** J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization, 2016; LayerNormalization-17.
 """

@@ -7,7 +7,8 @@ by itself, and its further fusions look for what it makes of it, so the pass is 
 **Needs** opset 23; a mean over the last axes that keeps them; a constant scalar epsilon; a scale of exactly the
 normalized extents, or none and extents that are known numbers; no other user in between. A Cast from half precision in
 front and back behind is what ``stash_type`` stands for.
-**Leaves** other axes, centred values (that is layer normalization), a scale of another shape.
+**Leaves** other axes, centred values (that is layer normalization), a scale of another shape, float64 where the
+attribute, a float32, would be another epsilon.
 **Numbers** reassociates.
 **Source** B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, 2019; RMSNormalization-23.
 """

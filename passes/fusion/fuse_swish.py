@@ -7,7 +7,7 @@ expanding it into these nodes again and has a contrib operator that it fuses to 
 pipeline.
 **Needs** opset 24 (ONNX Runtime 1.31 has no Swish in models of a later one); a constant scalar a; no other user of the
 sigmoid.
-**Leaves** products of two different values.
+**Leaves** products of two different values, float64 where the attribute, a float32, would be another number.
 **Numbers** reassociates.
 **Source** P. Ramachandran et al., Searching for Activation Functions, 2017; Swish-24.
 """
@@ -22,6 +22,7 @@ from ...ir.graph import Value
 from ..core import Numbers, RewritePass
 from ..rewrite import NoMatch, Rewriter, Rule, Scalar
 from ..rewrite.rule import Match
+from ..shared.attributes import require_attribute
 
 OPSET = 24
 
@@ -58,6 +59,10 @@ class WithSlope(Plain):
 
     def pattern(self, op: Any, x: Value) -> Any:
         return op.Mul(x, op.Sigmoid(op.Mul(x, Scalar(name="slope"))))
+
+    def guard(self, m: Match) -> None:
+        super().guard(m)
+        require_attribute("the slope", float(m.slope), m.x.dtype)
 
     def rewrite(self, r: Rewriter, m: Match) -> Value:
         return r.Swish(m.x, alpha=float(m.slope))

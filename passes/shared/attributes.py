@@ -1,7 +1,10 @@
-"""Attributes inside function bodies may be given by the caller, and are then no numbers."""
+"""Attributes as numbers: a function's caller may give them, and they hold float32 only."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from ...ir.dtypes import DType
 from ...ir.graph import AttrRef, Node
 from ..rewrite.rule import NoMatch
 
@@ -12,3 +15,9 @@ def require_own_attributes(node: Node) -> None:
         for name, attr in node.attrs.items():
             if isinstance(attr, AttrRef):
                 raise NoMatch(f"{name} of {node.op} is given by the function's caller")
+
+
+def require_attribute(name: str, number: float, dtype: DType | None) -> None:
+    """Raises :class:`NoMatch` where ``number`` as an attribute would be another one to float64 values."""
+    if dtype is DType.F64 and float(np.float32(number)) != number:
+        raise NoMatch(f"{name} is {number}, attributes hold float32 only, and the values are {dtype!r}")

@@ -10,6 +10,7 @@ from ...ir.dims import same_shape
 from ...ir.graph import Node, Value
 from ..rewrite.matcher import close, scalar_value
 from ..rewrite.rule import NoMatch
+from .attributes import require_attribute
 from .operands import int_list, normalized
 from .polynomial import Expansion, Polynomial, monomial
 
@@ -63,6 +64,7 @@ def variance(root: Node) -> tuple[Moments, float]:
     found = next(((i, e) for i, e in epsilons if e is not None), None)
     if found is None or not 0 < found[1] < 1:
         raise NoMatch("no constant epsilon below the square root")
+    require_attribute("epsilon", found[1], root.output.dtype)
     v = _through_views(total.inputs[1 - found[0]])
     clamp = _maker(v, "Max", "Relu", "Clip")
     if clamp is not None:

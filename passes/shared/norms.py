@@ -20,7 +20,7 @@ from ...ir.graph import Node, Value
 from ..rewrite.matcher import close, scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from .attributes import require_own_attributes
+from .attributes import require_attribute, require_own_attributes
 from .operands import int_list
 
 ROOTS = ("Sqrt", "Pow")
@@ -52,6 +52,7 @@ def find_norm(anchor: Node) -> Norm:
     if dtype not in (DType.F32, DType.F64, DType.F16, DType.BF16):
         raise NoMatch(f"normalization of {dtype!r}")
     assert dtype is not None
+    require_attribute("epsilon", epsilon, dtype)
     statistics = [anchor, *stat_nodes, squares]
     difference = _difference(d, axes)
     source = Norm(d if difference is None else difference[0], difference is not None, axes, epsilon, dtype, [], anchor)
