@@ -24,14 +24,19 @@ def squeeze(r: Rewriter, x: Value, axes: Sequence[int]) -> Any:
     """Takes out axes of extent 1."""
     if r.opset() >= 13:
         return r.Squeeze(x, np.array(axes, np.int64))
-    return r.Squeeze(x, axes=tuple(axes))
+    return r.Squeeze(x, axes=_from_front(axes, x.rank))
 
 
 def unsqueeze(r: Rewriter, x: Value, axes: Sequence[int]) -> Any:
     """Puts in axes of extent 1."""
     if r.opset() >= 13:
         return r.Unsqueeze(x, np.array(axes, np.int64))
-    return r.Unsqueeze(x, axes=tuple(axes))
+    return r.Unsqueeze(x, axes=_from_front(axes, None if x.rank is None else x.rank + len(axes)))
+
+
+def _from_front(axes: Sequence[int], rank: int | None) -> tuple[int, ...]:
+    """Axes as opsets before 11 take them, where the rank is known."""
+    return tuple(a + rank if a < 0 and rank is not None else a for a in axes)
 
 
 def split(r: Rewriter, x: Value, sizes: Sequence[int], axis: int) -> list[Any]:
