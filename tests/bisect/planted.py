@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -122,13 +122,14 @@ def shown_large(name: str) -> tuple[Case, str]:
     small = shown_by(name, 8)
     names = small.model.functions.keys()
     hosts = (large(number, small.model.graph.opsets[""]) for number in range(20))
-    case = grafted(small, next(host for host in hosts if not names & host.model.functions.keys()))
-    assert shows(name, case)
+    host = next(host for host in hosts if not names & host.model.functions.keys())
+    cases = (grafted(small, host, number) for number in range(len(small.samples)))
+    case = next(case for case in cases if shows(name, case))
     return case, "written model, grafted" if name in HOSTS else f"random model {small.seed}, grafted"
 
 
-def grafted(small: Case, big: Case) -> Case:
-    """Both models in one, side by side, with the first sample of each."""
+def grafted(small: Case, big: Case, number: int = 0) -> Case:
+    """Both models in one, side by side, with one sample: that of the small one, and the first of the big one."""
     part, model = clone_model(small.model), clone_model(big.model)
     graph = model.graph
     for key, function in part.functions.items():
@@ -137,12 +138,12 @@ def grafted(small: Case, big: Case) -> Case:
     sample: dict[str, Array] = dict(big.samples[0])
     outputs, names = list(part.graph.outputs), [f"part/{p.name}" for p in part.graph.ports]
     part.graph.ret.set_inputs([])
-    _move(part, model, sample, small)
+    _move(part, model, sample, small.samples[number])
     graph.set_outputs([*graph.outputs, *outputs], [*(p.name for p in graph.ports), *names])
     return Case(small.seed, model, [sample])
 
 
-def _move(part: Model, model: Model, sample: dict[str, Array], small: Case) -> None:
+def _move(part: Model, model: Model, sample: dict[str, Array], given: Mapping[str, Array]) -> None:
     """Inputs, constants and nodes of ``part`` go into ``model``."""
     graph = model.graph
     for value in list(part.graph.inputs):
@@ -150,8 +151,8 @@ def _move(part: Model, model: Model, sample: dict[str, Array], small: Case) -> N
         new = graph.add_input(name, value.type)
         if value in part.graph.defaults:
             graph.defaults[new] = part.graph.defaults[value]
-        if value.name in small.samples[0]:
-            sample[name] = small.samples[0][value.name]
+        if value.name in given:
+            sample[name] = given[value.name]
         value.replace_uses(new)
     for value in list(part.graph.constants):
         assert value.data is not None
