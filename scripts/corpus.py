@@ -4,13 +4,15 @@ For each model that ONNX Runtime can run: what planish writes passes onnx's chec
 has the same interface, and gives the original's outputs, run without the runtime's own optimizations. With
 pipeline ``none`` outputs must be equal to the bit; otherwise within the test's tolerance, and within it of the
 expected outputs where the original is. Models that ONNX Runtime cannot run go through everything but running.
-With ``--each-pass`` every lossless pass alone and every pipeline, at the fuzzer's level of checking.
+With ``--each-pass`` every lossless pass alone and every pipeline, at the fuzzer's level of checking; this takes long,
+so ``--log FILE`` keeps what each model gave, and a run that was cut short goes on behind it.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import sys
 import time
 import traceback
@@ -18,7 +20,7 @@ import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,14 @@ class Tally:
     partial: int = 0
     """Runs that stopped on their way, each compared with the original."""
     failed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Takes in another one, in plain form."""
+        for key, n in other.items():
+            if key == "failed":
+                self.failed.update(n)
+            else:
+                setattr(self, key, getattr(self, key) + n)
 
 
 TARGETS = ("x86-64-v4-vnni", "aarch64")
@@ -291,6 +301,28 @@ def check_each_pass(case: Case, tallies: dict[str, Tally], wanted: list[Plan]) -
             yield f"{case.suite}/{case.name}: {plan.name}: {failure.kind}: {failure.message}"
 
 
+class Log:
+    """What each model gave, a line of JSON each, so that a run can be cut short and go on."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text("utf-8").splitlines() if path is not None and path.exists() else []
+        self.done: dict[str, dict[str, Any]] = {entry["model"]: entry for entry in map(json.loads, lines)}
+
+    def entry(self, case: Case, wanted: list[Plan]) -> dict[str, Any]:
+        """The line of a model: ``tallies`` by plan and ``failures``; from an earlier run where there is one."""
+        label = f"{case.suite}/{case.name}"
+        if label not in self.done:
+            tallies: dict[str, Tally] = defaultdict(Tally)
+            failures = list(check_each_pass(case, tallies, wanted))
+            plain = {name: {k: v for k, v in asdict(t).items() if v} for name, t in tallies.items()}
+            self.done[label] = {"model": label, "tallies": plain, "failures": failures}
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(self.done[label]) + "\n")
+        return self.done[label]
+
+
 def _subject(case: Case, model: Model) -> Subject | None:
     names = [v.name for v in model.graph.inputs]
     given = [{n: _plain(v) for n, v in zip(names, inputs, strict=False) if v is not None} for inputs, _ in case.data]
@@ -338,6 +370,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", default="none", help="text of a pipeline, or 'none' (default)")
     parser.add_argument("--each-pass", action="store_true", help="every pass alone and every pipeline")
+    parser.add_argument("--log", type=Path, help="with --each-pass: keeps what each model gave, and goes on behind it")
     parser.add_argument("--text", action="store_true", help="print and parse the textual form on the way")
     parser.add_argument("--share", default="1/1", help="K/N: the K-th of N fixed parts of the models")
     parser.add_argument("--filter", default="", help="only models whose suite/name contains this")
@@ -355,6 +388,7 @@ def main() -> int:
     tallies: dict[str, Tally] = defaultdict(Tally)
     failures: list[str] = []
     wanted = plans() if args.each_pass else []
+    log = Log(args.log)
     start = time.monotonic()
     count = 0
     for case in cases(set(args.suite or SUITES)):
@@ -368,7 +402,10 @@ def main() -> int:
             except (ValueError, TypeError):
                 continue
         if args.each_pass:
-            failures += check_each_pass(case, tallies, wanted)
+            entry = log.entry(case, wanted)
+            failures += entry["failures"]
+            for name, part_of in entry["tallies"].items():
+                tallies[name].add(part_of)
             continue
         tally = tallies[case.suite]
         tally.models += 1
