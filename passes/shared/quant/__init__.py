@@ -1,0 +1,1 @@
+"""What quantizing passes share: schemes, statistics, ranges, the demands of runtimes."""
