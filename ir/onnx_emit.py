@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import numpy as np
 
 from .constants import ArrayConstant, Constant, SparseConstant, SplatConstant
-from .dims import is_anonymous
+from .dims import is_anonymous, is_static
 from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
@@ -385,17 +385,18 @@ class Emitter:
         """Types of intermediates: all known ones on request, else only those that no rule could infer again."""
         stated = {info.name for info in proto.output}
         for node in graph:
-            if not self.value_info and not node.domain:
+            told = self.value_info or _is_inferred_wrongly(node)
+            if not told and not node.domain:
                 continue
             for value in node.outputs:
-                t = value.type
-                if not self.value_info or t is None:
+                t = value.type if told else None
+                if t is None:
                     t = None if value.extra is None else value.extra.get("declared")
                 name = self.names.of.get(value, "")
                 if t is not None and name and name not in stated:
                     info = proto.value_info.add()
                     self._info(info, name, t, None)
-                    if self.value_info:
+                    if told:
                         self._name_extents(info, t)
 
     def _name_extents(self, info: ValueInfoProto, t: Type) -> None:
@@ -490,3 +491,9 @@ def _takes_name(value: Value, name: str, graph: Graph) -> bool:
     if value.producer is not None:
         return value.producer.graph is graph
     return value.data is not None and value.graph is graph and value.name in ("", name)
+
+
+def _is_inferred_wrongly(node: Node) -> bool:
+    """Slice in opset 10: onnx's rule gives the result the operand's symbols. ONNX Runtime believes it, lets results of
+    other sizes share a buffer, and then fails ("Shape mismatch attempting to re-use buffer")."""
+    return node.op == "Slice" and not node.domain and node.version == 10 and not is_static(node.output.shape)

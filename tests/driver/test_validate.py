@@ -184,6 +184,18 @@ def test_a_random_model_is_compared_by_structure_only() -> None:
     assert "random" in found.because
 
 
+def test_a_model_that_is_random_for_some_samples_only_is_a_random_model() -> None:
+    b = Builder()
+    x, training = b.input("x", DType.F32, (64,)), b.input("training", DType.BOOL, ())
+    b.output(b.Dropout(x, np.float32(0.5), training), "y")
+    given = [{"x": np.ones(64, np.float32), "training": np.array(flag)} for flag in (False, True)]
+    reference = Reference(b.model())
+    reference.samples += given[:1]
+    assert reference.is_random() is None
+    reference.samples += given[1:]
+    assert "Dropout" in (reference.is_random() or "")
+
+
 def test_a_model_that_the_runtime_cannot_load_is_compared_by_structure_only() -> None:
     b = Builder(opsets={"": 21, "my.ops": 1})
     b.output(b.op("Mystery", b.input("x", DType.F32, (2,)), _domain="my.ops"), "y")

@@ -251,6 +251,16 @@ def test_declared_types_of_outputs_are_kept_and_value_info_comes_on_request() ->
     assert [v.name for v in model_to_proto(model, value_info=True).graph.value_info] == ["_Exp_1"]
 
 
+def test_slices_of_opset_10_come_with_their_types() -> None:
+    """onnx's rule of that version copies the operand's symbol, and ONNX Runtime shares buffers by symbols."""
+    for opset, expected in ((10, [["N", "max(min(S, 4)-1, 0)", 8]]), (11, [])):
+        b = Builder(opset=opset)
+        cut = b.Slice(b.input("x", F32, ("N", "S", 8)), *(b.const(np.array([i])) for i in (1, 4, 1)))
+        b.output(b.Neg(cut), "y")
+        infos = model_to_proto(b.model()).graph.value_info
+        assert [[d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in infos] == expected
+
+
 # -- files
 
 
