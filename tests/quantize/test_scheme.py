@@ -32,7 +32,7 @@ FINITE = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
 def test_range_holds_zero_and_its_ends(scheme: Scheme, ends: tuple[float, float]) -> None:
     low, high = min(ends), max(ends)
     scale, zero = quant_from_range(low, high, scheme)
-    least, greatest = scheme.limits
+    least, greatest = scheme.qmin, scheme.qmax
     assert np.isfinite(scale)
     assert scale >= SMALLEST_SCALE
     assert least <= zero <= greatest
@@ -58,7 +58,8 @@ def test_smallest_range() -> None:
 
 
 def test_reduced_pairs_of_products_fit_16_bits() -> None:
-    least, greatest = Scheme(DType.I8, symmetric=True, reduced=True).limits
+    scheme = Scheme(DType.I8, symmetric=True, reduced=True)
+    least, greatest = scheme.qmin, scheme.qmax
     assert 2 * 255 * greatest <= 32767
     assert 2 * 255 * least >= -32768
 
@@ -106,7 +107,8 @@ def test_bits_are_the_runtimes(dtype: DType) -> None:
     draw = np.random.default_rng(3)
     array = np.concatenate([draw.standard_normal(4000) * 3, np.arange(-300, 300) / 2, [1e30, -1e30, np.inf, -np.inf]])
     array = array.astype(np.float32).reshape(4, -1)
-    least, greatest = Scheme(dtype, symmetric=False).limits
+    whole = Scheme(dtype, symmetric=False)
+    least, greatest = whole.qmin, whole.qmax
     for scale, zero in ((1.0, least), (0.037, (least + greatest) // 3), (1e-3, greatest)):
         s, z = np.float32(scale), np.array(zero, dtype.numpy)
         expected = runtime(array, s, z, dtype)

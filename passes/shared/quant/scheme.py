@@ -33,16 +33,20 @@ class Scheme:
     """Least real width of a range."""
 
     @property
-    def limits(self) -> tuple[int, int]:
-        """Least and greatest stored number. Symmetric ranges leave out the number without a counterpart."""
-        bits = self.storage.bits - self.reduced
-        if self.storage.kind == "uint":
-            reach = (1 << (bits - 1)) - 1
-            return (self.middle - reach, self.middle + reach) if self.symmetric else (0, (1 << bits) - 1)
-        high = 1 << (bits - 1)
-        if self.reduced:  # [-64, 64]: twice 64 * 255 still fits 16 bits
-            return -high, high
-        return (1 - high if self.symmetric else -high), high - 1
+    def qmin(self) -> int:
+        """Least stored number. Symmetric ranges leave out the number that has no counterpart."""
+        half = 1 << (self.storage.bits - self.reduced - 1)
+        if self.symmetric:
+            return self.middle - half + (not self.reduced)
+        return 0 if self.storage.kind == "uint" else -half
+
+    @property
+    def qmax(self) -> int:
+        """Greatest stored number. Where reduced and symmetric it is 64: twice 64 * 255 still fits 16 bits."""
+        half = 1 << (self.storage.bits - self.reduced - 1)
+        if self.symmetric:
+            return self.middle + half - (not self.reduced)
+        return 2 * half - 1 if self.storage.kind == "uint" else half - (not self.reduced)
 
     @property
     def middle(self) -> int:
@@ -60,7 +64,7 @@ def quant_from_range(low: Any, high: Any, scheme: Scheme) -> tuple[Array, Array]
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("a range ends at NaN or infinity")
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
-    least, greatest = scheme.limits
+    least, greatest = scheme.qmin, scheme.qmax
     if scheme.symmetric:
         reach = np.maximum(np.maximum(-low, high), scheme.smallest_range / 2)
         scale = reach / (greatest - scheme.middle)
@@ -81,14 +85,14 @@ def quantize(array: Array, scale: Any, zero_point: Any, dtype: DType, axis: int 
     ``scale`` and ``zero_point`` are one number, one for each index of ``axis``, or with ``block`` arrays of the rank of
     ``array`` with one number for each block along ``axis``. Not a number becomes the zero point.
     """
-    least, greatest = Scheme(dtype, symmetric=False).limits
+    whole = Scheme(dtype, symmetric=False)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.asarray(array, np.float32) / spread(scale, array.shape, axis, block, np.float32))
     steps = np.where(np.isnan(steps), np.float32(0), steps)
     # Clamped before the zero point is added: sums beyond 2^24 would be rounded in float32.
     zero = spread(zero_point, array.shape, axis, block, np.int64)
     wide = np.clip(steps, -(2.0**31), 2.0**31).astype(np.int64) + zero
-    return np.clip(wide, least, greatest).astype(dtype.numpy)
+    return np.clip(wide, whole.qmin, whole.qmax).astype(dtype.numpy)
 
 
 def dequantize(stored: Array, scale: Any, zero_point: Any, axis: int | None = None, block: int = 0) -> Array:
