@@ -31,7 +31,7 @@ PIPELINES: dict[str, str] = {
         "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views,"
         "split-packed),"
         "fuse-rotary,fuse-attention,fold-attention-scale,clean,flatten-tokens,(sink-activation,merge-views),"
-        "avoid-skip-norm"
+        "fold-residual,avoid-skip-norm"
     ),
     # Passes that suit one runtime or processor ask the target, and decline where it is another one.
     "default": "clean,fuse,fuse-transformer,fuse-conv,clean",

@@ -229,17 +229,20 @@ def absorb_before(r: Rewriter, linear: Linear, x: Value, before: Affine, limit: 
     A shift needs a product in which every output sees every weight: no padding, no ConvTranspose, no MatMul without
     bias. Raises :class:`NoMatch` where one of these fails.
     """
-    if before.shifts:
-        _require_full_windows(linear)
+    bias = bias_with_shift(linear, before.shift) if before.shifts else None
     weight: Value | Constant = linear.weight
-    bias = linear.bias_vector() if before.shifts and linear.bias is not None else ZERO
     if before.scales:
         require_cheap_copy(linear.weight, limit)
         weight = scaled_weight(_data(linear.weight), _input_factor(linear, before.gain), ())
-    if not before.shifts:
-        return _emit(r, linear, x, weight, None)
+    return _emit(r, linear, x, weight, bias)
+
+
+def bias_with_shift(linear: Linear, shift: Array) -> Array:
+    """The bias that does what ``shift`` in front of the product did. Raises :class:`NoMatch` where none does."""
+    _require_full_windows(linear)
+    bias = linear.bias_vector() if linear.bias is not None else ZERO
     alpha = float(linear.node.attr("alpha")) if linear.node.op == "Gemm" else 1.0
-    return _emit(r, linear, x, weight, bias + alpha * _summed_shift(linear, _input_factor(linear, before.shift)))
+    return bias + alpha * _summed_shift(linear, _input_factor(linear, shift))
 
 
 def _summed_shift(linear: Linear, shift: Array) -> Array:
