@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .rewrite.rewriter import Rewriter
     from .rewrite.rule import RuleBase
+    from .shared.quant.statistics import Statistics, Want
     from .target import Target
 
     Arrays = dict[str, np.ndarray[Any, Any]]
@@ -67,6 +68,9 @@ class Context:
     """Real inputs of the model, by input name."""
     executor: Callable[[Model, Arrays], list[np.ndarray[Any, Any]]] | None = None
     """Runs a model on one sample: a backend's, given by the driver, since passes import none."""
+    observe: Callable[[Model, Sequence[Want]], Statistics] | None = None
+    """Runs the model as it is on the calibration samples and says what was seen of its values (see
+    ``shared/quant/statistics.py``); asking again costs nothing. ``None`` where there are no real samples."""
     seed: int = 0
     fuel: Fuel = field(default_factory=Fuel)
     max_constant_bytes: int = 1 << 20
