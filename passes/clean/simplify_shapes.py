@@ -3,7 +3,8 @@
 Inference follows the elements of shape arithmetic as polynomials of the inputs' extents. A Reshape whose
 target is ``[N, H*W]`` for an operand of shape ``[N, H, W]`` needs no arithmetic: ``[0, -1]`` says the same. An
 Expand target that equals the operand's extent may say 1, a Slice end that equals the extent may be "the
-end". What computed the operand goes when nothing else needs it.
+end". Extents of a computed tensor that are an input's are read there. What computed the operand goes when nothing else
+needs it.
 
 **Why**    the Shape, Gather, Mul, Concat around every Reshape of an exported model cost more calls than the
            layers in between, and a target that is not constant stops most other passes and runtimes.
@@ -22,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from ...ir.dims import Dim, same_dim
+from ...ir.dims import Dim, Shape, SymDim, same_dim
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..core import RewritePass
@@ -43,7 +44,7 @@ class SimplifyShapes(RewritePass):
     """Keep models running whose copied extents may be 0."""
 
     def rules(self) -> Iterable[NodeRule]:
-        return [ReshapeTarget(not self.empty_tensors), ExpandTarget(), SliceEnds()]
+        return [ReshapeTarget(not self.empty_tensors), ExpandTarget(), SliceEnds(), ShapeSource()]
 
 
 def computed(node: Node, i: int) -> Value:
@@ -152,3 +153,35 @@ class SliceEnds(NodeRule):
                 raise NoMatch(partial(text.format, end, axis, x.type))
         r.set_input(node, 2, r.const(constant_of(out, ends.dtype or DType.I64)))
         return MODIFIED
+
+
+class ShapeSource(NodeRule):
+    """Extents that are read from a computed tensor, and are those of an input."""
+
+    roots = ("Shape",)
+
+    def apply(self, r: Rewriter, node: Node) -> Replacement:
+        require_own_attributes(node)
+        x, wanted = node.inputs[0], node.output.known
+        if x is None or x.producer is None:
+            raise NoMatch("the operand is not computed")
+        if not wanted or node.graph is None or not all(isinstance(d, SymDim) for d in wanted):
+            raise NoMatch("the extents are not known as those of inputs")
+        for source in node.graph.inputs:
+            start = _run_of(wanted, source.shape or ())
+            if start is None:
+                continue
+            whole = len(wanted) == source.rank
+            if not whole and node.version < 15:
+                continue
+            r.begin(node)
+            return r.Shape(source, start=None if whole else start, end=None if whole else start + len(wanted))
+        raise NoMatch(lambda: f"no input has the extents {list(wanted)} next to each other")
+
+
+def _run_of(wanted: Shape, shape: Shape) -> int | None:
+    """At which axis of ``shape`` the extents ``wanted`` start."""
+    for start in range(len(shape) - len(wanted) + 1):
+        if all(same_dim(a, b) for a, b in zip(wanted, shape[start:], strict=False)):
+            return start
+    return None
