@@ -1,9 +1,9 @@
 """Remove masks that mask nothing.
 
-    x + where(true, 0, -inf) = x               where(true, a, b) = a
+    x + where(true, 0, -inf) = x               where(true, a, b) = a               true and c = c
 
-The condition may be a constant behind Expand, Reshape and the like: PyTorch's second exporter writes the mask of a
-model that has none as a comparison of constants, spread over the batch.
+The condition may be a constant behind Expand, Reshape and the like, or compare positions with 0: PyTorch's second
+exporter writes the mask of a model that has none as a comparison, spread over the batch.
 
 **Why** no pass over the scores for nothing, and a guard against NaN behind it can be proven dead.
 **Needs** a condition with one and the same element everywhere; what it chooses a constant (for the sum: zero) that
@@ -24,10 +24,14 @@ from ...ir.dims import same_shape
 from ...ir.graph import Node, Value
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter
+from ..rewrite.matcher import scalar_value
 from ..shared.attention_scores import same_shape_or_wider
 
 _MOVES = frozenset("Expand Reshape Unsqueeze Squeeze Transpose Flatten Identity Slice Tile".split())
+_COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _LONGEST = 8
+_OPSET = 15
+"""Shape takes the axes it is asked for."""
 _MAX_ELEMENTS = 1 << 22
 
 
@@ -40,6 +44,7 @@ class RemoveVoidMask(RewritePass):
     def rules(self) -> Iterable[NodeRule]:
         yield OfNothing()
         yield OfZeros()
+        yield OfTruth()
 
 
 class OfNothing(NodeRule):
@@ -74,6 +79,31 @@ class OfZeros(NodeRule):
         raise NoMatch("no operand is known to be zero everywhere")
 
 
+class OfTruth(NodeRule):
+    """The conjunction with a condition that always holds."""
+
+    roots = ("And",)
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        for i in (0, 1):
+            truth, kept = node.inputs[i], node.inputs[1 - i]
+            if truth is None or kept is None or not _everywhere(truth):
+                continue
+            if same_shape(kept.shape, node.output.shape):
+                return kept
+            shape = truth.shape
+            if shape is None or r.opset() < _OPSET:
+                raise NoMatch(f"{truth.type} widens {kept.type}")
+            r.begin(node)
+            first = next(i for i, d in enumerate(shape) if d != 1)
+            lengths = [
+                np.array([d], np.int64) if isinstance(d, int) else r.Shape(truth, start=first + i, end=first + i + 1)
+                for i, d in enumerate(shape[first:])
+            ]
+            return r.Expand(kept, r.Concat(*lengths, axis=0))
+        raise NoMatch("no operand is known to hold everywhere")
+
+
 def _everywhere(v: Value | None) -> Any:
     """The element that ``v`` has everywhere; ``None`` where that is not known. Values without elements have none."""
     for _ in range(_LONGEST):
@@ -84,6 +114,8 @@ def _everywhere(v: Value | None) -> Any:
         node = v.producer
         if node is None or node.domain:
             return None
+        if node.op in _COMPARISONS:
+            return True if _is_no_less(node) else None
         if node.op == "Where":
             condition = _everywhere(node.inputs[0])
             if condition is None:
@@ -94,6 +126,30 @@ def _everywhere(v: Value | None) -> Any:
         else:
             return None
     return None
+
+
+def _is_no_less(node: Node) -> bool:
+    """Whether a comparison asks of counted positions (0, 1, ...) if they are at least 0, or above a negative number."""
+    flipped = node.op.startswith("Less")
+    x, limit = (node.input(1), node.input(0)) if flipped else (node.input(0), node.input(1))
+    number = scalar_value(limit, node)
+    strict = not node.op.endswith("Equal")
+    return number is not None and (number < 0 or (number == 0 and not strict)) and _counts(x)
+
+
+def _counts(v: Value | None) -> bool:
+    """Whether ``v`` is a Range that starts at 0 or above and goes up, moved about."""
+    for _ in range(_LONGEST):
+        node = v.producer if v is not None else None
+        if node is None or node.domain:
+            return False
+        if node.op == "Range":
+            start, step = scalar_value(node.inputs[0], node), scalar_value(node.inputs[2], node)
+            return start is not None and step is not None and start >= 0 and step > 0
+        if node.op not in _MOVES:
+            return False
+        v = node.inputs[0]
+    return False
 
 
 def _sole_element(v: Value) -> Any:

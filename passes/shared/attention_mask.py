@@ -111,6 +111,11 @@ def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
         return mask
     if mask.data is not None and _rows_live(mask):
         return mask
+    node = mask.producer
+    if node is not None and node.op == "Where" and not node.domain:
+        choice = [c for c in (_scalar(node, 1), _scalar(node, 2)) if c is not None]
+        if len(choice) == 2:
+            return r.Where(node.inputs[0], *(r.const(max(c, lowest * _RAISED), mask.dtype) for c in choice))
     return r.Max(mask, r.const(lowest * _RAISED, mask.dtype))
 
 
