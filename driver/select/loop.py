@@ -1,0 +1,360 @@
+"""Selecting units: measure, fit, solve exactly, measure what was found, until that is what was measured before.
+
+1. Nothing and everything are measured.
+2. What each unit alone spends of the budget (neighbours together where there are too many for the time).
+3. The time of runs of neighbours of several sizes, and of what is left without them: single units are too small to
+   be timed, sums over overlapping groups tell them apart.
+4. The exact program finds the fastest selection within the budget by these estimates. It is measured, the estimates
+   are corrected by it, and so on. A selection that spends too much makes its units dearer: an automatic retreat.
+
+The result is the best selection *measured* to fit and to be faster than without any unit, beyond noise; else none.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .front import Front, Point
+from .problem import Problem, runs_of
+from .program import Costs, Objective, Solved, predict_error, predict_time, solve
+from .surrogate import Timed, costs_of, power_of
+
+NOISE = 0.01
+"""A gain below this is not believed."""
+ROUNDS = 16
+FRONT_POINTS = 12
+TIGHTER = 0.8
+"""Where a selection is found twice that spends too much, the program gets this share of the room."""
+_SHARE_ALONE, _SHARE_GROUPS = 0.35, 0.3
+"""Of the time, for single errors and for grouped times."""
+
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Time of a selection relative to none, with the bounds of a confidence interval."""
+
+    ratio: float
+    low: float
+    high: float
+    base_ns: float
+    """Time of one run without any unit."""
+
+
+class Lab(Protocol):
+    """Builds and measures selections."""
+
+    def spent(self, taken: frozenset[str]) -> float:
+        """Share of the error budget; above 1 does not fit, infinite where it fails."""
+        ...
+
+    def timing(self, taken: frozenset[str]) -> Timing | None:
+        """``None`` where nothing can be measured."""
+        ...
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted."""
+
+    minimize: Objective = "time"
+    max_time: float = 1.0
+    """Relative to the model without any unit."""
+    min_saved_bytes: int = 0
+    seconds: float = 120.0
+    """For measurements, about."""
+
+
+@dataclass
+class Choice:
+    """What was selected, and all that was learned."""
+
+    taken: frozenset[str]
+    spent: float
+    timing: Timing | None
+    front: Front
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
+    """Why each of the other units was left."""
+    steps: list[str] = field(default_factory=list[str])
+    evaluations: int = 0
+    because: str = ""
+    """Why nothing was taken."""
+
+
+def select(
+    problem: Problem,
+    lab: Lab,
+    goal: Goal = Goal(),
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """See the module. Deterministic but for what the lab measures."""
+    return _Loop(problem, lab, goal, progress or _silent, clock).run()
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
+
+
+class _Loop:
+    def __init__(self, problem: Problem, lab: Lab, goal: Goal, progress: Progress, clock: Callable[[], float]) -> None:
+        self.problem, self.lab, self.goal, self.progress, self.clock = problem, lab, goal, progress, clock
+        self.start = clock()
+        self.errors: dict[frozenset[str], float] = {}
+        self.timings: dict[frozenset[str], Timing] = {}
+        self.timed = True
+        self.base_ns = 0.0
+        self.alone: Any = np.array([u.error for u in problem.units], float)
+        self.power = 1.0
+        self.steps: list[str] = []
+
+    # -- measuring
+
+    def _left(self, share: float) -> bool:
+        """Whether less than this share of the time has passed."""
+        return self.clock() - self.start < share * self.goal.seconds
+
+    def _error(self, taken: frozenset[str]) -> float:
+        if taken not in self.errors:
+            found = self.lab.spent(taken)
+            self.errors[taken] = math.inf if math.isnan(found) else found
+        return self.errors[taken]
+
+    def _time(self, taken: frozenset[str]) -> Timing | None:
+        if not taken or not self.timed:
+            return None
+        if taken not in self.timings:
+            found = self.lab.timing(taken)
+            if found is None:
+                self.timed = bool(self.timings)
+                return None
+            self.timings[taken], self.base_ns = found, found.base_ns
+        return self.timings[taken]
+
+    @property
+    def costs(self) -> Costs:
+        timed = [Timed(s, t.ratio, max(t.high - t.low, 0.0) / 2) for s, t in self.timings.items()]
+        return costs_of(self.problem, timed, self.base_ns or 1e6, self.alone, self.errors, self.power)
+
+    # -- the steps
+
+    def run(self) -> Choice:
+        base = self._error(frozenset())
+        if base > 1 or not self.problem.units:
+            return self._nothing("the budget is spent without it" if base > 1 else "nothing was proposed")
+        everything = self.problem.cheapest()
+        together = self._error(everything)
+        found = self._time(everything)
+        self._say("everything", everything, together, found)
+        self._sensitivities(together)
+        self._groups()
+        self._search()
+        return self._conclude()
+
+    def _sensitivities(self, together: float) -> None:
+        """What units spend alone, as far as the time goes; neighbours share what they spend together."""
+        keys = [u.key for u in self.problem.units]
+        before = self.clock()
+        self._alone([keys[0]])
+        each = max(self.clock() - before, 1e-6)
+        affordable = max(int((_SHARE_ALONE * self.goal.seconds - (self.clock() - self.start)) / each), 4)
+        size = -(-len(keys) // affordable)
+        groups = runs_of(keys, size)
+        for done, group in enumerate(groups):
+            self.progress("weighing errors", done, len(groups))
+            self._alone(group)
+        first = self.problem.indices(self.problem.cheapest())
+        self.power = power_of([float(self.alone[i]) for i in first], max(together - self._error(frozenset()), 0.0))
+        what = "each unit alone" if size == 1 else f"runs of {size} units alone"
+        self.steps.append(f"errors of {what}: {len(groups)} measured, they add in the power {self.power:.2f}")
+
+    def _alone(self, keys: list[str]) -> None:
+        """Units of one place cannot be taken together, so options are measured one after the other."""
+        base = self._error(frozenset())
+        units = self.problem.indices(frozenset(keys))
+        rounds: dict[int, list[int]] = {}
+        for i in units:
+            nth = sum(1 for j in units if j < i and self.problem.place_of[j] == self.problem.place_of[i])
+            rounds.setdefault(nth, []).append(i)
+        for members in rounds.values():
+            spent = self._error(frozenset(self.problem.units[i].key for i in members))
+            predicted = sum(self.problem.units[i].error for i in members)
+            for i in members:
+                share = self.problem.units[i].error / predicted if predicted > 0 else 1 / len(members)
+                self.alone[i] = max(spent - base, 0.0) * share + 1e-6 * self.problem.units[i].error
+
+    def _groups(self) -> None:
+        """Times of runs of neighbours, the largest first, and of everything but them."""
+        keys = sorted(self.problem.cheapest(), key=[u.key for u in self.problem.units].index)
+        share = _SHARE_ALONE + _SHARE_GROUPS
+        parts = 2
+        while parts <= len(keys) and self.timed:
+            for group in runs_of(keys, -(-len(keys) // parts)):
+                if not self._left(share):
+                    return
+                self.progress("weighing times", len(self.timings), 2 * len(keys))
+                self._time(frozenset(group))
+                if parts > 2:
+                    self._time(frozenset(keys) - frozenset(group))
+            parts *= 2
+
+    def _search(self) -> None:
+        """Solves and measures in turns."""
+        tightness = 1.0
+        for turn in range(ROUNDS):
+            self.progress("solving and measuring", turn, ROUNDS)
+            solved = self._solve(tightness)
+            if solved is None or not solved.taken:
+                break
+            known = solved.taken in self.errors and (solved.taken in self.timings or not self.timed)
+            spent = self._error(solved.taken)
+            timing = self._time(solved.taken) if spent <= 1 else None
+            if not known:
+                self._say(f"program {turn + 1}, gap {solved.gap:.1%}", solved.taken, spent, timing)
+            elif spent <= 1:
+                break
+            if spent > 1 and solved.taken in self.errors:
+                tightness *= TIGHTER if known else 1.0
+            if not self._left(1.0) and self._feasible():
+                break
+
+    def _room(self, tightness: float = 1.0) -> float:
+        """For units, in the power in which errors add."""
+        return tightness * (1 - self._error(frozenset())) ** self.power
+
+    def _solve(self, tightness: float) -> Solved | None:
+        goal = self.goal
+        return solve(
+            self.problem,
+            self.costs,
+            room=self._room(tightness),
+            min_saved_bytes=goal.min_saved_bytes,
+            max_time=goal.max_time + (NOISE if goal.minimize != "time" else 0.0),
+            minimize=goal.minimize,
+        )
+
+    # -- the result
+
+    def _saved(self, taken: frozenset[str]) -> int:
+        return sum(self.problem.units[i].saved_bytes for i in self.problem.indices(taken))
+
+    def _fits(self, taken: frozenset[str]) -> bool:
+        """Measured to meet every limit."""
+        if not taken or self.errors.get(taken, math.inf) > 1 or self._saved(taken) < self.goal.min_saved_bytes:
+            return False
+        timing = self.timings.get(taken)
+        if timing is None:
+            return not self.timed
+        if self.goal.minimize == "time":
+            return timing.high < min(1 - NOISE, self.goal.max_time)
+        return timing.low <= self.goal.max_time + NOISE
+
+    def _feasible(self) -> list[frozenset[str]]:
+        return [taken for taken in self.errors if self._fits(taken)]
+
+    def _conclude(self) -> Choice:
+        for taken in sorted(self.timings, key=lambda s: self.timings[s].ratio):
+            if taken not in self.errors and self.timings[taken].ratio < self._best_ratio():
+                self._error(taken)  # a group that was only timed may be what is best
+        candidates = self._feasible()
+        if not candidates:
+            return self._nothing(self._excuse())
+        costs = self.costs
+
+        def rank(taken: frozenset[str]) -> tuple[float, ...]:
+            timing = self.timings.get(taken)
+            ratio = timing.ratio if timing is not None else predict_time(self.problem, costs, taken)
+            by = {"time": ratio, "bytes": -self._saved(taken), "error": self.errors[taken]}
+            return by[self.goal.minimize], self.errors[taken], -self._saved(taken)
+
+        best = min(candidates, key=rank)
+        return Choice(
+            best,
+            self.errors[best],
+            self.timings.get(best),
+            self._front(costs, best),
+            self._reasons(costs, best),
+            self.steps,
+            len(self.errors) + len(self.timings),
+        )
+
+    def _best_ratio(self) -> float:
+        return min((self.timings[s].ratio for s in self._feasible() if s in self.timings), default=1 - NOISE)
+
+    def _nothing(self, because: str) -> Choice:
+        reasons = {u.key: because for u in self.problem.units}
+        front = self._front(self.costs, frozenset()) if self.problem.units and self.errors else Front([])
+        count = len(self.errors) + len(self.timings)
+        return Choice(frozenset(), self.errors.get(frozenset(), 0.0), None, front, reasons, self.steps, count, because)
+
+    def _excuse(self) -> str:
+        fits = [s for s, e in self.errors.items() if s and e <= 1]
+        timed = [self.timings[s].ratio for s in fits if s in self.timings]
+        if timed and self.goal.minimize == "time":
+            return (
+                f"it does not pay here: the best that fits the budget takes {min(timed):.3f} of the time without it, "
+                f"{len(timed)} selections timed"
+            )
+        if self.goal.min_saved_bytes and fits:
+            most = max(map(self._saved, fits))
+            return f"at most {most} bytes can be saved within the budget, {self.goal.min_saved_bytes} are asked for"
+        least = min((e for s, e in self.errors.items() if s), default=math.inf)
+        return f"nothing fits: the selection that spends least takes {least:.3g} of the budget"
+
+    def _reasons(self, costs: Costs, best: frozenset[str]) -> dict[str, str]:
+        """Why each unit outside was left: by its effect on what was selected, as estimated."""
+        found: dict[str, str] = {}
+        chosen = {self.problem.place_of[i] for i in self.problem.indices(best)}
+        time, error = predict_time(self.problem, costs, best), predict_error(self.problem, costs, best)
+        for i, unit in enumerate(self.problem.units):
+            if unit.key in best:
+                continue
+            with_it = best | {unit.key}
+            if self.problem.place_of[i] in chosen:
+                found[unit.key] = "another option is taken there"
+            elif predict_time(self.problem, costs, with_it) >= time:
+                change = predict_time(self.problem, costs, with_it) - time
+                found[unit.key] = f"it should be slower by {change:.2%} of the time"
+            elif error + costs.error[i] > self._room():
+                share = float(costs.error[i]) ** (1 / self.power)
+                found[unit.key] = f"it alone should spend {share:.1%} of the budget, which is taken by what gains more"
+            else:
+                found[unit.key] = "no selection with it was measured to be faster"
+        return found
+
+    def _front(self, costs: Costs, best: frozenset[str]) -> Front:
+        """Fastest selections over a range of errors by the estimates, and everything that was measured."""
+        points = [
+            Point(
+                self.errors[s],
+                self.timings[s].ratio if s in self.timings else predict_time(self.problem, costs, s),
+                self._saved(s),
+                len(s),
+                measured=s in self.timings or not s,
+                chosen=s == best and bool(s),
+            )
+            for s in self.errors
+            if math.isfinite(self.errors[s]) and (s in self.timings or not s)
+        ]
+        total = float(costs.error.sum())
+        for room in np.geomspace(max(total * 1e-3, 1e-12), max(total, 1e-12), FRONT_POINTS):
+            solved = solve(self.problem, costs, room=float(room), minimize=self.goal.minimize, seconds=2.0)
+            if solved is not None and solved.taken and solved.taken not in self.timings:
+                spent = solved.error ** (1 / self.power) + self._error(frozenset())
+                points.append(Point(spent, solved.time, solved.saved_bytes, len(solved.taken), False))
+        return Front(sorted(set(points), key=lambda p: (p.spent, p.time)))
+
+    def _say(self, what: str, taken: frozenset[str], spent: float, timing: Timing | None) -> None:
+        share = f"{spent:.1%}" if math.isfinite(spent) else "more than all"
+        time_ = "" if timing is None else f", {timing.ratio:.3f} of the time without any"
+        verdict = "" if spent <= 1 else ", too much"
+        self.steps.append(f"{what}: {len(taken)} units spend {share} of the budget{verdict}{time_}")

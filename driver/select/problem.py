@@ -1,0 +1,185 @@
+"""What there is to choose from: units, which of them exclude each other, which are neighbours in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ...ir.cost import flops
+from ...ir.dims import SymDim
+from ...ir.graph import Model, Node, Value
+from ...ir.infer import infer_model
+from ...ir.types import TensorType
+from ...passes.choices import Unit
+from ..dims import input_symbols, with_dims
+
+REACH = 6
+"""How many operators may lie between neighbours: activations, sums and movements through which numbers stay as they
+are stored."""
+_UNKNOWN_ELEMENTS = 1 << 12
+"""What a tensor counts whose extents nobody knows."""
+
+
+@dataclass(frozen=True)
+class Border:
+    """A tensor between two places, converted where only one of them is taken."""
+
+    a: int
+    b: int | None
+    """Indices of places; ``None``: an operator that cannot be taken, or the outside."""
+    elements: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Units and what ties them. Units of one pass at one *place* exclude each other: options."""
+
+    units: tuple[Unit, ...]
+    place_of: tuple[int, ...]
+    """Of each unit."""
+    borders: tuple[Border, ...] = ()
+    kinds: tuple[str, ...] = ()
+    """Of each unit: operator, shapes and option. Units of one kind are taken to cost equal time."""
+    work: tuple[float, ...] = ()
+    """Of each unit: its operator's share of the model's operations, the first guess at its share of time."""
+
+    @property
+    def places(self) -> list[list[int]]:
+        """Units of each place."""
+        found: list[list[int]] = [[] for _ in range(max(self.place_of, default=-1) + 1)]
+        for unit, place in enumerate(self.place_of):
+            found[place].append(unit)
+        return found
+
+    def cheapest(self) -> frozenset[str]:
+        """The first option of every place: passes ask for what saves most first."""
+        return frozenset(self.units[options[0]].key for options in self.places)
+
+    def indices(self, taken: frozenset[str]) -> list[int]:
+        """Of the units in a selection."""
+        return [i for i, unit in enumerate(self.units) if unit.key in taken]
+
+    def converted(self, taken: frozenset[str]) -> int:
+        """Elements that cross a border in a selection."""
+        places = {self.place_of[i] for i in self.indices(taken)}
+        return sum(b.elements for b in self.borders if (b.a in places) != (b.b in places))
+
+
+def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Sequence[int]] | None = None) -> Problem:
+    """The problem of choosing among ``units``, which were proposed for ``model``; ``shapes`` of a sample's inputs.
+
+    Units whose key names no node of the model have no neighbours and a kind of their own.
+    """
+    places: dict[str, int] = {}
+    place_of = tuple(places.setdefault(_place(unit), len(places)) for unit in units)
+    closed = _closed(model, shapes or {})
+    nodes = {node.name: node for node in closed.all_nodes() if node.name}
+    at = {place: nodes.get(_node_name(key)) for key, place in places.items()}
+    borders = tuple(_borders({node: place for place, node in at.items() if node is not None}))
+    total = sum(_flops(node) for node in closed.all_nodes()) or 1.0
+    kinds: list[str] = []
+    work: list[float] = []
+    for unit, place in zip(units, place_of, strict=True):
+        node = at[place]
+        kinds.append(unit.key if node is None else f"{unit.key.partition('@')[0]} {_kind(node)}")
+        work.append(_flops(node) / total if node is not None else 1.0 / len(units))
+    return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work))
+
+
+def _place(unit: Unit) -> str:
+    return f"{unit.owner}@{unit.key.partition('@')[2]}"
+
+
+def _node_name(place: str) -> str:
+    name = place.partition("@")[2]
+    return name.rpartition("#")[0] if name.rpartition("#")[2].isdigit() and "#" in name else name
+
+
+def _kind(node: Node) -> str:
+    """Operator, attributes and shapes: what decides how long it takes."""
+    shapes = [str(v.type) if v is not None else "" for v in node.inputs]
+    attrs = [f"{name}={value}" for name, value in sorted(node.attrs.items())] if node.attrs else []
+    return " ".join([node.op, *attrs, *shapes])
+
+
+def _borders(places: Mapping[Node, int]) -> Iterator[Border]:
+    """Tensors between places, each pair once; and those that leave towards operators that are no place."""
+    for node, place in places.items():
+        for value in node.outputs:
+            reached, outside = _readers(value, places)
+            elements = _elements(value)
+            for other in sorted(reached - {place}):
+                yield Border(place, other, elements)
+            if outside:
+                yield Border(place, None, elements)
+        data = next((v for v in node.inputs if v is not None and v.data is None), None)
+        if data is not None and not _comes_from_a_place(data, places):
+            yield Border(place, None, _elements(data))
+
+
+def _readers(value: Value, places: Mapping[Node, int]) -> tuple[set[int], bool]:
+    """Places that read what becomes of a value, and whether something else does."""
+    found: set[int] = set()
+    outside = False
+    seen: set[Value] = {value}
+    level = [value]
+    for _ in range(REACH):
+        following: list[Value] = []
+        for current in level:
+            for user, _ in current.uses:
+                if user in places:
+                    found.add(places[user])
+                elif not user.outputs or user.subgraphs:
+                    outside = True
+                else:
+                    following += [v for v in user.outputs if v not in seen]
+                    seen.update(user.outputs)
+        level = following
+    return found, outside or not found
+
+
+def _comes_from_a_place(value: Value, places: Mapping[Node, int]) -> bool:
+    level = [value]
+    for _ in range(REACH):
+        following: list[Value] = []
+        for current in level:
+            producer = current.producer
+            if producer is None:
+                continue
+            if producer in places:
+                return True
+            following += [v for v in producer.inputs if v is not None and v.data is None]
+        level = following[:REACH]
+    return False
+
+
+def _elements(value: Value) -> int:
+    count = value.type.count if isinstance(value.type, TensorType) else None
+    return count if isinstance(count, int) else _UNKNOWN_ELEMENTS
+
+
+def _flops(node: Node) -> float:
+    found = flops(node)
+    return float(found) if isinstance(found, int) else 0.0
+
+
+def _closed(model: Model, shapes: Mapping[str, Sequence[int]]) -> Model:
+    """The model with the extents of a sample, as far as its inputs name them."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        for extent, size in zip(value.shape or (), shapes.get(value.name, ()), strict=False):
+            if isinstance(extent, SymDim) and len(extent.symbols()) == 1:
+                sizes.setdefault(next(iter(extent.symbols())), int(size))
+    closed = with_dims(model, {name: sizes[name] for name in input_symbols(model) if name in sizes})
+    for value in closed.graph.inputs:
+        given = shapes.get(value.name)
+        if given is not None and isinstance(value.type, TensorType):
+            value.type = replace(value.type, shape=tuple(int(d) for d in given))
+    infer_model(closed)
+    return closed
+
+
+def runs_of(keys: Sequence[str], size: int) -> list[list[str]]:
+    """``keys`` in runs of ``size`` neighbours."""
+    return [[key for _, key in group] for _, group in groupby(enumerate(keys), lambda item: item[0] // size)]

@@ -1,0 +1,130 @@
+"""Selecting with an artificial lab, whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from planish.driver.select import Border, Goal, Problem, Timing, select
+from planish.driver.select.program import Costs, predict_time, solve
+from planish.driver.select.surrogate import power_of
+from planish.passes.choices import Unit
+
+
+class World:
+    """A chain of layers; each takes time in both forms, conversions take time, errors add in squares."""
+
+    def __init__(self, n: int, seed: int, *, border: float = 0.0, noise: float = 0.0) -> None:
+        rng = np.random.default_rng(seed)
+        share = rng.dirichlet(np.full(n, 2.0))
+        self.gain = share * rng.uniform(-0.3, 0.6, n)
+        self.error = rng.lognormal(-2.0, 1.0, n)
+        self.border, self.noise, self.rng = border, noise, rng
+        units = [Unit(f"q/int8@n{i}", error=float(self.error[i] * rng.uniform(0.3, 3))) for i in range(n)]
+        borders = [Border(i, i + 1, 1000) for i in range(n - 1)] + [Border(0, None, 1000), Border(n - 1, None, 1000)]
+        self.problem = Problem(
+            tuple(units), tuple(range(n)), tuple(borders), tuple(f"k{i}" for i in range(n)), tuple(share)
+        )
+        self.calls = 0
+
+    def spent(self, taken: frozenset[str]) -> float:
+        self.calls += 1
+        return math.sqrt(sum(self.error[i] ** 2 for i in self.problem.indices(taken)))
+
+    def true_time(self, taken: frozenset[str]) -> float:
+        gain = sum(self.gain[i] for i in self.problem.indices(taken))
+        return 1 - gain + self.border * self.problem.converted(taken) / 1000
+
+    def timing(self, taken: frozenset[str]) -> Timing:
+        self.calls += 1
+        ratio = self.true_time(taken) + self.rng.normal(0, self.noise)
+        return Timing(ratio, ratio - self.noise, ratio + self.noise, 1e6)
+
+    def optimum(self) -> float:
+        keys = [u.key for u in self.problem.units]
+        every = (frozenset(s) for r in range(len(keys) + 1) for s in itertools.combinations(keys, r))
+        return min(self.true_time(s) for s in every if self.spent(s) <= 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("border", [0.0, 0.01])
+def test_near_the_optimum(seed: int, border: float) -> None:
+    world = World(10, seed, border=border, noise=0.002)
+    best = world.optimum()
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert world.spent(choice.taken) <= 1
+    assert world.true_time(choice.taken) <= best + 0.03
+
+
+def test_nothing_where_nothing_pays() -> None:
+    world = World(8, 0)
+    world.gain = -np.abs(world.gain)
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert not choice.taken
+    assert "does not pay" in choice.because
+
+
+def test_nothing_fits() -> None:
+    world = World(8, 0)
+    world.error[:] = 5.0
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert not choice.taken
+    assert "nothing fits" in choice.because
+
+
+def test_interaction_makes_it_retreat() -> None:
+    """Units that fit alone and not together: estimates are corrected by what was measured."""
+    world = World(8, 1)
+    world.gain = np.full(8, 0.05)
+    world.error = np.full(8, 0.1)
+    plain = world.spent
+    world.spent = lambda taken: plain(taken) if len(taken) < 5 else 3.0  # type: ignore[method-assign]
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert 3 <= len(choice.taken) < 5
+
+
+def test_size_within_time() -> None:
+    """What saves most bytes without being slower."""
+    world = World(6, 3)
+    units = tuple(Unit(u.key, u.error, saved_bytes=100) for u in world.problem.units)
+    world.problem = Problem(units, world.problem.place_of, (), world.problem.kinds, world.problem.work)
+    world.error[:] = 0.01
+    choice = select(world.problem, world, Goal(minimize="bytes", seconds=1e6))
+    assert world.true_time(choice.taken) <= 1.011
+    assert len(choice.taken) >= 4
+
+
+def test_options_exclude_each_other() -> None:
+    units = (Unit("w/int4@a", 0.8), Unit("w/int8@a", 0.1), Unit("w/int4@b", 0.8), Unit("w/int8@b", 0.1))
+    problem = Problem(units, (0, 0, 1, 1), (), ("4", "8", "4", "8"), (0.5,) * 4)
+    costs = Costs(np.array([-0.4, -0.2, -0.3, -0.2]), 0.0, np.array([0.8, 0.1, 0.8, 0.1]))
+    solved = solve(problem, costs, room=1.0)
+    assert solved is not None
+    assert solved.taken == {"w/int4@a", "w/int8@b"}
+
+
+def test_borders_keep_regions_together() -> None:
+    problem = World(3, 0).problem
+    costs = Costs(np.array([-0.2, 0.05, -0.2]), 1e-4, np.zeros(3))
+    solved = solve(problem, costs)
+    assert solved is not None
+    assert len(solved.taken) == 3, "the middle one costs less than two conversions"
+    assert solved.time == pytest.approx(predict_time(problem, costs, solved.taken))
+
+
+def test_many_units_in_seconds() -> None:
+    world = World(500, 5, border=1e-4)
+    costs = Costs(-world.gain, 1e-7, world.error**2)
+    solved = solve(world.problem, costs, room=20.0)
+    assert solved is not None
+    assert solved.gap <= 1e-3
+
+
+@pytest.mark.parametrize("p", [1.0, 1.3, 2.0])
+def test_power(p: float) -> None:
+    parts = [0.1, 0.2, 0.05, 0.3]
+    together = sum(a**p for a in parts) ** (1 / p)
+    assert power_of(parts, together) == pytest.approx(p, abs=1e-6)
