@@ -37,7 +37,7 @@ def too_large(model: Model, sample: Sample | None = None) -> str | None:
     With a sample, sizes that depend on the inputs' extents count as well.
     """
     limit = current_limits.get().value_bytes
-    symbols = _bound(model, sample) if sample is not None else {}
+    symbols = bound_symbols(model, sample) if sample is not None else {}
     for node in model.all_nodes():
         for out in node.outputs:
             size = _size(out, symbols)
@@ -51,7 +51,7 @@ def too_large(model: Model, sample: Sample | None = None) -> str | None:
     return None
 
 
-def _bound(model: Model, sample: Sample) -> dict[str, int]:
+def bound_symbols(model: Model, sample: Sample) -> dict[str, int]:
     """What the symbols of the inputs' shapes stand for."""
     found: dict[str, int] = {}
     for value in model.graph.inputs:

@@ -8,6 +8,7 @@ the histogram holds.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,11 @@ _ROW = 1024
 class Accumulator:
     """Takes in the tensors of one value."""
 
-    def __init__(self, want: Want, start: Observed | None = None) -> None:
-        """Goes on from ``start``, if given."""
+    def __init__(
+        self, want: Want, start: Observed | None = None, *, matrix: Callable[[int], Array] | None = None
+    ) -> None:
+        """Goes on from ``start``, if given. ``matrix`` makes the square of zeros for sums of products."""
+        self._matrix = matrix if matrix is not None else _square
         o = start if start is not None else Observed()
         self.want = want
         self._count, self._low, self._high = o.count, o.low, o.high
@@ -127,7 +131,7 @@ class Accumulator:
     def _add_moments(self, rows: Array) -> None:
         width = rows.shape[1]
         if self._moments is None:
-            self._moments = np.zeros((width, width))
+            self._moments = self._matrix(width)
         if self._moments.shape[0] != width:
             self._declined[str(Kind.MOMENTS.name)] = (
                 f"rows have {width} numbers, those before had {self._moments.shape[0]}"
@@ -181,6 +185,10 @@ def _channel_sums(cut: Array) -> Array:
     if cut.shape[2] == 1:
         return cut[:, :, 0].sum(axis=0, dtype=np.float64)
     return cut.sum(axis=2, dtype=np.float64).sum(axis=0)
+
+
+def _square(width: int) -> Array:
+    return np.zeros((width, width))
 
 
 def _rows(array: Array) -> Array:

@@ -1,0 +1,7 @@
+"""Calibration: what values of a model are like on real samples, in bounded memory."""
+
+from __future__ import annotations
+
+from .observe import MAX_MEMORY_BYTES, Observe, Observer, observer
+
+__all__ = ["MAX_MEMORY_BYTES", "Observe", "Observer", "observer"]
