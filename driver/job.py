@@ -19,7 +19,7 @@ from ..passes.manager import Instrument, Pipeline, RunRecord
 from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
-from .budget import Ledger, Purse, is_lossy
+from .budget import Ledger, Paying, Purse, is_lossy
 from .contract import contract_of
 from .dims import with_dims
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
@@ -405,6 +405,13 @@ class Job:
             settings=replace(MEASURING, threads=self.options.threads or 1),
             optimized_settings=attempt.plan.settings,
         )
+
+    @property
+    def paying(self) -> Paying:
+        """How gains of lossy passes are judged."""
+        options = self.options
+        settings = replace(options.settings, threads=options.threads or 1)
+        return Paying(options.goal, options.measure and not self.unmeasurable, settings, options.progress)
 
     @property
     def unmeasurable(self) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
+from ..passes.pipelines import QUANTIZE
 from ..passes.target import Target, get_target
 from .budget import Budget
 from .job import Job
 from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
+from .select import Goal
 from .validate import AnyModel
 from .validation import level_of
 
@@ -46,6 +49,8 @@ def optimize(
     threads: int | None = None,
     cache: bool = True,
     budget: Budget | float | None = None,
+    quantize: str | Sequence[str] = (),
+    goal: Goal | None = None,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -68,6 +73,10 @@ def optimize(
     * ``budget``: how far lossy passes and rounding together may move the outputs, or a task's score; see ``Budget``.
       A number is the largest error relative to each output slice's scale. Without one, lossy passes do nothing
       (unless ``tolerance`` or ``allow_different`` accept their differences); with one, ``default`` has them.
+    * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4``; see ``QUANTIZE``. Each decision of
+      theirs is taken only where it stays within the budget and, where this machine stands for the target, where it was
+      measured to pay. Needs a budget.
+    * ``goal``: what lossy decisions are selected for: time (the default) or size, with limits on the other.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
@@ -75,7 +84,10 @@ def optimize(
     what is wrong with the arguments.
     """
     level_of(validate)
-    if pipeline == "default" and budget is not None:
+    groups = [quantize] if isinstance(quantize, str) else list(quantize)
+    if groups:
+        pipeline = quantizing(pipeline, groups, with_budget=budget is not None)
+    elif pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
     options = Options(
         get_target(target) if isinstance(target, str) else target,
@@ -100,6 +112,7 @@ def optimize(
         threads,
         cache,
         Budget(budget) if isinstance(budget, (int, float)) else budget,
+        goal,
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)
@@ -108,6 +121,22 @@ def optimize(
     if path is not None:
         result.save(path)
     return result
+
+
+def quantizing(pipeline: str, groups: Sequence[str], *, with_budget: bool) -> str:
+    """The pipeline with lossy groups behind it. Raises ``UsageError``."""
+    unknown = [name for name in groups if name not in QUANTIZE]
+    if unknown:
+        raise UsageError(
+            f"there is no way to quantize called {unknown[0]!r}", where="quantize", help=f"one of {', '.join(QUANTIZE)}"
+        )
+    if not with_budget:
+        raise UsageError(
+            "quantization needs an error budget",
+            where="quantize",
+            help="say what it may cost: --max-error 0.01, or budget=Budget(0.01) with a metric of the task",
+        )
+    return ",".join([pipeline, *(QUANTIZE[name] for name in groups)])
 
 
 __all__ = ["Options", "Result", "check_output", "optimize"]

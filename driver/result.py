@@ -19,6 +19,7 @@ from ..passes.target import Target, get_target
 from .budget import Budget
 from .plans import Plan
 from .report import CLEANED, DIMS_ONLY, KEPT, PARTLY, Report
+from .select import Goal
 from .sizes import is_external
 
 Progress = Callable[[str, int, int], None]
@@ -55,6 +56,8 @@ class Options:
     """Whether outcomes of searches are kept for later."""
     budget: Budget | None = None
     """What lossy passes may cost."""
+    goal: Goal | None = None
+    """What they are selected for."""
 
     @property
     def settings(self) -> SessionSettings:

@@ -23,21 +23,32 @@ PIPELINES: dict[str, str] = {
         "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
         "fuse-contrib-gelu{quick=true},sink-constants"
     ),
-    # Lookups before activations are fused; the opset before what it brings; attention before tokens are flattened.
-    "fuse-transformer": (
+    # Lookups before activations are fused; the opset before what it brings.
+    "fuse-blocks": (
         "(fold-onehot,fold-gather,fold-index-grid),"
         "(lower-einsum,fuse-softmax,hoist-bias,remove-void-mask),"
         "raise-opset{to=23,when=[attention,rms-norm]},raise-opset{to=17,when=[layer-norm]},"
         "(fuse-layernorm,fuse-rmsnorm,fuse-moment-norm,fuse-gelu,fuse-contrib-gelu,remove-nan-guard,merge-views,"
         "split-packed),"
-        "fuse-rotary,fuse-attention,fold-attention-scale,clean,flatten-tokens,(sink-activation,merge-views),"
-        "fold-residual,avoid-skip-norm"
+        "fuse-rotary,fuse-attention,fold-attention-scale,clean"
     ),
+    "fuse-tokens": "flatten-tokens,(sink-activation,merge-views),fold-residual,avoid-skip-norm",
+    "fuse-transformer": "fuse-blocks,fuse-tokens",
     # Passes that suit one runtime or processor ask the target, and decline where it is another one.
     "default": "clean,fuse,fuse-transformer,fuse-conv,clean",
+    # The fewest nodes, not the least time: ONNX Runtime's whole-block operators are slower on processors.
+    "smallest": (
+        "clean,fuse,fuse-blocks,pack-attention,(fuse-skip-norm,fuse-contrib-gelu{bias=true,quick=true}),fuse-tokens,"
+        "fuse-conv,clean"
+    ),
     # What draws on an error budget; nothing without one.
     "lossy": "store-float16",
 }
+
+QUANTIZE: dict[str, str] = {
+    "float16": "store-float16",
+}
+"""Lossy groups by the name that users ask for them; they go behind the lossless pipeline."""
 
 GROUPS = ("fuse-conv", "fuse-transformer", "fuse")
 """Groups of fusions that can be left out as a whole where measurement says that they cost time."""

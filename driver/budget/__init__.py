@@ -2,7 +2,8 @@
 
 from .ledger import Entry, Ledger
 from .limits import Budget, load_metric
+from .paying import Paying
 from .purse import Purse
 from .stages import is_lossy
 
-__all__ = ["Budget", "Entry", "Ledger", "Purse", "is_lossy", "load_metric"]
+__all__ = ["Budget", "Entry", "Ledger", "Paying", "Purse", "is_lossy", "load_metric"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..document import Document, Table, Text, bytes_text, count_text
+from ..select import Front
 from .judge import OutputSpending
 
 ROUNDING, LOSSY = "rounding", "lossy"
@@ -63,6 +64,10 @@ class Ledger:
     """How many there might have been."""
     samples: int = 0
     warnings: list[str] = field(default_factory=list[str])
+    front: Front | None = None
+    """Of error, time and size, where times were measured."""
+    because: str = ""
+    """Why nothing was taken, where nothing paid."""
 
     @property
     def estimate(self) -> float:
@@ -85,7 +90,11 @@ def _parts(ledger: Ledger) -> Iterator[Text | Table]:
         f"rounding noise of the original: {percent(ledger.noise)}"
     )
     for step in ledger.steps:
-        yield Text(f"  retreat: {step}", "dim")
+        yield Text(f"  {'selection' if ledger.front is not None else 'retreat'}: {step}", "dim")
+    if ledger.because:
+        yield Text(f"  nothing taken: {ledger.because}", "yellow")
+    if ledger.front is not None:
+        yield from ledger.front.document()
     for name in ledger.dropped:
         yield Text(f"  left out: {name}, although it only rounds", "yellow")
     for key, because in list(ledger.left.items())[:_SHOWN]:

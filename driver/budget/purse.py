@@ -19,10 +19,12 @@ from ..contract import leaf_steps
 from ..plans import Plan, without_passes
 from ..reference import Reference, Runnable
 from ..samples import Samples
+from ..select import Choice, Goal, make_problem, select
 from ..sizes import constant_bytes
 from .judge import OPTIMIZED, WRITTEN, Spending, make_judge, spending_of
 from .ledger import LOSSY, ROUNDING, Entry, Ledger, percent
 from .limits import Budget
+from .paying import Paying, PayingLab
 from .search import Outcome, search
 from .stages import Stages, Watch
 
@@ -38,6 +40,8 @@ class BudgetedJob(Protocol):
 
     base: Model
 
+    @property
+    def paying(self) -> Paying: ...
     def steps_of(self, pipeline: Pipeline) -> list[Step]: ...
     def context(self, disabled: frozenset[str], choices: Choices) -> Context: ...
     def runnable(self, model: Model, name: str) -> Runnable: ...
@@ -134,15 +138,16 @@ class Purse:
         self.base = base
         watch = Watch(lambda model: spending_of(self.judge, self.job.runnable(model, "watched"), [WRITTEN]).spent)
         stages = self._stages(plan, watch)
-        everything = Choices()
-        if stages.lossy:
-            stages.build(everything)
-        units = list(everything.offered.values())
+        units = _units(stages)
         ledger = self._ledger(base)
         ledger.entries = [Entry(name, ROUNDING, spent) for name, spent in watch.found.items()]
         if not units:
             return Spent(ledger)
-        outcome, final, source = self._select(stages, units, base)
+        goal = self._goal(units)
+        if goal is not None:
+            outcome, final, source = self._pay(stages, units, base, goal, ledger)
+        else:
+            outcome, final, source = self._select(stages, units, base)
         ledger.taken, ledger.left = outcome.taken, outcome.left
         ledger.entries += self._parts(stages, units, outcome, base)
         self._conclude(ledger, final)
@@ -150,6 +155,33 @@ class Purse:
             return Spent(ledger)
         model, record = source
         return Spent(ledger, model, record)
+
+    def _goal(self, units: Sequence[Unit]) -> Goal | None:
+        """What the selection is for, where time is to be measured; ``None`` where gains are counted as predicted."""
+        paying = self.job.paying
+        if paying.goal is None and paying.timed and any(u.saved_flops for u in units):
+            return Goal()
+        return paying.goal
+
+    def _pay(
+        self, stages: Stages, units: list[Unit], base: Spending, goal: Goal, ledger: Ledger
+    ) -> tuple[Outcome, Spending, tuple[Model, RunRecord]]:
+        """By measured time as well: what fits and pays."""
+        shapes = {name: array.shape for name, array in self.samples.ordinary.items[0].items()}
+        problem = make_problem(units, stages.model, shapes)
+        lab = PayingLab(stages, units, self.judge, self.samples, self.job.runnable, self.job.paying, base.spent)
+        for levels in ((OPTIMIZED,), BOTH):
+            lab.levels = levels
+            choice = select(problem, lab, goal, progress=self.job.paying.progress)
+            outcome = _outcome(units, choice, base.spent)
+            self._count(outcome)
+            built = stages.build(_left(units, outcome.taken))
+            final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
+            ledger.front, ledger.because = choice.front, choice.because
+            if final.spent <= 1:
+                return outcome, final, built
+            self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
+        raise self._fickle(final)
 
     def _select(
         self, stages: Stages, units: list[Unit], base: Spending
@@ -169,7 +201,10 @@ class Purse:
             if final.spent <= 1:
                 return outcome, final, built
             self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
-        raise BudgetError(
+        raise self._fickle(final)
+
+    def _fickle(self, final: Spending) -> BudgetError:
+        return BudgetError(
             f"the selection spends {percent(final.spent)} of the budget now and did not before: {final}",
             where="budget",
             help="the metric or the runtime gives other numbers for equal models; fix its seed, or use one thread",
@@ -237,6 +272,28 @@ class Purse:
     def _conclude(self, ledger: Ledger, final: Spending) -> None:
         ledger.spent, ledger.outputs, ledger.score = final.spent, final.outputs, final.score
         ledger.steps, ledger.evaluations, ledger.max_evaluations = self.steps, self.evaluations, self.limit
+
+
+def _units(stages: Stages) -> list[Unit]:
+    """All that is proposed: where everything is taken, and, of options that exclude each other, where nothing is."""
+    everything, nothing = Choices(), Choices(lossless=True)
+    if stages.lossy:
+        stages.build(everything)
+        stages.build(nothing)
+    return list({**nothing.offered, **everything.offered}.values())
+
+
+def _outcome(units: Sequence[Unit], choice: Choice, base: float) -> Outcome:
+    taken = [u.key for u in units if u.key in choice.taken]
+    return Outcome(
+        taken,
+        choice.spent,
+        base,
+        choice.reasons,
+        choice.steps,
+        evaluations=choice.evaluations,
+        limit=choice.evaluations,
+    )
 
 
 def _left(units: Sequence[Unit], taken: Sequence[str] | frozenset[str]) -> Choices:

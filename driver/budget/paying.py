@@ -1,0 +1,89 @@
+"""Measuring selections of lossy units: what they spend, and what they gain in time on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...backends.measure import Run, compare
+from ...backends.ort.session import Session, SessionSettings
+from ...ir.errors import BackendError
+from ...passes.choices import Choices, Unit
+from ..measuring import MEASURING
+from ..reference import Runnable
+from ..samples import Samples
+from ..select import Goal, Timing
+from .judge import OPTIMIZED, Judge, spending_of
+from .stages import Stages
+
+if TYPE_CHECKING:
+    from ...ir.graph import Model
+
+SECONDS = 1.5
+"""For one timing: both models in turns."""
+
+
+@dataclass(frozen=True)
+class Paying:
+    """How gains are judged."""
+
+    goal: Goal | None = None
+    timed: bool = False
+    """Whether this machine stands for the target and times may be measured."""
+    settings: SessionSettings = MEASURING
+    progress: Callable[[str, int, int], None] | None = None
+
+
+class PayingLab:
+    """See ``select.Lab``."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        units: Sequence[Unit],
+        judge: Judge,
+        samples: Samples,
+        runnable: Callable[[Model, str], Runnable],
+        paying: Paying,
+        base_spent: float,
+    ) -> None:
+        self.stages, self.keys, self.judge = stages, {u.key for u in units}, judge
+        self.samples, self.runnable = samples, runnable
+        self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
+        self.levels: Sequence[str] = (OPTIMIZED,)
+        """Optimization levels of the runtime at which errors are judged."""
+        self._base: Session | None = None
+        self._built: tuple[frozenset[str], Runnable] | None = None
+
+    def spent(self, taken: frozenset[str]) -> float:
+        """Share of the budget, with the model as users run it."""
+        return self.base_spent if not taken else spending_of(self.judge, self._source(taken), self.levels).spent
+
+    def timing(self, taken: frozenset[str]) -> Timing | None:
+        """In turns with the model without lossy units, on the ordinary samples."""
+        if not self.timed:
+            return None
+        try:
+            if self._base is None:
+                self._base = Session(self._build(Choices(lossless=True)), self.settings)
+            ours = Session(self._source(taken), self.settings)
+            items = self.samples.ordinary.items
+
+            def runner(session: Session) -> Run:
+                return lambda turn: session.run(items[turn % len(items)])
+
+            found = compare([runner(self._base), runner(ours)], seconds=SECONDS, cpu_clock=self.settings.threads == 1)[
+                0
+            ]
+        except BackendError:
+            return Timing(2.0, 2.0, 2.0, 1e6)  # what does not run is no gain; ``spent`` says why
+        return Timing(found.ratio, found.low, found.high, found.times[0].time_us * 1e3)
+
+    def _source(self, taken: frozenset[str]) -> Runnable:
+        if self._built is None or self._built[0] != taken:
+            self._built = taken, self._build(Choices(self.keys - taken))
+        return self._built[1]
+
+    def _build(self, choices: Choices) -> Runnable:
+        return self.runnable(self.stages.build(choices)[0], "candidate")
