@@ -13,7 +13,7 @@ from ...ir.infer import infer_node
 from ...ir.schema import FLOAT
 from ...ir.types import TensorType
 from .draft import Draft
-from .versions import ints
+from .versions import ints, squeeze, unsqueeze
 
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 MAX_DEPTH = 2
@@ -173,6 +173,26 @@ def scan(d: Draft, fill: Fill) -> bool:
     return True
 
 
+def lost_rank(d: Draft, fill: Fill) -> bool:
+    """A squeeze behind a condition, as TorchScript writes it, in front of what takes only one of the ranks."""
+    x = d.take(F32, 3, lambda v: d.sizes(v.shape) is not None)
+    if x is None or d.depth or min(map(min, d.sizes(x.shape) or [(0,)])) < 1:
+        return False
+    wide = unsqueeze(d, x, [3])
+    size = d.op("Gather", d.op("Shape", wide, bound=10.0), np.asarray(3, np.int64), bound=10.0)
+    when = d.op("Equal", size, np.asarray(1, np.int64), bound=1.0)
+    bodies: dict[str, Graph] = {}
+    for name in ("then_branch", "else_branch"):
+        inner = _body(d, name)
+        found = squeeze(inner, wide, [-1 if d.opset >= 11 else 3]) if name == "then_branch" else inner.op("Relu", wide)
+        inner.graph.set_outputs([found], [name])
+        bodies[name] = inner.graph
+    node = _emit(d, Node("If", [when], dict(bodies), outputs=[f"lost{len(d.values)}"]))
+    d.shared.bound[node.output] = d.bound(x)
+    d.keep(d.op("Transpose", node.output, perm=(0, 2, 1), bound=d.bound(x)))
+    return True
+
+
 # -- functions
 
 
@@ -248,5 +268,5 @@ def optional_outputs(d: Draft, fill: Fill) -> bool:
     return True
 
 
-__all__ = ["EmptyAttr", "branch", "function_call", "ints", "loop", "optional_outputs", "scan"]
-MOTIFS = ((4, branch), (3, loop), (2, scan), (3, function_call), (1, optional_outputs))
+__all__ = ["EmptyAttr", "branch", "function_call", "ints", "loop", "lost_rank", "optional_outputs", "scan"]
+MOTIFS = ((4, branch), (3, loop), (2, scan), (2, lost_rank), (3, function_call), (1, optional_outputs))

@@ -513,7 +513,10 @@ def repeated(d: Draft) -> bool:
     return True
 
 
-KEEP_ATTRIBUTES = frozenset("Cast Transpose Concat Split Reshape Slice OneHot Conv ConvTranspose Pad Einsum".split())
+KEEP_ATTRIBUTES = frozenset(
+    "Cast Transpose Concat Split Reshape Slice OneHot Conv ConvTranspose Pad Einsum MaxPool AveragePool Attention "
+    "DepthToSpace SpaceToDepth".split()
+)
 """Operators that have no default for an attribute, or another result type with it."""
 MOTIFS = (
     (6, some_unary), (8, affine_chain), (8, binary), (9, spelled_activation), (4, spelled_norm), (3, norm),

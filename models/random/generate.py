@@ -21,10 +21,10 @@ from ...ir.errors import PlanishError
 from ...ir.graph import Graph, Model, Value
 from ...ir.infer import infer_model
 from ...ir.types import TensorType
-from . import control, elementwise, linear, movement, odd, shapes
+from . import control, elementwise, language, linear, movement, odd, shapes, vision
 from .draft import SAMPLES, SYMBOLS, Array, Draft, Feed, Shared
 
-OPSETS = (10, 11, 11, 12, 12, 13, 13, 14, 15, 16, 17, 17, 18, 18, 19, 20, 20, 21, 21, 22, 23, 23, 24, 25)
+OPSETS = (10, 11, 11, 12, 12, 13, 13, 14, 15, 16, 17, 17, 18, 18, 19, 20, 20, 21, 21, 22, 23, 23, 23, 24, 24, 25)
 MAX_OUTPUTS = 8
 NAMES = ("", "", "x", "y", "in0", "out0", "a/b:0", "layer.0/conv", "two words", 'say "hi"', "ünïcode", "1", "c0", "%")
 GRID = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 3.0, -3.0, 6.0, 1e-3, 1e-38, -1e-38)
@@ -35,6 +35,8 @@ MOTIFS: tuple[tuple[int, Motif], ...] = (
     *elementwise.MOTIFS,
     *movement.MOTIFS,
     *linear.MOTIFS,
+    *vision.MOTIFS,
+    *language.MOTIFS,
     *shapes.MOTIFS,
     *control.MOTIFS,
     *odd.MOTIFS,
