@@ -156,25 +156,27 @@ class SliceEnds(NodeRule):
 
 
 class ShapeSource(NodeRule):
-    """Extents that are read from a computed tensor, and are those of an input."""
+    """Extents that are read from a computed tensor or put together, and that an input has next to each other."""
 
-    roots = ("Shape",)
+    roots = ("Shape", "Unsqueeze", "Slice", "Gather", "Concat")
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
-        require_own_attributes(node)
-        x, wanted = node.inputs[0], node.output.known
-        if x is None or x.producer is None:
+        wanted, x = node.output.known, node.inputs[0]
+        if node.output.rank != 1 or node.output.dtype is not DType.I64 or x is None or node.graph is None:
+            raise NoMatch("no vector of extents")
+        if node.op == "Shape" and x.producer is None:
             raise NoMatch("the operand is not computed")
-        if not wanted or node.graph is None or not all(isinstance(d, SymDim) for d in wanted):
+        require_own_attributes(node)
+        if not wanted or not all(isinstance(d, SymDim) for d in wanted):
             raise NoMatch("the extents are not known as those of inputs")
+        r.begin(node)
         for source in node.graph.inputs:
             start = _run_of(wanted, source.shape or ())
             if start is None:
                 continue
             whole = len(wanted) == source.rank
-            if not whole and node.version < 15:
+            if not whole and r.opset() < 15:
                 continue
-            r.begin(node)
             return r.Shape(source, start=None if whole else start, end=None if whole else start + len(wanted))
         raise NoMatch(lambda: f"no input has the extents {list(wanted)} next to each other")
 

@@ -3,6 +3,7 @@
     f(Gather(t, i), c)          = Gather(f(t, c), i)          f elementwise, c constant and the same for every row
     f(Gather(t, i), Gather(u, i)) = Gather(f(t, u), i)
     MatMul(Gather(t, i), w)     = Gather(t w, i)
+    Gather(t, Slice(c))         = Slice(Gather(t, c))         c constant: positions, of which some are taken
 
 An activation of a finite set of inputs (bytes, pieces of text, quantized levels) thereby becomes a table.
 
@@ -23,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...ir.constants import Constant
+from ...ir.constants import ArrayConstant, Constant
 from ...ir.graph import Node, Value
 from ...ir.ops import ELEMENTWISE
 from ..core import Numbers, RewritePass
@@ -31,6 +32,7 @@ from ..rewrite import NodeRule, NoMatch, Rewriter
 from ..shared.emit import again
 from ..shared.evaluate import evaluate, has_kernel
 from ..shared.kernels import NoKernel
+from ..shared.operands import int_operand, normalized, producer_of
 
 _MAX_WORK = 1 << 26
 
@@ -43,6 +45,7 @@ class FoldGather(RewritePass):
 
     def rules(self) -> Iterable[NodeRule]:
         yield OfLookedUp()
+        yield BySlice()
 
 
 class OfLookedUp(NodeRule):
@@ -64,6 +67,36 @@ class OfLookedUp(NodeRule):
         limit = max(r.ctx.max_constant_bytes, _freed(lookup, node))
         table = _computed(r, node, operands, rows, limit)
         return r.Gather(r.const(table), index, axis=0)
+
+
+class BySlice(NodeRule):
+    """A lookup by part of a constant."""
+
+    roots = ("Gather",)
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        part = producer_of(node, 1, "Slice")
+        index = part.inputs[0] if part is not None else None
+        if _lookup_of(node.output) is None or part is None or index is None or index.data is None:
+            raise NoMatch("no rows of a constant table are looked up by a slice of a constant")
+        given = int_operand(part, 3)
+        axes = normalized(given, index.rank or 0) if given is not None else None
+        if part.version < 10 or (part.input(3) is not None and axes is None):
+            raise NoMatch("the sliced axes are not constant, or attributes")
+        table, at = _table(node), index.numpy()
+        size, limit = (
+            table.nbytes // max(table.shape[0], 1) * at.size,
+            max(r.ctx.max_constant_bytes, _freed(node, node)),
+        )
+        if size > limit:
+            raise NoMatch(f"the looked-up rows take {size} bytes, limit {limit}")
+        if not table.shape[0] or at.size == 0 or at.min() < -table.shape[0] or at.max() >= table.shape[0]:
+            raise NoMatch(f"an index lies outside of the table of {table.shape[0]} rows")
+        rows = r.const(ArrayConstant(table.numpy()[at], table.dtype), name=node.output.name)
+        operands = list(part.inputs[1:])
+        if axes is not None:
+            operands[2] = r.const(np.array(axes, np.int64))
+        return r.Slice(rows, *operands)
 
 
 def _lookup(node: Node) -> Node:

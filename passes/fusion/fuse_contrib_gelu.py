@@ -9,7 +9,7 @@ in every spelling. With a bias of one axis in front (that no Gemm takes), Gelu(x
 **Why** ONNX Runtime fuses the spellings of PyTorch's first exporter by itself and misses those of its second, of JAX
 and of TensorFlow: five to nine passes over the widest tensor of every block.
 **Needs** a target whose runtime has the operators; float32 (on CUDA float16 too); an opset before 20, whose Gelu is
-standard (`fuse-gelu`).
+standard (`fuse-gelu`); with the option ``bias`` any opset.
 **Leaves** models for other runtimes; with the option ``quick=false`` (default) products with a sigmoid, which the
 runtime fuses by itself.
 **Numbers** reassociates.
@@ -49,6 +49,7 @@ class FuseContribGelu(RewritePass):
         yield SpelledOut()
         if self.bias:
             yield WithBias()
+            yield StandardWithBias()
         if self.quick:
             yield QuickSigmoid()
             yield Silu()
@@ -91,6 +92,17 @@ class WithBias(Rule):
 
     def rewrite(self, r: Rewriter, m: Match) -> Value:
         return r.op(f"{CONTRIB}::BiasGelu", m.x, m.b)
+
+
+class StandardWithBias(WithBias):
+    """The same of the standard's Gelu."""
+
+    def pattern(self, op: Any, x: Value, b: Value) -> Any:
+        return op.Gelu(op.Add(x, b))
+
+    def rewrite(self, r: Rewriter, m: Match) -> Value:
+        require_kernel(r, m.x)
+        return super().rewrite(r, m)
 
 
 class QuickSigmoid(Rule):

@@ -20,15 +20,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...ir.constants import ArrayConstant
-from ...ir.dims import same_dim
+from ...ir.dims import same_dim, same_shape
 from ...ir.dtypes import DType
-from ...ir.graph import Node, Value
-from ..core import Numbers, RewritePass
+from ...ir.graph import Model, Node, Value
+from ..core import Numbers, RewritePass, pass_name
 from ..rewrite import NodeRule, NoMatch, Rewriter
+from ..rewrite.greedy import apply_rules
+from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import origin_of
+from ..shared.attention_mask import RAISED
 from ..shared.emit import CONTRIB, allows_contrib
 from ..shared.linear import Linear, linear_at
 
+_MASK = 5
+"""Position of the additive mask among the operands."""
 _ATTRIBUTES = frozenset({"is_causal", "scale", "q_num_heads", "kv_num_heads"})
 
 
@@ -40,6 +45,31 @@ class PackAttention(RewritePass):
 
     def rules(self) -> Iterable[NodeRule]:
         yield SelfAttention()
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        super().run(model, r)
+        lowered = AsLowAsBefore()  # once all layers that share a mask have their operator
+        lowered.owner = pass_name(type(self))
+        apply_rules(model, [lowered], r)
+
+
+class AsLowAsBefore(NodeRule):
+    """A fill that was raised for the standard's Attention alone: this operator adds any number."""
+
+    roots = ("Max",)
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        mask = node.inputs[0]
+        if len(node.inputs) != 2 or mask is None or scalar_value(node.inputs[1], node) != RAISED[DType.F32]:
+            raise NoMatch("not the number to which masks are raised")
+        ends = [(user, i) for user, i in node.output.uses]
+        while any(user.op == "Expand" and i == 0 and not user.domain for user, i in ends):
+            ends = [end for user, i in ends for end in (user.output.uses if user.op == "Expand" else [(user, i)])]
+        if not all(user.op == "Attention" and user.domain == CONTRIB and i == _MASK for user, i in ends):
+            raise NoMatch("the mask is read elsewhere too")
+        if not same_shape(mask.shape, node.output.shape):
+            raise NoMatch(f"the number widens {mask.type}")
+        return mask
 
 
 class SelfAttention(NodeRule):

@@ -22,8 +22,8 @@ from .bounds import Bounds
 from .emit import unsqueeze
 
 _LOWEST = {DType.F32: -3.4028234663852886e38, DType.F16: -65504.0, DType.F64: -1.7976931348623157e308}
-_RAISED = 0.875
-"""The fill becomes this times the lowest number: the sum with any usual score is the same number for all of them."""
+RAISED = {dtype: float(np.asarray(0.875 * lowest, dtype.numpy)) for dtype, lowest in _LOWEST.items()}
+"""What the fill becomes: the sum with any usual score is the same number for all of them."""
 _MAX_CONSTANT = 1 << 24
 _FAR = -1e30
 """A fill below it hides whatever a mask adds to it."""
@@ -98,8 +98,7 @@ def _replaced(r: Rewriter, found: Attention, condition: Value, term: Term, inner
     dtype = found.q.dtype
     assert dtype is not None
     assert term.fill is not None
-    lowest = _LOWEST.get(dtype, term.fill)
-    fill = r.const(term.fill if np.isinf(term.fill) else lowest * _RAISED, dtype)
+    fill = r.const(term.fill if np.isinf(term.fill) else RAISED.get(dtype, 0.875 * term.fill), dtype)
     rest = r.const(0.0, dtype) if inner is None else inner
     return r.Where(condition, fill, rest) if term.where else r.Where(condition, rest, fill)
 
@@ -111,12 +110,13 @@ def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
         return mask
     if mask.data is not None and _rows_live(mask):
         return mask
+    raised = RAISED[mask.dtype]
     node = mask.producer
     if node is not None and node.op == "Where" and not node.domain:
         choice = [c for c in (_scalar(node, 1), _scalar(node, 2)) if c is not None]
         if len(choice) == 2:
-            return r.Where(node.inputs[0], *(r.const(max(c, lowest * _RAISED), mask.dtype) for c in choice))
-    return r.Max(mask, r.const(lowest * _RAISED, mask.dtype))
+            return r.Where(node.inputs[0], *(r.const(max(c, raised), mask.dtype) for c in choice))
+    return r.Max(mask, r.const(raised, mask.dtype))
 
 
 def _widened(r: Rewriter, mask: Value, found: Attention, keys: Dim, parts: list[tuple[Value, int]]) -> Value:
