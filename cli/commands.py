@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import __version__
 from ..driver.document import Table, Text
-from ..ir.errors import PlanishError
+from ..ir.errors import PlanishError, UsageError
 from ..ir.limits import current_limits
 from .shared import (
     FAILED,
@@ -19,8 +19,11 @@ from .shared import (
     Dims,
     LowerIsBetter,
     MaxError,
+    MaxLatency,
+    MaxSize,
     MetricName,
     ModelFile,
+    Quantize,
     SamplesFile,
     Seed,
     TargetName,
@@ -32,11 +35,15 @@ from .shared import (
     limits_text,
     parse_budget,
     parse_dims,
+    parse_goal,
     parse_limits,
     print_result,
     show_result,
     shown_progress,
 )
+
+if TYPE_CHECKING:
+    from ..driver.report import Report
 
 
 def _version(wanted: bool) -> None:
@@ -84,6 +91,10 @@ def optimize(
     max_error: MaxError = None,
     metric: MetricName = "relative",
     lower_is_better: LowerIsBetter = False,
+    quantize: Quantize = None,
+    max_size: MaxSize = None,
+    max_latency: MaxLatency = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="picture of error against time")] = None,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
     from ..driver.optimize import check_output
@@ -113,11 +124,15 @@ def optimize(
             threads=threads,
             cache=cache,
             budget=parse_budget(max_error, metric, lower_is_better),
+            quantize=quantize or (),
+            goal=parse_goal(max_size, max_latency),
         )
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"
         if written:
             result.save(output)
+    if plot is not None:
+        _plot(result.report, plot)
     plain = {**result.report.to_dict(), "written": written}
     extra = [Text(f"written to {output}")] if written else []
     show_result(plain, [*result.report.document(), *extra], as_json)
@@ -125,6 +140,15 @@ def optimize(
         raise _unproved(output, checked.because)
     if checked.equivalent is False:
         raise typer.Exit(FAILED)
+
+
+def _plot(report: Report, path: Path) -> None:
+    front = report.budget.front if report.budget is not None else None
+    if front is None:
+        raise UsageError(
+            "there is nothing to plot", where="plot", help="give --max-error and --quantize, and let it measure"
+        )
+    front.plot(path)
 
 
 @app.command("compile")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -18,6 +19,7 @@ from ..ir.limits import Limits
 
 if TYPE_CHECKING:
     from ..driver.budget import Budget
+    from ..driver.select import Goal
 
 OK, FAILED, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
 
@@ -66,6 +68,45 @@ MetricName = Annotated[
 LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="of a function given as --metric")]
 
 
+Quantize = Annotated[
+    list[str] | None,
+    typer.Option("--quantize", metavar="HOW", help="lossy passes within --max-error, see docs/quantization.md"),
+]
+MaxSize = Annotated[
+    str | None, typer.Option("--max-size", metavar="BYTES", help="of the file: 900kB, 3MiB; least error within it")
+]
+MaxLatency = Annotated[
+    str | None,
+    typer.Option("--max-latency", metavar="TIME", help="of a run: 12ms, 800us, 70% of the lossless result's"),
+]
+_SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def parse_goal(max_size: str | None, max_latency: str | None) -> Goal | None:
+    """What lossy passes are selected for; ``None`` where nothing is asked for. Raises ``UsageError``."""
+    from ..driver.select import Goal
+
+    if max_size is None and max_latency is None:
+        return None
+    goal = Goal(minimize="error")
+    if max_size is not None:
+        number, unit = _number(max_size, "--max-size", _SIZES)
+        goal = replace(goal, max_bytes=int(number * _SIZES[unit]))
+    if max_latency is not None:
+        number, unit = _number(max_latency, "--max-latency", {**_TIMES, "%": 0.01})
+        goal = replace(goal, max_time=number / 100) if unit == "%" else replace(goal, max_us=number * _TIMES[unit])
+    return goal
+
+
+def _number(text: str, option: str, units: Mapping[str, float]) -> tuple[float, str]:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z%]*)\s*", text)
+    if found is None or found[2].lower() not in units:
+        known = ", ".join(u for u in units if u)
+        raise UsageError(f"{option} {text!r} is not a number with a unit", where="cli", help=f"units: {known}")
+    return float(found[1]), found[2].lower()
+
+
 def parse_budget(max_error: float | None, metric: str, lower_is_better: bool) -> Budget | None:
     """Raises ``UsageError``."""
     from ..driver.budget import Budget, load_metric
@@ -89,7 +130,7 @@ def parse_dims(texts: Sequence[str] | None) -> dict[str, int]:
 
 def limits_text() -> str:
     """The limits with their defaults, for the help."""
-    return ", ".join(f"{f.name} ({int(f.default)})" for f in fields(Limits))
+    return ", ".join(f"{f.name} ({int(getattr(Limits(), f.name))})" for f in fields(Limits))
 
 
 def parse_limits(texts: Sequence[str] | None) -> Limits:

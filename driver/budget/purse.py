@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from ..plans import Plan, without_passes
 from ..reference import Reference, Runnable
 from ..samples import Samples
 from ..select import Choice, Goal, make_problem, select
-from ..sizes import constant_bytes
+from ..sizes import constant_bytes, file_bytes
 from .judge import OPTIMIZED, WRITTEN, Spending, make_judge, spending_of
 from .ledger import LOSSY, ROUNDING, Entry, Ledger, percent
 from .limits import Budget
@@ -169,6 +170,8 @@ class Purse:
         """By measured time as well: what fits and pays."""
         shapes = {name: array.shape for name, array in self.samples.ordinary.items[0].items()}
         problem = make_problem(units, stages.model, shapes)
+        if goal.max_bytes is not None:
+            goal = replace(goal, min_saved_bytes=max(self._bytes(stages, Choices(lossless=True)) - goal.max_bytes, 0))
         lab = PayingLab(stages, units, self.judge, self.samples, self.job.runnable, self.job.paying, base.spent)
         for levels in ((OPTIMIZED,), BOTH):
             lab.levels = levels
@@ -178,10 +181,31 @@ class Purse:
             built = stages.build(_left(units, outcome.taken))
             final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
             ledger.front, ledger.because = choice.front, choice.because
+            self._require(goal, choice, stages, units)
             if final.spent <= 1:
                 return outcome, final, built
             self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
         raise self._fickle(final)
+
+    def _require(self, goal: Goal, choice: Choice, stages: Stages, units: Sequence[Unit]) -> None:
+        """Raises ``BudgetError`` where a limit that was asked for is not met."""
+        because = choice.because
+        if goal.max_bytes is not None and choice.taken:
+            size = self._bytes(stages, _left(units, choice.taken))
+            because = f"the file has {size} bytes" if size > goal.max_bytes else ""
+        limits = [f"{goal.max_bytes} bytes"] if goal.max_bytes is not None else []
+        limits += [f"{goal.max_time:g} of the time"] if goal.max_time < 1 else []
+        limits += [f"{goal.max_us:g} us"] if math.isfinite(goal.max_us) else []
+        if because and limits:
+            raise BudgetError(
+                f"{' and '.join(limits)} cannot be had within the budget ({self.budget.sentence}): {because}",
+                where="budget",
+                help="allow more error, or less of the other limits",
+            )
+
+    def _bytes(self, stages: Stages, choices: Choices) -> int:
+        model = stages.build(choices)[0]
+        return file_bytes(model, self.job.runnable(model, "candidate"))
 
     def _select(
         self, stages: Stages, units: list[Unit], base: Spending

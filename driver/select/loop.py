@@ -68,6 +68,10 @@ class Goal:
     minimize: Objective = "time"
     max_time: float = 1.0
     """Relative to the model without any unit."""
+    max_us: float = math.inf
+    """One run, microseconds."""
+    max_bytes: int | None = None
+    """Of the file. Who calls ``select`` knows its size and says what is to be saved:"""
     min_saved_bytes: int = 0
     seconds: float = 120.0
     """For measurements, about."""
@@ -231,6 +235,11 @@ class _Loop:
         """For units, in the power in which errors add."""
         return tightness * (1 - self._error(frozenset())) ** self.power
 
+    @property
+    def _max_time(self) -> float:
+        """Relative to the model without any unit."""
+        return min(self.goal.max_time, self.goal.max_us * 1e3 / self.base_ns if self.base_ns else math.inf)
+
     def _solve(self, tightness: float) -> Solved | None:
         goal = self.goal
         return solve(
@@ -238,7 +247,7 @@ class _Loop:
             self.costs,
             room=self._room(tightness),
             min_saved_bytes=goal.min_saved_bytes,
-            max_time=goal.max_time + (NOISE if goal.minimize != "time" else 0.0),
+            max_time=self._max_time + (NOISE if goal.minimize != "time" else 0.0),
             minimize=goal.minimize,
         )
 
@@ -255,8 +264,8 @@ class _Loop:
         if timing is None:
             return not self.timed
         if self.goal.minimize == "time":
-            return timing.high < min(1 - NOISE, self.goal.max_time)
-        return timing.low <= self.goal.max_time + NOISE
+            return timing.high < min(1 - NOISE, self._max_time)
+        return timing.low <= self._max_time + NOISE
 
     def _feasible(self) -> list[frozenset[str]]:
         return [taken for taken in self.errors if self._fits(taken)]
@@ -299,12 +308,17 @@ class _Loop:
     def _excuse(self) -> str:
         fits = [s for s, e in self.errors.items() if s and e <= 1]
         timed = [self.timings[s].ratio for s in fits if s in self.timings]
+        if timed and self._max_time < 1:
+            return (
+                f"the fastest selection that fits takes {min(timed):.3f} of the time without it, "
+                f"{self._max_time:.3f} is asked for"
+            )
         if timed and self.goal.minimize == "time":
             return (
                 f"it does not pay here: the best that fits the budget takes {min(timed):.3f} of the time without it, "
                 f"{len(timed)} selections timed"
             )
-        if self.goal.min_saved_bytes and fits:
+        if fits and max(map(self._saved, fits)) < self.goal.min_saved_bytes:
             most = max(map(self._saved, fits))
             return f"at most {most} bytes can be saved within the budget, {self.goal.min_saved_bytes} are asked for"
         least = min((e for s, e in self.errors.items() if s), default=math.inf)
