@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from ..ir.graph import Node
+from ..ir.graph import Model, Node
 
 
 class Runs(Enum):
@@ -42,6 +42,8 @@ class Finding:
     severity: str = "note"
     """``error``: the runtime refuses the model or computes something else; ``warning``: slower than need be;
     ``note``."""
+    place: int = -1
+    """Position among all nodes of the model, bodies included; -1 for the model as a whole."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,6 @@ def about_model(rule: str, why: str, severity: str = "error") -> Finding:
     return Finding("", "", Runs.PLAIN, rule=rule, why=why, severity=severity)
 
 
-def in_order(nodes: Iterable[Node], found: dict[Node, Finding]) -> list[Finding]:
-    """The findings, one a node at most, in the order of ``nodes``."""
-    return [found[n] for n in nodes if n in found]
+def in_order(model: Model, found: Mapping[Node, Finding]) -> list[Finding]:
+    """The findings, one a node at most, in the order of the model's nodes, each with its place."""
+    return [replace(found[n], place=i) for i, n in enumerate(model.all_nodes()) if n in found]

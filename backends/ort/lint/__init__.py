@@ -4,6 +4,8 @@ It replays, on a copy, what the runtime does to QuantizeLinear and DequantizeLin
 compare it with the models that sessions save (``tests/backends/test_lint_truth.py``, ``docs/results/lint.md``).
 """
 
+from .agree import Agreement, agree
+from .observe import Observed, observe
 from .report import lint
 
-__all__ = ["lint"]
+__all__ = ["Agreement", "Observed", "agree", "lint", "observe"]

@@ -5,6 +5,7 @@ The session saves the model that it executes; nodes keep their names there, or g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ....ir.clone import clone_model
-from ....ir.graph import Model, Node
+from ....ir.graph import Model
 from ....ir.onnx_writer import write_model
 from ..session import SessionSettings, backend_error
 from .integer_ops import INTEGER_OPS
 
-_GEMM = "/MatMulAddFusion"
+_NAME = re.compile(r"(?:fused )?n(\d+)_(?:/|$|_token)")
+"""Names given here, also as the runtime lengthens them: ``n7_/MatMulAddFusion``, ``fused n7_``, ``n7__token_1``."""
 _STORED = frozenset((2, 3, 4, 5, 21, 22, 25, 26))
 """ONNX codes of 16-bit and narrower integers."""
 _PAIRS = ("QuantizeLinear", "DequantizeLinear")
@@ -36,7 +38,8 @@ class Executed:
 class Observed:
     """What became of the nodes of a model; those that are not there vanished."""
 
-    nodes: dict[Node, Executed]
+    nodes: dict[int, Executed]
+    """By position among all nodes of the model, as ``Finding.place``."""
     pairs: int
     """QuantizeLinear and DequantizeLinear nodes that are executed."""
 
@@ -46,22 +49,21 @@ def observe(model: Model, *, level: str = "extended", config: tuple[tuple[str, s
     import onnx
 
     copy = clone_model(model)
-    names: dict[str, Node] = {}
-    for i, (mine, theirs) in enumerate(zip(model.all_nodes(), copy.all_nodes(), strict=True)):
-        theirs.name = f"n{i}_"
-        names[theirs.name] = mine
+    for i, node in enumerate(copy.all_nodes()):
+        node.name = f"n{i}_"
     with TemporaryDirectory() as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         write_model(copy, before)
         _make_session(before, after, SessionSettings(level, threads=1, config=config))
         saved = onnx.load(str(after), load_external_data=False)
-    found: dict[Node, Executed] = {}
+    found: dict[int, Executed] = {}
     pairs = 0
     for node, integer in _walk(saved.graph):
         pairs += node.op_type in _PAIRS
-        mine = names.get(node.name.removeprefix("fused ").split(_GEMM)[0].split("_")[0] + "_")
-        if mine is not None and node.op_type not in _PAIRS:
-            found[mine] = _merge(found.get(mine), Executed(node.op_type, integer))
+        named = _NAME.match(node.name)
+        if named is not None and node.op_type not in _PAIRS:
+            place = int(named[1])
+            found[place] = _merge(found.get(place), Executed(node.op_type, integer))
     return Observed(found, pairs)
 
 

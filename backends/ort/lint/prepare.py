@@ -61,11 +61,19 @@ def prepare(work: Work) -> None:
 
 def drop_identities(work: Work) -> bool:
     """Identity, and Dropout outside of training."""
-    found = [n for n in p.nodes(work.graph) if n.domain == "" and n.op == "Identity" and not p.returned(n)]
+    found = [n for n in p.nodes(work.graph) if n.domain == "" and n.op == "Identity" and _removable(n)]
     for node in found:
         work.drop(node, "it changes nothing")
         p.pass_by(node)
     return bool(found)
+
+
+def _removable(node: Node) -> bool:
+    """What the graph returns can also come from the node in front, where nobody else reads that."""
+    source = node.input(0)
+    if not p.returned(node) or source is None:
+        return not p.returned(node)
+    return source.producer is not None and source.producer.graph is node.graph and len(source.uses) == 1
 
 
 def drop_double_pairs(work: Work) -> bool:
@@ -135,7 +143,7 @@ def merge_equal(work: Work) -> bool:
 
 
 def _key(node: Node) -> object | None:
-    if node.subgraphs or node.op in _RANDOM or not node.inputs:
+    if node.subgraphs or node.op in _RANDOM or not node.inputs or p.is_dequantize(node):
         return None
     operands = tuple(None if v is None else _constant_key(v) for v in node.inputs)
     attrs = tuple((k, str(node.attrs[k])) for k in sorted(node.attrs))
@@ -231,6 +239,63 @@ def _make_gemm(work: Work, node: Node, add: Node, bias: Value, *, flat: bool) ->
         work.gone[work.origin[add]] = f"with {node.name or node.op} in front of it it is one Gemm"
     for old in (add, node):
         old.erase()
+
+
+def fuse_reshape(work: Work) -> bool:
+    """A Reshape whose shape is a Concat of extents of its operand, numbers and at most one other: a constant shape."""
+    changed = False
+    for node in p.nodes(work.graph):
+        shape = node.input(1) if node.op == "Reshape" and node.domain == "" else None
+        concat = shape.producer if shape is not None else None
+        if concat is None or concat.op != "Concat" or not p.has_edges(concat, 1) or not _known_shape(node, concat):
+            continue
+        node.set_input(1, p.constant(work.graph, np.array([0, -1], np.int64)))
+        _drop_unread(work, concat, "the shape is made constant")
+        changed = True
+    return changed
+
+
+def _known_shape(reshape: Node, concat: Node) -> bool:
+    position = open_extents = 0
+    for value in concat.inputs:
+        if value is None:
+            return False
+        if value.data is not None:
+            position += value.data.count
+            open_extents += int((value.numpy() == -1).sum())
+            continue
+        if value.shape != (1,):
+            return False
+        open_extents += not _is_extent(value, position, reshape.inputs[0])
+        position += 1
+    return open_extents <= 1
+
+
+def _is_extent(value: Value, position: int, of: Value | None) -> bool:
+    """Whether ``value`` is Unsqueeze(Gather(Shape(of), position))."""
+    gather = _producer(value, "Unsqueeze")
+    gather = _producer(gather.inputs[0], "Gather") if gather is not None else None
+    shape = _producer(gather.inputs[0], "Shape") if gather is not None else None
+    if gather is None or shape is None or shape.inputs[0] is not of:
+        return False
+    return p.constant_scalar(gather, 1) and int(p.number(gather, 1)) == position
+
+
+def _producer(value: Value | None, op: str) -> Node | None:
+    node = value.producer if value is not None else None
+    return node if node is not None and node.op == op and node.domain == "" else None
+
+
+def _drop_unread(work: Work, node: Node, why: str) -> None:
+    """Removes ``node`` and what only it needed."""
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        if node.erased or any(v.uses for v in node.outputs):
+            continue
+        todo.extend(v.producer for v in node.inputs if v is not None and v.producer is not None)
+        work.drop(node, why)
+        node.erase()
 
 
 def propagate(work: Work) -> bool:
@@ -439,6 +504,7 @@ _PASSES: tuple[Callable[[Work], bool], ...] = (
     merge_equal,
     fold,
     fuse_bias,
+    fuse_reshape,
     propagate,
     quantize_weights,
     fill_where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ....ir.clone import clone_model
+from ....ir.dtypes import DType
 from ....ir.graph import Graph, Model, Node
 from ....passes.target import Target
 from ...findings import Finding, LintReport, Runs, in_order, label
@@ -10,6 +11,10 @@ from . import pairs as p
 from .integer_ops import INTEGER_OPS
 from .prepare import Work, prepare
 from .select import Selection, select
+from .units import MOVEMENT
+
+_MOVES = frozenset((*MOVEMENT, "Split", "Concat", "MaxPool", "Resize", "Identity"))
+_STORED = frozenset((DType.U8, DType.I8, DType.U16, DType.I16, DType.U4, DType.I4, DType.U2, DType.I2))
 
 
 def lint(model: Model, target: Target) -> LintReport:
@@ -22,7 +27,7 @@ def lint(model: Model, target: Target) -> LintReport:
         here, left = _graph(mine, theirs, int8=int8)
         found |= here
         pairs += left
-    return LintReport(target.name, in_order(model.all_nodes(), found), pairs)
+    return LintReport(target.name, in_order(model, found), pairs)
 
 
 def _graph(mine: Graph, copy: Graph, *, int8: bool) -> tuple[dict[Node, Finding], int]:
@@ -50,7 +55,9 @@ def _finding(node: Node, theirs: Node | None, work: Work, selection: Selection) 
         return Finding(name, node.op, Runs.INTEGER, kernel=node.op)
     declined = selection.declined.get(theirs)
     if declined is None:
-        return Finding(name, node.op, Runs.PLAIN)
+        first = node.input(0)
+        moved = node.op in _MOVES and first is not None and first.dtype in _STORED
+        return Finding(name, node.op, Runs.INTEGER if moved else Runs.PLAIN)
     return Finding(name, node.op, Runs.FLOAT, rule=declined.rule, why=declined.why, severity="warning")
 
 

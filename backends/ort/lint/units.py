@@ -46,7 +46,7 @@ class Candidate:
     """Whether kernels for signed activations are taken (ARM)."""
 
 
-_MOVEMENT = frozenset(
+MOVEMENT = frozenset(
     ("Expand", "Flatten", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )
 _ORDERED = ("MaxPool", "ReduceMax", "ReduceMin")
@@ -368,7 +368,7 @@ def _blocked(dq: Node, weight: Value, scale: Value, block: int) -> None:
 
 
 _CHECKS: dict[str, tuple[Callable[[Candidate], str], ...]] = {
-    **dict.fromkeys(_MOVEMENT, (_movement,)),
+    **dict.fromkeys(MOVEMENT, (_movement,)),
     **dict.fromkeys(_ORDERED, (_ordered,)),
     **dict.fromkeys(_UNARY, (_unary,)),
     **dict.fromkeys(("Add", "Mul", "Concat"), (_all,)),
