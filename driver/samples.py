@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,8 +20,10 @@ from ..ir.errors import UsageError
 from ..ir.graph import Model, Value
 from ..ir.limits import current_limits
 from ..ir.types import TensorType, type_text
+from .npz_stream import NpzStream, unpacked_bytes
 
-Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | Iterable[Mapping[str, Any]]"
+_Mappings: TypeAlias = "Iterable[Mapping[str, Any]]"
+Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | _Mappings | Callable[[], _Mappings]"
 MAX_SAMPLES = 64
 """More are not looked at: equality is proved or refuted by the first few."""
 
@@ -56,55 +58,74 @@ def load_samples(source: Source, model: Model, *, limit: int = MAX_SAMPLES) -> S
 
     ``source`` is an ``.npz`` file or a mapping (an array per input, whose first axis counts the samples and is
     stripped), a folder of such files or of ONNX test data sets (``input_0.pb``), or an iterable of samples
-    (mappings without that axis). Raises ``UsageError`` for unknown or missing names, wrong types and shapes.
+    (mappings without that axis), or a function that returns such an iterable. Raises ``UsageError`` for unknown or
+    missing names, wrong types and shapes.
     """
-    if isinstance(source, Mapping):
-        found, origin = _split(cast("Mapping[str, Any]", source), "samples", limit), "given arrays"
-    elif isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        found, origin = _from_path(path, model, limit), path.name
-    else:
-        found, origin = islice(_mappings(source), limit), "given samples"
-    items = [_checked(sample, model, i, origin) for i, sample in enumerate(found)]
+    items = list(islice(_stream(source, model, whole=True), limit))
+    origin = origin_of(source)
     if not items:
         _fail(f"{origin} holds no samples", "give at least one")
     return Samples(items, origin)
 
 
-def _from_path(path: Path, model: Model, limit: int) -> Iterator[Mapping[str, Any]]:
+def stream_samples(source: Source, model: Model) -> Iterator[Sample]:
+    """All samples of ``source``, one at a time: neither files nor iterables are ever held as a whole. Raises as
+    :func:`load_samples` does, for a sample when it comes to it."""
+    return _stream(source, model, whole=False)
+
+
+def origin_of(source: Any) -> str:
+    """Where samples come from, for reports."""
+    if isinstance(source, Mapping):
+        return "given arrays"
+    return Path(cast("str", source)).name if isinstance(source, (str, os.PathLike)) else "given samples"
+
+
+def _stream(source: Source, model: Model, *, whole: bool) -> Iterator[Sample]:
+    """``whole``: files beyond the limit are refused as such, since their samples will be kept."""
+    if isinstance(source, Mapping):
+        found = _split(cast("Mapping[str, Any]", source), "samples")
+    elif isinstance(source, (str, os.PathLike)):
+        found = _from_path(Path(cast("str", source)), model, whole=whole)
+    else:
+        found = _mappings(source() if callable(source) else source)
+    origin = origin_of(cast("Any", source))
+    return (_checked(sample, model, i, origin) for i, sample in enumerate(found))
+
+
+def _from_path(path: Path, model: Model, *, whole: bool) -> Iterator[Mapping[str, Any]]:
     if path.is_dir():
-        return islice(_folder(path, model, limit), limit)
+        return _folder(path, model, whole=whole)
     if not path.exists():
         _fail(f"there is no file {path}", "give an .npz file with an array for each input")
-    return _npz(path, limit)
+    return _npz(path, whole=whole)
 
 
-def _folder(folder: Path, model: Model, limit: int) -> Iterator[Mapping[str, Any]]:
+def _folder(folder: Path, model: Model, *, whole: bool) -> Iterator[Mapping[str, Any]]:
     files = sorted(folder.glob("*.npz"))
     sets = sorted({p.parent for p in folder.rglob("input_0.pb")})
     if not files and not sets:
         _fail(f"folder {folder} holds no samples", "expected .npz files, or ONNX test data (input_0.pb, ...)")
     for file in files:
-        yield from _npz(file, limit)
+        yield from _npz(file, whole=whole)
     for data_set in sets:
         yield _test_data(data_set, model)
 
 
-def _npz(path: Path, limit: int) -> Iterator[Mapping[str, Any]]:
+def _npz(path: Path, *, whole: bool) -> Iterator[Mapping[str, Any]]:
     try:
-        with path.open("rb") as file:
-            archive: Any = np.load(file, allow_pickle=False)
-            if not hasattr(archive, "files"):
-                _fail(f"{path.name} holds one array, expected an array for each input", "write it with numpy.savez")
-            _check_size(path, sum(entry.file_size for entry in archive.zip.infolist()))
-            names: list[str] = archive.files
-            arrays: dict[str, Any] = {name: archive[name] for name in names}
+        if not zipfile.is_zipfile(path) and path.read_bytes()[:6] == b"\x93NUMPY":
+            _fail(f"{path.name} holds one array, expected an array for each input", "write it with numpy.savez")
+        if whole:
+            _check_size(path, unpacked_bytes(path))
+        stream = NpzStream(path, current_limits.get().sample_bytes)
+        _check_axes(stream.shapes, path.name)
+        yield from stream
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, MemoryError, NotImplementedError) as error:
         _fail(
             f"cannot read samples from {path}: {error or type(error).__name__}",
             "write the file with numpy.savez; strings as a str array",
         )
-    yield from _split(arrays, path.name, limit)
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -134,21 +155,27 @@ def _test_data(folder: Path, model: Model) -> Mapping[str, Any]:
     return sample
 
 
-def _split(arrays: Mapping[str, Any], origin: str, limit: int) -> Iterator[Mapping[str, Any]]:
+def _split(arrays: Mapping[str, Any], origin: str) -> Iterator[Mapping[str, Any]]:
     """Strips the first axis."""
     stacked = {name: np.asarray(array) for name, array in arrays.items()}
-    for name, array in stacked.items():
-        if array.ndim == 0:
+    count = _check_axes({name: array.shape for name, array in stacked.items()}, origin)
+    for i in range(count):
+        yield {name: array[i] for name, array in stacked.items()}
+
+
+def _check_axes(shapes: Mapping[str, tuple[int, ...]], origin: str) -> int:
+    """How many samples arrays of these shapes hold."""
+    for name, shape in shapes.items():
+        if not shape:
             _fail(
                 f"{origin}: array {name!r} has no axis that counts the samples",
                 "the first axis of every array counts the samples; for a single one save array[None]",
             )
-    counts = {name: len(array) for name, array in stacked.items()}
+    counts = {name: shape[0] for name, shape in shapes.items()}
     if len(set(counts.values())) > 1:
         text = ", ".join(f"{name}: {count}" for name, count in counts.items())
         _fail(f"{origin}: arrays hold different numbers of samples ({text})", "the first axis counts the samples")
-    for i in range(min(limit, next(iter(counts.values()), 0))):
-        yield {name: array[i] for name, array in stacked.items()}
+    return next(iter(counts.values()), 0)
 
 
 def _mappings(source: Iterable[Any]) -> Iterator[Mapping[str, Any]]:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .observe import MAX_MEMORY_BYTES, Observe, Observer, observer
+from .stream import SampleStream, calibration_samples
 
-__all__ = ["MAX_MEMORY_BYTES", "Observe", "Observer", "observer"]
+__all__ = ["MAX_MEMORY_BYTES", "Observe", "Observer", "SampleStream", "calibration_samples", "observer"]
