@@ -20,6 +20,7 @@ from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
 from .budget import Ledger, Paying, Purse, is_lossy
+from .calibrate import Observer, calibration_samples
 from .contract import contract_of
 from .dims import with_dims
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
@@ -90,6 +91,8 @@ class Job:
         self.before = size_of(self.original, file_bytes(self.original, self.source))
         self.reference: Reference | None = None
         self.samples: Samples | None = None
+        self.observe: Observer | None = None
+        """What lossy passes ask for statistics; none without real samples."""
         self.because = ""
         self.watched: Proofs | None = None
         """What is known of the rewrites of the last run."""
@@ -157,6 +160,8 @@ class Job:
         wanted = self.base if samples is not None else self.original
         dims = dict(self.options.dims)
         self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims, trouble=True)
+        if samples is not None and not self.samples.ranges:
+            self.observe = Observer(calibration_samples(samples, self.samples, wanted), progress=self.options.progress)
 
     def _make_purse(self) -> Purse | None:
         budget = self.options.budget
@@ -280,6 +285,7 @@ class Job:
             target=self.options.target,
             samples=[dict(s) for s in self.samples.items] if self.samples is not None else [],
             executor=Executor() if self.reference is not None else None,
+            observe=self.observe,
             seed=self.options.seed,
             fuel=Fuel(self.options.fuel),
             sink=self.notes.append,
