@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..ir.errors import PipelineError
 from ..ir.graph import Graph, Model
 from .choices import Choices
+from .memo import Memo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +86,8 @@ class Context:
     """Rules (``Rule`` or ``pass/Rule``) that must not fire."""
     choices: Choices = field(default_factory=Choices)
     """What lossy passes may do, and what they proposed; everything where nobody says otherwise."""
+    memo: Memo = field(default_factory=Memo)
+    """Results of long computations that later runs of the pipeline, with other choices, need again."""
     trace: bool = False
     """Keep reasons of declined matches: slower, for ``explain`` and golden tests."""
     log: list[Application] | None = None
