@@ -8,6 +8,7 @@ plain code use the same object: ``r.at(node)`` says where to emit, ``r.replace(n
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,7 +22,7 @@ from ...ir.graph import RETURN, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import is_removable
 from ...ir.repetition import compacted
-from ...ir.types import TensorType, Type
+from ...ir.types import Quant, TensorType, Type
 from ...ir.verify import check_node
 from ..choices import Unit
 from ..core import Application, Context
@@ -255,6 +256,15 @@ class Rewriter:
         else:
             node.set_attr(name, value)
         self._after_edit(node, [])
+
+    def annotate(self, value: Value, quant: Quant | None) -> None:
+        """Says how a tensor is to be stored, or with ``None`` no longer says so."""
+        t = value.tensor
+        if t is None:
+            raise PassError(f"%{value.name} is no tensor and cannot be quantized", where=self.owner)
+        if t.quant != quant:
+            value.type = dataclasses.replace(t, quant=quant)
+            self.changes += 1
 
     def drop_output(self, node: Node, i: int) -> None:
         """Takes an unused result off the node's list."""

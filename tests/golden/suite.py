@@ -11,7 +11,9 @@ HERE = Path(__file__).parent
 _FENCE = re.compile(r"^```(\S*)[ \t]*(.*?)[ \t]*\n(.*?)^```[ \t]*$", re.M | re.S)
 _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t]*$", re.M)
 
-BEFORE_OPTIONS = {"pipeline", "options", "values", "dims", "shapes", "norun", "zeros", "tolerance", "fuel", "target"}
+BEFORE_OPTIONS = frozenset(
+    "pipeline options values dims shapes norun zeros tolerance fuel target samples".split()  # see README.md
+)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from planish.driver.calibrate import Observer, observer
 from planish.ir.graph import Model
 from planish.ir.onnx_writer import model_to_bytes
 from planish.ir.text.parser import parse_model
@@ -17,7 +18,7 @@ from planish.passes.pipeline import flatten
 from planish.passes.registry import entries
 from planish.passes.target import get_target
 
-from .execution import compare_runs
+from .execution import compare_runs, make_feeds, symbol_values
 from .suite import HERE, Case, accept_result, cases, suite_files
 
 CASES = [case for file in suite_files() for case in cases(file)]
@@ -55,7 +56,7 @@ def test_golden(case: Case, accept: bool) -> None:
     notes: list[str] = []
     fuel = Fuel(int(case.options["fuel"])) if "fuel" in case.options else Fuel()
     target = get_target(case.options["target"]) if "target" in case.options else None
-    ctx = Context(target=target, trace=True, sink=notes.append, fuel=fuel)
+    ctx = Context(target=target, trace=True, sink=notes.append, fuel=fuel, observe=observe_of(case, original))
     pipeline.run(model, ctx)
     verify(model)
     found = text_of(model)
@@ -82,13 +83,22 @@ def test_golden(case: Case, accept: bool) -> None:
         assert again.changes == 0
 
 
+def observe_of(case: Case, model: Model) -> Observer | None:
+    """What observes values on as many seeded inputs as the case says."""
+    if "samples" not in case.options:
+        return None
+    dims = next(symbol_values(model, case.options.get("dims", "")))
+    seeds = range(100, 100 + int(case.options["samples"]))
+    return observer([make_feeds(model, dims, seed, case.options, special=False) for seed in seeds])
+
+
 def bytes_of(case: Case) -> bytes:
     """The file that a pipeline makes of a model whose nodes are named, so that it says what new nodes come from."""
     model = parse_model(case.before)
     for i, node in enumerate(model.all_nodes()):
         node.name = f"node_{i}"
     target = get_target(case.options["target"]) if "target" in case.options else None
-    Pipeline(case.pipeline).run(model, Context(target=target))
+    Pipeline(case.pipeline).run(model, Context(target=target, observe=observe_of(case, model)))
     return model_to_bytes(model)
 
 

@@ -1,0 +1,260 @@
+"""assign-quant: annotates values with how they are to be stored as integers; ``insert-qdq`` then writes it out.
+
+    real = scale * (stored - zero_point)
+
+Products (convolutions, matrix products) with constant weights are proposed one by one. Whatever else has an integer
+kernel on the target runs on integers where it lies between products that do (``shared/quant/regions.py``). Values
+that operators moving data connect get common parameters, over the whole model. Zero is stored exactly, so that
+padding stays exact. A Relu or Clip from zero is absorbed by the range of its result.
+
+**Why**    integer kernels are several times faster, and weights take a quarter of the room.
+**Needs**  samples, from which ranges are estimated; a target whose runtime has integer kernels.
+**Leaves** products with fewer than ``min-macs`` multiplications, for which the conversions cost more than they gain;
+           weights that are not constants; a Concat or a movement that would give values of very different ranges one
+           scale (boxes in pixels beside scores) and spoil one of them by more than ``max-shared-error``.
+           Products that stay float are noted with the reason.
+**Numbers** approximates: half a step for each number in range. One unit of the error budget for each product and each
+           operator that computes between them.
+**Source** QuantizeLinear-21; Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+           Integer-Arithmetic-Only Inference"; Nagel et al. 2021, "A White Paper on Neural Network Quantization".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...ir.cost import flops
+from ...ir.dtypes import BY_TEXT, DType
+from ...ir.graph import Model, Node, Value
+from ...ir.types import Quant
+from ..core import Context, Numbers, Pass
+from ..rewrite.rewriter import Rewriter
+from ..rewrite.rule import NoMatch
+from ..shared.quant.ranges import Ranges
+from ..shared.quant.regions import Regions, solve
+from ..shared.quant.rules import Output, QuantRules, rules_for
+from ..shared.quant.scheme import Scheme
+from ..shared.quant.sites import Site, sites_of
+from ..shared.quant.statistics import Want, value_names
+from ..shared.quant.weights import weight_error, weight_quant
+from ..target import TARGETS
+
+_LARGEST_BIAS = 2.0**30
+"""An int32 bias stays this far below overflow, so that sums of products still fit beside it."""
+
+
+@dataclass
+class AssignQuant(Pass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    activations: str = ""
+    """Type of activations (``u8``, ``i8``, ``u16``, ``i16``); empty: the target's best."""
+    weights: str = ""
+    """Type of weights (``i8``, ``u8``, ``i4``, ``u4``); empty: the target's best."""
+    method: str = "mse"
+    """How ranges are estimated: ``min-max``, ``moving-average``, ``percentile``, ``entropy`` or ``mse``."""
+    per_channel: bool = True
+    """A scale for each output channel of a weight, where the target takes that."""
+    ops: tuple[str, ...] = ()
+    """Operators that may run on integers; empty: all that the target has kernels for."""
+    min_macs: int = 1 << 16
+    """Products with fewer multiplications stay float."""
+    max_shared_error: float = 0.05
+    """Error of a value, relative to its root mean square, that sharing a scale may cause."""
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        try:
+            work = _Work(self, model, r)
+        except NoMatch as declined:
+            r.ctx.note(f"nothing is quantized: {declined.reason}")
+            return
+        work.run()
+
+
+class _Work:
+    """One run on one model."""
+
+    def __init__(self, options: AssignQuant, model: Model, r: Rewriter) -> None:
+        """Raises :class:`NoMatch` where nothing can be quantized."""
+        self.options, self.model, self.r, self.ctx = options, model, r, r.ctx
+        self.rules = rules_for(r.ctx.target or TARGETS["generic"])
+        self.act, self.weight = _types(options, self.rules)
+        self.sites, declined = sites_of(model, self.rules)
+        self.sites = {n: s for n, s in self.sites.items() if not options.ops or n.op in options.ops}
+        self._note_declined(declined)
+        if not any(_is_weighted(s) for s in self.sites.values()):
+            raise NoMatch("no product with constant weights is left to quantize")
+        scheme = Scheme(self.act, self.rules.symmetric_activations, smallest_range=self.rules.smallest_range)
+        self.ranges = _observed(model, self.sites.values(), scheme, options.method, r.ctx)
+
+    def _note_declined(self, declined: dict[Node, str]) -> None:
+        for node, reason in declined.items():
+            if reason != "it is quantized already":
+                self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {reason}")
+
+    def run(self) -> None:
+        products = [s for s in self.sites.values() if _is_weighted(s) and self._takes_product(s)]
+        others = [s for s in self.sites.values() if not s.is_product and self._is_known(s)]
+        regions = self._settled(products, others)
+        self._annotate(regions)
+
+    # -- decisions
+
+    def _takes_product(self, site: Site) -> bool:
+        node = site.node
+        try:
+            error = self._product_error(site)
+        except NoMatch as declined:
+            self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {declined.reason}")
+            return False
+        assert site.weight is not None
+        assert site.weight.data is not None
+        work = flops(node)
+        return self.r.take(
+            f"assign-quant/{self.act.text}{self.weight.text}",
+            node,
+            error=error,
+            saved_bytes=site.weight.data.nbytes - self.weight.nbytes(site.weight.data.count),
+            saved_flops=work * 3 // 4 if isinstance(work, int) else 0,
+        )
+
+    def _is_known(self, site: Site) -> bool:
+        try:
+            for value in (*site.data, *site.results):
+                self.ranges.error(value)
+        except NoMatch as declined:
+            if self.ctx.trace:
+                self.ctx.note(f"{site.node.op} {site.node.name!r} stays float: {declined.reason}")
+            return False
+        return True
+
+    def _product_error(self, site: Site) -> float:
+        """Predicted error of the result. Raises :class:`NoMatch` where it must or should stay float."""
+        work = flops(site.node)
+        if isinstance(work, int) and work < 2 * self.options.min_macs:
+            raise NoMatch(f"it does {work // 2} multiplications, fewer than {self.options.min_macs}")
+        quants = [self.ranges.error(v) for v in site.activations]
+        if site.rule.output is Output.REQUIRED:
+            quants += [self.ranges.error(v) for v in site.results]
+        assert site.weight is not None
+        quants.append(weight_error(site.weight, weight_quant(site.weight, self._axis(site), self._weight_scheme)))
+        return math.sqrt(sum(q * q for q in quants))
+
+    @property
+    def _weight_scheme(self) -> Scheme:
+        reduced = self.rules.reduced_weights and self.act is DType.U8 and self.weight is DType.I8
+        return Scheme(self.weight, self.rules.symmetric_weights, reduced)
+
+    def _settled(self, products: list[Site], others: list[Site]) -> Regions:
+        """What lies between the products, less what the budget or the shared scales would spoil."""
+        left: set[Node] = set()
+        while True:
+            regions = solve(products, [s for s in others if s.node not in left])
+            between = [s for s in regions.sites.values() if not s.is_product]
+            spoilt = {s.node: reason for s in between if (reason := self._spoilt(s, regions))}
+            if not spoilt:
+                spoilt = {s.node: "" for s in between if not self._takes_other(s)}
+            if not spoilt:
+                return regions
+            for node, reason in spoilt.items():
+                if reason:
+                    self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {reason}")
+            left.update(spoilt)
+
+    def _takes_other(self, site: Site) -> bool:
+        if site.rule.equal:  # moves integers as they are
+            return True
+        error = max(self.ranges.error(v) for v in site.results)
+        return self.r.take(f"assign-quant/{self.act.text}", site.node, error=error)
+
+    def _spoilt(self, site: Site, regions: Regions) -> str:
+        """Which value an operator that joins values of several ranges would spoil; empty where none."""
+        if not (site.rule.equal or site.rule.variadic):
+            return ""
+        group = next((g for g in regions.groups() if site.result in g), [site.result])
+        quant = self.ranges.quant(group)
+        for value in (*site.activations, *site.results) if site.rule.equal else site.activations:
+            error = self.ranges.error_with(value, quant)
+            if error > self.options.max_shared_error and error > 2 * self.ranges.error(value):
+                return f"its scale would move %{value.name} by {error:.2g} of its root mean square"
+        return ""
+
+    # -- annotations
+
+    def _annotate(self, regions: Regions) -> None:
+        sites = [s for s in regions.sites.values() if self.r.allow(s.node)]
+        if len(sites) < len(regions.sites):  # out of fuel: what is left of them must fit together too
+            regions = solve([s for s in sites if s.is_product], [s for s in sites if not s.is_product])
+        for group in regions.groups():
+            quant = self.ranges.quant(group)
+            for value in group:
+                self.r.annotate(value, quant)
+        for site in regions.sites.values():
+            if site.weight is not None:
+                self._annotate_weight(site)
+
+    def _annotate_weight(self, site: Site) -> None:
+        weight = site.weight
+        assert weight is not None
+        assert weight.tensor is not None
+        quant = self._weight_with_bias(site, weight)
+        if weight.tensor.quant not in (None, quant):  # shared with a product that wants other parameters
+            self.r.begin(site.node)
+            assert weight.data is not None
+            own = self.r.const(weight.data, name=weight.name)
+            self.r.set_input(site.node, site.weight_index, own)
+            weight = own
+        self.r.annotate(weight, quant)
+
+    def _weight_with_bias(self, site: Site, weight: Value) -> Quant:
+        """Parameters of the weight under which the int32 bias does not overflow."""
+        x = site.activations[0].tensor
+        least = None
+        if site.bias is not None and self.rules.bias is DType.I32 and x is not None and x.quant is not None:
+            least = abs(site.bias.numpy().reshape(-1)).astype(float) / (x.quant.scale[0] * _LARGEST_BIAS)
+        return weight_quant(weight, self._axis(site), self._weight_scheme, least)
+
+    def _axis(self, site: Site) -> int | None:
+        return site.channel_axis if self.options.per_channel else None
+
+
+def _is_weighted(site: Site) -> bool:
+    return site.is_product and site.weight is not None
+
+
+def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
+    """Types of activations and weights. Raises :class:`NoMatch` where the target has no kernel for them."""
+    if not rules.activations or not rules.weights:
+        raise NoMatch(f"{rules.name} has no integer kernels")
+    act, weight = rules.activations[0], rules.weights[0]
+    if options.activations:
+        act = _type(options.activations)
+    if options.weights:
+        weight = _type(options.weights)
+    if not rules.takes(act, weight):
+        known = ", ".join(sorted(f"{a.text} x {w.text}" for a, w in rules.pairs))
+        raise NoMatch(f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}")
+    return act, weight
+
+
+def _type(text: str) -> DType:
+    found = BY_TEXT.get(text)
+    if found is None or not found.is_integer or found.bits > 16:
+        raise NoMatch(f"{text!r} is no type to quantize to; known are u8, i8, u16, i16, u4, i4")
+    return found
+
+
+def _observed(model: Model, sites: Iterable[Site], scheme: Scheme, method: str, ctx: Context) -> Ranges:
+    """Ranges of all that the sites compute with. Raises :class:`NoMatch` without samples."""
+    if ctx.observe is None:
+        raise NoMatch("ranges of activations are estimated from samples; give some with --samples")
+    names = value_names(model)
+    values = dict.fromkeys(v for s in sites for v in (*s.activations, *s.results))
+    statistics = ctx.observe(model, [Want(names[v]) for v in values])
+    return Ranges(statistics, names, scheme, method)

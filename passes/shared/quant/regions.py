@@ -1,0 +1,132 @@
+"""Which operators run on integers where some products do, and which values must share their parameters.
+
+Products (convolutions, matrix products) are chosen by others. Whatever else can run on integers does so where it lies
+between them: each activation comes as integers, and somebody takes its result as integers. Scale groups are the
+classes of values that operators which move data connect, over the whole model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ....ir.graph import Node, Value
+from .rules import Output
+from .sites import Site
+
+
+@dataclass
+class Regions:
+    """What runs on integers."""
+
+    sites: dict[Node, Site]
+    """All sites at work, products among them, by node."""
+    makers: dict[Value, Site] = field(default_factory=dict[Value, Site])
+    """The site that computes a value, or the activation behind it."""
+    takers: dict[Value, set[Node]] = field(default_factory=dict[Value, set[Node]])
+    """Sites at work that take a value as integers."""
+
+    def gives_integers(self, site: Site) -> bool:
+        """Whether the results are integers. An operator with a choice gives floats unless all users take integers."""
+        if site.rule.output is Output.REQUIRED:
+            return True
+        return site.rule.output is Output.OPTIONAL and all(self._only_integers(r) for r in site.results)
+
+    def _only_integers(self, value: Value) -> bool:
+        takers = self.takers.get(value, set())
+        return bool(takers) and all(user in takers for user in value.users)
+
+    def comes_as_integers(self, value: Value) -> bool:
+        """Whether the node that computes the value gives integers."""
+        maker = self.makers.get(value)
+        return maker is not None and maker.node in self.sites and self.gives_integers(maker)
+
+    def stored(self) -> list[Value]:
+        """Every value that is quantized, in order."""
+        found: dict[Value, None] = {}
+        for site in self.sites.values():
+            found.update((v, None) for v in site.data)
+            if self.gives_integers(site):
+                found.update((r, None) for r in site.results)
+        return list(found)
+
+    def groups(self) -> list[list[Value]]:
+        """Classes of quantized values that must have equal parameters; most have one member."""
+        classes = Classes()
+        for site in self.sites.values():
+            if site.rule.equal and self.gives_integers(site):
+                for value in (*site.data[1:], *site.results):
+                    classes.join(site.data[0], value)
+        found: dict[Value, list[Value]] = {}
+        for value in self.stored():
+            found.setdefault(classes.find(value), []).append(value)
+        return list(found.values())
+
+
+class Classes:
+    """Disjoint sets of values."""
+
+    def __init__(self) -> None:
+        self._above: dict[Value, Value] = {}
+
+    def find(self, value: Value) -> Value:
+        """The one that stands for the set of ``value``."""
+        above = self._above.get(value, value)
+        while above is not value:
+            self._above[value] = self._above.get(above, above)
+            value, above = above, self._above[value]
+        return value
+
+    def join(self, a: Value, b: Value) -> None:
+        a, b = self.find(a), self.find(b)
+        if a is not b:
+            self._above[b] = a
+
+
+def regions_of(sites: Iterable[Site]) -> Regions:
+    """All of the sites at work."""
+    found = Regions({s.node: s for s in sites})
+    for site in found.sites.values():
+        found.makers.update((r, site) for r in site.results)
+        for value in site.activations:
+            found.takers.setdefault(value, set()).add(site.node)
+    return found
+
+
+def solve(chosen: Iterable[Site], others: Iterable[Site]) -> Regions:
+    """The largest set of ``others`` that lies between the ``chosen`` products, with these, in the order given."""
+    chosen = list(chosen)
+    found = regions_of((*chosen, *others))
+    asked = {v for s in chosen for v in s.activations}
+    fixed = {s.node for s in chosen}
+    queue = deque(s for s in found.sites.values() if s.node not in fixed)
+    while queue:
+        site = queue.popleft()
+        if site.node not in found.sites or _belongs(site, found, asked):
+            continue
+        del found.sites[site.node]
+        for value in site.activations:
+            found.takers[value].discard(site.node)
+        queue.extend(s for s in _around(site, found) if s.node not in fixed)
+    return found
+
+
+def _belongs(site: Site, found: Regions, asked: set[Value]) -> bool:
+    if not all(v in asked or found.comes_as_integers(v) for v in site.activations):
+        return False
+    return site.rule.output is Output.FLOAT or any(found.takers.get(r) for r in site.results)
+
+
+def _around(site: Site, found: Regions) -> Iterator[Site]:
+    """Sites that may no longer belong once ``site`` is gone: whoever gave to it, and whoever takes what it or an
+    operator with a choice in front of it gives."""
+    for value in site.activations:
+        maker = found.makers.get(value)
+        if maker is None or maker.node not in found.sites:
+            continue
+        yield maker
+        for result in maker.results:
+            yield from (found.sites[n] for n in found.takers.get(result, ()) if n in found.sites)
+    for result in site.results:
+        yield from (found.sites[n] for n in found.takers.get(result, ()) if n in found.sites)

@@ -1,0 +1,61 @@
+"""Parameters of constant weights, and what rounding to them costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ....ir.graph import Value
+from ....ir.types import Quant
+from ...rewrite.rule import NoMatch
+from .scheme import Scheme, make_quant, quant_from_range, rounded
+
+Array = np.ndarray[Any, Any]
+
+_SEARCHED_BITS = 7
+"""Types narrower than that gain from cutting off a few large numbers, wider ones do not."""
+_FACTORS = np.linspace(1.0, 0.6, 17)
+
+
+def weight_quant(weight: Value, axis: int | None, scheme: Scheme, least: Array | None = None) -> Quant:
+    """Parameters of a constant, one for each index of ``axis``, or one in all where that is ``None``.
+
+    ``least``: the least scale, one number or one for each index. Raises :class:`NoMatch` where the weight is not
+    finite or has no elements.
+    """
+    assert weight.data is not None
+    array = weight.data.numpy()
+    if not array.size or not np.isfinite(array).all():
+        raise NoMatch(f"the weight %{weight.name} {'holds numbers that are not finite' if array.size else 'is empty'}")
+    others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
+    low, high = array.min(axis=others), array.max(axis=others)
+    if scheme.storage.bits - scheme.reduced <= _SEARCHED_BITS:
+        low, high = _searched(array, low, high, axis, scheme)
+    scale, zero = quant_from_range(low, high, scheme)
+    if least is not None:
+        scale = np.maximum(scale, least.max() if axis is None else least).astype(np.float32)
+    return make_quant(scheme, scale, zero, axis)
+
+
+def _searched(array: Array, low: Array, high: Array, axis: int | None, scheme: Scheme) -> tuple[Array, Array]:
+    """The part of each range under which rounding errors and what is cut off are least in the mean square."""
+    best = np.full(np.shape(low), np.inf)
+    factors = np.ones(np.shape(low))
+    others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
+    for factor in _FACTORS:
+        scale, zero = quant_from_range(low * factor, high * factor, scheme)
+        error = np.square(rounded(array, make_quant(scheme, scale, zero, axis)) - array).sum(axis=others)
+        factors = np.where(error < best, factor, factors)
+        best = np.minimum(error, best)
+    return low * factors, high * factors
+
+
+def weight_error(weight: Value, quant: Quant) -> float:
+    """Root mean square of what rounding moves, relative to that of the weight."""
+    assert weight.data is not None
+    array = weight.data.numpy()
+    signal = float(np.square(array, dtype=np.float64).sum())
+    noise = float(np.square(rounded(array, quant) - array, dtype=np.float64).sum())
+    return math.sqrt(noise / signal) if signal else 0.0
