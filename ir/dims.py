@@ -24,6 +24,8 @@ Monomial: TypeAlias = tuple[Factor, ...]
 _FUNCTIONS = ("floordiv", "mod", "min", "max")
 MAX_TEXT = 1 << 14
 """Characters of the longest expression: what would be longer is unknown. (Squaring doubles a hostile one each time.)"""
+MAX_NUMBER = (1 << 63) - 1
+"""The largest number in an expression, that of the largest extent: with a larger one the dimension is unknown."""
 
 
 class Call:
@@ -237,24 +239,30 @@ def symbol_of(factor: Call) -> SymDim:
 
 
 def add(a: Dim, b: Dim) -> Dim:
-    return None if a is None or b is None or _long(a, b) else a + b
+    return None if a is None or b is None or _long(a, b) else _counted(a + b)
 
 
 def sub(a: Dim, b: Dim) -> Dim:
-    return None if a is None or b is None or _long(a, b) else a - b
+    return None if a is None or b is None or _long(a, b) else _counted(a - b)
 
 
 def mul(a: Dim, b: Dim) -> Dim:
     """``a * b``; zero times unknown is zero."""
     if a == 0 or b == 0:
         return 0
-    return None if a is None or b is None or _long(a, b, multiplied=True) else a * b
+    return None if a is None or b is None or _long(a, b, multiplied=True) else _counted(a * b)
+
+
+def _counted(d: SymDim | int) -> Dim:
+    """``None`` where a coefficient is no int64; extents that are numbers are for inference to refuse."""
+    return None if isinstance(d, SymDim) and any(abs(c) > MAX_NUMBER for _, c in d.terms) else d
 
 
 def _long(a: SymDim | int, b: SymDim | int, *, multiplied: bool = False) -> bool:
-    """Whether what two dims make could take more than ``MAX_TEXT`` characters."""
+    """Whether what two dims make could take more than ``MAX_TEXT`` characters, or mentions more than ``MAX_NUMBER``."""
     if not isinstance(a, SymDim) or not isinstance(b, SymDim):
-        return False
+        numbers = [d for d in (a, b) if not isinstance(d, SymDim)]
+        return len(numbers) == 1 and abs(numbers[0]) > MAX_NUMBER
     size_a, size_b = len(str(a)), len(str(b))
     if multiplied:
         size_a, size_b = size_a * len(b.terms), size_b * len(a.terms)

@@ -170,6 +170,14 @@ def test_unknown_dims() -> None:
     assert not same_shape((2,), (2, 2))
 
 
+def test_numbers_beyond_int64_are_no_extents() -> None:
+    assert mul(N, 1 << 40) == N * (1 << 40)
+    assert mul(mul(N, 1 << 40), 1 << 40) is None
+    assert floordiv(N, 1 << 64) is None
+    assert call("max", N, 1 << 64) is None
+    assert add(N, 1 << 64) is None
+
+
 def test_questions() -> None:
     assert is_static((1, 2))
     assert not is_static((N,))
