@@ -75,7 +75,7 @@ class Segment:
         returned = [self._returned(copies[v], graph) for v in self.outputs]
         graph.set_outputs(returned, [f"y{i}" for i in range(len(returned))])
         for port, value in zip(graph.ports, returned, strict=True):
-            port.declared = value.type
+            port.declared = _element_type(value.type)
         owner = self.graph.model
         model = Model(graph, ir_version=owner.ir_version if owner is not None else 10)
         if owner is not None and any(function_of(n) is not None for part in self.nodes for n in _with_bodies(part)):
@@ -135,14 +135,27 @@ def _copy_functions(owner: Model, model: Model) -> None:
 
 
 def _interface_type(value: Value, found: Any) -> Type:
-    """What the graph says of the value, completed by what is there."""
-    if isinstance(value.type, TensorType) and value.type.dtype is not None:
-        return replace(value.type, quant=None, layout=None)
+    """The type of an input. Extents only for those of the model: others may change from round to round of a loop."""
+    declared = value.type
     if isinstance(found, (list, tuple)):
-        if isinstance(value.type, SequenceType):
-            return value.type
+        if isinstance(declared, SequenceType):
+            return declared
         arrays = [np.asarray(item) for item in cast("list[Any]", found)]
         return SequenceType(TensorType(from_numpy(arrays[0].dtype) if arrays else DType.F32))
     if found is None:
-        raise BackendError(f"%{value.name} is an empty optional", where="calibrate", help="nothing to be done")
-    return TensorType(from_numpy(np.asarray(found).dtype), None)
+        raise BackendError(f"%{value.name} is an empty optional", where="calibrate", help="it stays inside the runtime")
+    if isinstance(declared, TensorType) and declared.dtype is not None and _is_model_input(value):
+        return replace(declared, quant=None, layout=None)
+    array = np.asarray(found)
+    dtype = declared.dtype if isinstance(declared, TensorType) else None
+    return TensorType(dtype or from_numpy(array.dtype), (None,) * array.ndim)
+
+
+def _is_model_input(value: Value) -> bool:
+    graph = value.graph
+    return graph is not None and graph.model is not None and graph.model.graph is graph
+
+
+def _element_type(declared: Type | None) -> Type | None:
+    """Without extents and without how it is to be stored."""
+    return TensorType(declared.dtype) if isinstance(declared, TensorType) else declared
