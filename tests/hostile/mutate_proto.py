@@ -21,15 +21,18 @@ MAX_DEPTH = 8
 
 
 def mutate(data: bytes, seed: int) -> bytes:
-    """``data`` with one to four edits; a message that does not parse comes back as it is."""
+    """``data`` with one to four edits; a message that does not parse, or whose strings do not, comes back as it is."""
     draw = random.Random(seed)
     model = ModelProto()
     try:
         model.ParseFromString(data)
     except Exception:
         return data
-    for _ in range(draw.randint(1, 4)):
-        _edit(_somewhere(model, draw), draw)
+    try:
+        for _ in range(draw.randint(1, 4)):
+            _edit(_somewhere(model, draw), draw)
+    except UnicodeDecodeError:  # protobuf parses any bytes as a string, and then does not hand them out
+        return data
     return model.SerializeToString()
 
 
