@@ -1,6 +1,7 @@
 """What fusion buys: run time of real models under ONNX Runtime, planish beside other optimizers.
 
-    python benchmarks/fusion.py [--models minilm,magika] [--extra NAME=FILE.onnx=ZOO_MODEL] [--targets native,generic]
+    python benchmarks/fusion.py [--models minilm,magika] [--extra NAME=FILE.onnx=ZOO_MODEL]
+                                [--targets native,native+smallest,generic]
                                 [--pipeline default] [--seconds 1] [--rounds 5] [--work FOLDER] [--json RESULTS.json]
                                 [--markdown OUT.md] [--stage write|measure|table] [--peer-python /path/to/python]
 
@@ -13,6 +14,8 @@ time. Sessions are made anew in each round, in another random order, because spe
 weights happen to lie in memory (5 to 10 % of a model bound by memory). Figures: the median over the rounds of the
 ratio to the plain model, with the smallest and the largest of them, nodes that run, the largest difference of an
 output element relative to the largest one, and the processor time to make a session.
+
+A target may name a pipeline of its own behind a plus: ``native+smallest`` is what has the fewest nodes.
 
 A long run can be made in parts: ``--stage write`` keeps the candidates in the folder ``--work`` (what peers wrote
 there before is taken again), ``--stage measure`` measures what is there, ``--json`` adds to the results that the file
@@ -108,7 +111,8 @@ def candidates(subject: Subject, args: argparse.Namespace, folder: Path) -> tupl
         if args.stage == "measure":
             note = _note(out).read_text()
         elif tool.startswith(OURS):
-            note = write_ours(subject.path, args.pipeline, tool.partition(":")[2], out)
+            target, _, own = tool.partition(":")[2].partition("+")
+            note = write_ours(subject.path, own or args.pipeline, target, out)
         else:
             note = write_peer(tool, subject, out, args)
         _note(out).write_text(note)
@@ -240,7 +244,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="", help="names from the zoo, llama_step, those of --extra; all by default")
     parser.add_argument("--extra", action="append", default=[], metavar="NAME=FILE=ZOO_MODEL")
-    parser.add_argument("--targets", default="native,generic")
+    parser.add_argument("--targets", default="native,native+smallest,generic")
     parser.add_argument("--pipeline", default="default")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--seconds", type=float, default=1.0, help="for each candidate of a model, in each round")

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 OURS = "planish"
+SMALLEST = "+smallest"
+"""Ends the name of a candidate whose aim is few nodes, not little time."""
 CORRECT = 1e-3
 """A candidate whose outputs differ by more, relative to the largest element, is no standard to compare with."""
 NOISE = 0.02
@@ -29,11 +31,11 @@ GOALS = {
 MEAN_TRAINED, MEAN = 0.74, 0.85
 
 PREFACE = """Nodes are those that run: what depends on constants alone is computed when a session is made. Where node
-count and speed conflict, speed wins. On a processor ONNX Runtime's whole-block operators take fewer nodes and more
-time: SkipLayerNormalization takes 1.7 times as long as the sum and the LayerNormalization, Attention with packed
-weights (`pack-attention`) 2 to 4 % of MiniLM at 128 tokens. Constants that are all alike let a tool merge equal
-convolutions, which keeps it from folding what follows them (light_inception_v2). Models bound by memory (MiniLM, the
-decoder) move by 5 % with the place of their weights and with what else the machine's caches hold: see their ranges.
+count and speed conflict, speed wins; pipeline `smallest` gives the fewest nodes instead. On a processor ONNX Runtime's
+whole-block operators take fewer nodes and more time: SkipLayerNormalization takes 1.7 times as long as the sum and the
+LayerNormalization, Attention with packed weights (`pack-attention`) 2 to 4 % of MiniLM at 128 tokens. Target `generic`
+has standard operators of the model's own opset only, peers also write ONNX Runtime's. Models bound by memory (MiniLM,
+the decoder) move by 5 % with the place of their weights and with what else the machine's caches hold: see their ranges.
 Of MiniLM's plain time at ten tokens the products of matrices alone take 0.78."""
 """What a reader of the tables should know."""
 
@@ -110,7 +112,12 @@ def table(results: Sequence[Result], tools: Sequence[str]) -> str:
         for r in results:
             rows = (r.row(tool) for tool in ("plain", *tools))
             lines.append(_line((r.model, *("" if row is None or row.note else text(row) for row in rows))))
-    lines += ["", "## Goals", "", *_goals(results, [tool for tool in tools if tool.startswith(OURS)])]
+    lines += [
+        "",
+        "## Goals",
+        "",
+        *_goals(results, [t for t in tools if t.startswith(OURS) and not t.endswith(SMALLEST)]),
+    ]
     lines += ["", "## What falls short", "", *(_verdicts(results, tools) or ["Nothing."])]
     return "\n".join(lines) + "\n"
 
@@ -143,6 +150,20 @@ def _shortfalls(result: Result, tool: str) -> list[str]:
     found: list[str] = []
     if not row.correct:
         found.append(f"outputs differ by {row.error:.1e}")
+    if not tool.endswith(SMALLEST):
+        found += _slower(result, row, plain)
+    small = min(result.peers, key=lambda peer: peer.nodes, default=None)
+    least = result.row(tool + SMALLEST)
+    # The fewest nodes are on offer, and the default has more of them because it is faster.
+    offered = least is not None and small is not None and least.nodes <= small.nodes and row.ratio <= small.ratio
+    if small is not None and row.nodes > small.nodes and not offered:
+        found.append(f"{row.nodes} nodes, {small.tool} {small.nodes} (at {small.ratio:.3f} of the time)")
+    return found
+
+
+def _slower(result: Result, row: Row, plain: Row) -> list[str]:
+    """Where the candidate takes more time than the plain model or the fastest peer."""
+    found: list[str] = []
     if row.low > 1 + NOISE:
         found.append(f"slower than the plain model ({_ratio(row)})")
     if row.load_ms > plain.load_ms * 1.05 + 1:
@@ -151,9 +172,6 @@ def _shortfalls(result: Result, tool: str) -> list[str]:
         fast = min(result.peers, key=lambda peer: peer.ratio)
         if row.low > fast.high and row.ratio > fast.ratio * (1 + NOISE):
             found.append(f"slower than {fast.tool} ({row.ratio:.3f} against {fast.ratio:.3f})")
-        small = min(result.peers, key=lambda peer: peer.nodes)
-        if row.nodes > small.nodes:
-            found.append(f"{row.nodes} nodes, {small.tool} {small.nodes} (at {small.ratio:.3f} of the time)")
     return found
 
 

@@ -6,6 +6,12 @@ _CLEAN_RULES = (
     "(canonicalize-operands,fold-constants,fold-conditions,fold-failing-branches,remove-identity,simplify-shapes,"
     "merge-reshapes,merge-transposes,merge-slices,merge-casts,merge-concats,merge-pads)"
 )
+_CONV_RULES = "turn-softmax,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,fold-scale-shift"
+_VIEWS = (
+    "merge-constants,eliminate-common-subexpressions,"
+    "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
+    "fuse-contrib-gelu{quick=true},sink-constants"
+)
 
 PIPELINES: dict[str, str] = {
     "none": "",
@@ -17,11 +23,7 @@ PIPELINES: dict[str, str] = {
     "fuse": ("(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),(fold-pad,fold-batchnorm,fold-scale-shift)"),
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
-        "(turn-softmax,split-convolution,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,"
-        "fold-scale-shift),pad-channels,widen-convolution,(split-concat,raise-conv1d),"
-        "merge-constants,eliminate-common-subexpressions,"
-        "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
-        "fuse-contrib-gelu{quick=true},sink-constants"
+        f"(split-convolution,{_CONV_RULES}),pad-channels,widen-convolution,(split-concat,raise-conv1d),{_VIEWS}"
     ),
     # Lookups before activations are fused; the opset before what it brings.
     "fuse-blocks": (
@@ -36,10 +38,12 @@ PIPELINES: dict[str, str] = {
     "fuse-transformer": "fuse-blocks,fuse-tokens",
     # Passes that suit one runtime or processor ask the target, and decline where it is another one.
     "default": "clean,fuse,fuse-transformer,fuse-conv,clean",
-    # The fewest nodes, not the least time: ONNX Runtime's whole-block operators are slower on processors.
+    # The fewest nodes, not the least time: whole-block operators, which ONNX Runtime computes slower on processors; no
+    # pass that splits; batch normalizations folded before equal convolutions become one; no care for empty tensors.
     "smallest": (
-        "clean,fuse,fuse-blocks,pack-attention,(fuse-skip-norm,fuse-contrib-gelu{bias=true,quick=true}),fuse-tokens,"
-        "fuse-conv,clean"
+        "(fold-constants,remove-identity),fold-batchnorm,clean,simplify-shapes{empty-tensors=false},fuse,fuse-blocks,"
+        f"pack-attention,(fuse-skip-norm,fuse-contrib-gelu{{bias=true}}),fuse-tokens,({_CONV_RULES}),{_VIEWS},"
+        "simplify-shapes{empty-tensors=false},clean"
     ),
     # What draws on an error budget; nothing without one.
     "lossy": "store-float16",

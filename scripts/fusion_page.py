@@ -65,7 +65,7 @@ class Fusion:
     cases: list[Any]
     """Of its golden suite."""
     groups: list[str]
-    """Named pipelines of the default that hold it."""
+    """Named pipelines of the default that hold it, or ``smallest``."""
     targets: list[str]
 
 
@@ -94,6 +94,7 @@ def fusions() -> list[Fusion]:
         summary, _, formula = head.partition("\n")
         cases = suite().cases(ROOT / "tests" / "golden" / "fusion" / f"{stem}.md")
         groups = [g for g in reversed(GROUPS) if entry.name in passes_of(g)]
+        groups = groups or [g for g in ("smallest",) if entry.name in passes_of(g)]
         own = [p for p in default if pass_name(type(p)) == entry.name]
         on = [t.name for t in TARGETS.values() if any(fires(p, cases, t) for p in own)]
         found.append(Fusion(entry, summary.strip(), formula.strip("\n"), fields, cases, groups, on))

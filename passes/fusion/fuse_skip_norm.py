@@ -112,11 +112,11 @@ def _row(node: Node, i: int) -> Value | None:
 
 def _biased(value: Value) -> tuple[Node, Value] | None:
     """The Add of a constant vector that makes ``value`` for the sum alone, and the vector."""
-    add = value.producer
-    if add is None or add.op != "Add" or add.domain or len(value.uses) != 1:
+    add, shape = value.producer, value.shape
+    if add is None or add.op != "Add" or add.domain or len(value.uses) != 1 or shape is None:
         return None
     for b, x in (add.inputs, reversed(add.inputs)):
-        fits = b is not None and b.data is not None and len(b.data.shape) == 1 and value.shape is not None
-        if b is not None and x is not None and fits and same_shape(b.shape, value.shape[-1:]) and x.rank == value.rank:
+        vector = b is not None and b.data is not None and b.rank == 1 and same_shape(b.shape, shape[-1:])
+        if b is not None and x is not None and vector and x.rank == len(shape):
             return add, b
     return None
