@@ -11,15 +11,13 @@ from typing import Any, cast
 
 from ...ir.clone import clone_graph
 from ...ir.errors import PlanishError
-from ...ir.graph import RETURN, Function, Graph, Model, Node, Value
+from ...ir.graph import Function, Graph, Model, Node, Value
 from ...ir.infer import infer_model
 from ...ir.ops import is_known, is_pure
 from .snapshot import Change, State, World
 
 MAX_NODES = 160
 """Nodes on one side of a cut."""
-MAX_REGION = 600
-"""Nodes behind a rewrite among which others that it changed are looked for."""
 MAX_LEVELS = 8
 """How many nodes in front of a rewrite are looked at."""
 
@@ -59,111 +57,13 @@ class Frame:
     leaves: dict[Value, None] = field(default_factory=dict[Value, None])
 
 
-def obligations(change: Change) -> list[Obligation] | None:
-    """What makes the rewrite right, at the nodes that got other operands: these are equal one by one.
-
-    Of nodes that became others the results are. ``None`` where it cannot be said value by value.
-    """
-    found: dict[tuple[Value, Value], None] = {}
-    for node in change.changed:
-        old, new = change.before.state(node), change.after.state(node)
-        if old is None or new is None:
-            continue
-        if node.op == RETURN:
-            if not _returned(change, node, old, new, found):
-                return None
-        elif old.same_operation(new):
-            found.update(_operand_pairs(old, new))
-        else:
-            found.update(((v, v), None) for v in old.outputs if v in new.outputs and v.uses)
-    return [Obligation(a, b) for a, b in found]
-
-
-def _returned(change: Change, node: Node, old: State, new: State, found: dict[tuple[Value, Value], None]) -> bool:
-    """Adds what a return node demands; ``False`` where it returns more or less than before."""
-    if len(old.inputs) == len(new.inputs):
-        found.update(_operand_pairs(old, new))
-        return True
-    parent = node.graph.parent if node.graph is not None else None
-    return parent is not None and parent in change.changed  # the node that runs the body is compared
-
-
-def _operand_pairs(old: State, new: State) -> dict[tuple[Value, Value], None]:
-    pairs = zip(old.inputs, new.inputs, strict=True)
-    return {(a, b): None for a, b in pairs if a is not b and a is not None and b is not None}
-
-
-def first_frame(change: Change) -> Frame | None:
-    """The smallest frame; ``None`` where the cut would be too large."""
-    pairs = obligations(change)
-    frame = Frame(change, pairs or [])
-    return frame if pairs is not None and _collect(frame) else None
-
-
-def region_frame(change: Change) -> Frame | None:
-    """The frame for a rewrite that changes values on the way: all between the changed nodes is in it, and what leaves
-    that region must be equal. ``None`` where it would be too large."""
-    region = _region(change)
-    if region is None:
-        return None
-    found: dict[tuple[Value, Value], None] = {}
-    for node in region:
-        old, new = change.before.state(node), change.after.state(node)
-        if old is None or new is None:
-            continue
-        if node.op == RETURN:
-            if not _returned(change, node, old, new, found):
-                return None
-            continue
-        for v in new.outputs:
-            if any(user not in region or (user.op == RETURN and v in _returns(change, user)) for user, _ in v.uses):
-                if v not in old.outputs:
-                    return None
-                found[v, v] = None
-    inner = {v for node in region for v in node.outputs}
-    frame = Frame(change, [Obligation(a, b) for a, b in found], inner=inner)
-    return frame if found and _collect(frame) else None
-
-
-def _returns(change: Change, ret: Node) -> list[Value | None]:
-    """What a return node returned before and returns now, at the same place."""
-    old, new = change.before.state(ret), change.after.state(ret)
-    if old is None or new is None:
-        return []
-    return [b for a, b in zip(old.inputs, new.inputs, strict=False) if a is b]
-
-
-def _region(change: Change) -> dict[Node, None] | None:
-    """The changed nodes that are there now, and all nodes between them; ``None`` for too many."""
-    start = [node for node in change.changed if change.after.state(node) is not None]
-    reached: dict[Node, None] = dict.fromkeys(start)
-    queue = list(start)
-    for node in queue:
-        if len(queue) > MAX_REGION:
-            break
-        for user in [user for out in node.outputs for user, _ in out.uses]:
-            if user not in reached:
-                reached[user] = None
-                queue.append(user)
-    between = dict.fromkeys(start)
-    stack = list(start)
-    while stack:
-        node = stack.pop()
-        for v in node.inputs:
-            producer = v.producer if v is not None else None
-            if producer is not None and producer in reached and producer not in between:
-                between[producer] = None
-                stack.append(producer)
-    return between if len(between) <= MAX_NODES else None
-
-
 def wider(frame: Frame) -> Frame | None:
     """The frame with the nodes that compute its inputs; ``None`` where there are none, or too many."""
     more = {v for v in frame.leaves if _may_enter(frame.change, v)}
     if not more:
         return None
     found = Frame(frame.change, frame.pairs, frame.context | more, frame.inner | more)
-    return found if _collect(found) else None
+    return found if collect(found) else None
 
 
 def _may_enter(change: Change, value: Value) -> bool:
@@ -174,7 +74,7 @@ def _may_enter(change: Change, value: Value) -> bool:
     return is_known(node) and is_pure(node) and (not node.subgraphs or node.op in ("If", "Loop"))
 
 
-def _collect(frame: Frame) -> bool:
+def collect(frame: Frame) -> bool:
     """Finds the leaves. ``False`` where one side has too many nodes."""
     for world, roots in (
         (frame.change.before, [p.old for p in frame.pairs]),
@@ -313,7 +213,7 @@ class _Copier:
         return cast("Any", attr)
 
     def _body(self, body: Graph) -> Graph:
-        copy = Graph(body.name, self.graph.opsets)
+        copy, outside = Graph(body.name, self.graph.opsets), dict(self.values)
         for v in self.world.inputs[body]:
             self.values[v] = copy.add_input(v.name, v.type)
         for node in self.world.orders[body]:
@@ -324,6 +224,7 @@ class _Copier:
         ret = self.world.state(body.ret)
         returned = [self._operand(v) for v in (ret.inputs if ret is not None else body.ret.inputs)]
         copy.set_outputs([v for v in returned if v is not None], [f"r{i}" for i in range(len(returned))])
+        self.values = outside
         return copy
 
     def _operand(self, v: Value | None) -> Value | None:

@@ -20,8 +20,9 @@ from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model, Port, Value
 from ..bisect.judge import DIFFERENT as OTHER_NUMBERS
 from ..bisect.judge import Judge, reference_for
-from .cut import MAX_LEVELS, Cut, cut, first_frame, region_frame, wider
+from .cut import MAX_LEVELS, Cut, cut, wider
 from .draws import made_up
+from .frames import first_frame, region_frame
 from .ledger import DIFFERENT, TESTED, UNCHECKED, Verdict
 from .snapshot import Change
 

@@ -21,6 +21,7 @@ from ...ir.errors import PlanishError
 from ...ir.graph import AttrRef, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import ELEMENTWISE, function_of, is_known, is_pure
+from ...ir.schema import schema
 from ...ir.types import TensorType, type_text
 from ...passes.core import Context
 from ...passes.rewrite.rewriter import Rewriter
@@ -29,10 +30,11 @@ from ...passes.shared import kernels_math  # noqa: F401  # pyright: ignore[repor
 from ...passes.shared.decompose import decompose, has_decomposition
 from ...passes.shared.kernels import KERNELS, NoKernel
 from . import number as N
-from . import operators_axes  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it registers)
+from . import operators_axes, resize  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
 from .movement import MOVES, move
-from .number import DECISIONS, Array, Number, Undecided
+from .number import DECISIONS, Array, Number, Outcome, Undecided
 from .operators import OPERATORS, Item
+from .ring import ring
 
 MAX_DEPTH = 8
 """Bodies and calls inside each other."""
@@ -63,7 +65,7 @@ class Evaluation:
         self.constants: Constants = {} if constants is None else constants
         self.left = self.limits.work
         self.values: dict[Value, Item] = {}
-        self.branches: dict[Node, list[set[int]]] = {}
+        self.branches: dict[Node, list[set[Outcome]]] = {}
         """How the comparisons in each node of the outermost graph came out."""
         self.given: list[dict[str, Any]] = []
         """Attributes of the calls of functions that are being followed."""
@@ -105,7 +107,7 @@ class Evaluation:
 
     def _node(self, node: Node, depth: int) -> None:
         items = [self.value(v) for v in node.inputs]
-        seen: list[frozenset[int]] = []
+        seen: list[frozenset[Outcome]] = []
         token = DECISIONS.set(seen) if not depth else None
         try:
             results = self._results(node, items, depth)
@@ -217,11 +219,11 @@ class Evaluation:
         return carried + [_stack(list(column)) for column in zip(*collected, strict=True)]
 
 
-def _merged(node: Node, seen: list[frozenset[int]]) -> list[set[int]]:
+def _merged(node: Node, seen: list[frozenset[Outcome]]) -> list[set[Outcome]]:
     """How a node's comparisons came out: each of an elementwise one's (Clip has two bounds), else all together."""
     if (node.domain, node.op) in ELEMENTWISE:
         return [set(s) for s in seen]
-    return [set[int]().union(*seen)]
+    return [set[Outcome]().union(*seen)]
 
 
 def _truth(item: Item) -> bool:
@@ -339,12 +341,20 @@ def opaque(node: Node, items: list[Item]) -> list[Item]:
     """Results that depend on everything the node is given, and on nothing else. Raises :class:`Undecided`."""
     if not is_known(node) or not is_pure(node) or node.subgraphs:
         raise Undecided(f"{node.op} is unknown, random, or has bodies")
-    state = hashlib.blake2b(f"{node.domain}::{node.op} {_attrs(node)}".encode(), digest_size=16)
+    state = hashlib.blake2b(f"{node.domain}::{node.op}-{since(node)} {_attrs(node)}".encode(), digest_size=16)
     for item in items:
         state.update(b"-" if item is None else str(item.shape).encode())
         if item is not None:
-            state.update((item.field if isinstance(item, Number) else np.ascontiguousarray(item)).tobytes())
+            state.update(
+                (ring().value(item.field) if isinstance(item, Number) else np.ascontiguousarray(item)).tobytes()
+            )
     return [_random(out, state.digest(), i) for i, out in enumerate(node.outputs)]
+
+
+def since(node: Node) -> int:
+    """The version of the node's own operator; 0 where there is no schema."""
+    known = schema(node.domain, node.op, node.version)
+    return 0 if known is None else known.since
 
 
 def _attrs(node: Node) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -30,19 +30,19 @@ from ...ir.graph import Graph, Model, Node, Value
 from ...ir.ops import commutes, is_pure
 from ...passes.shared.ranges import is_nonnegative
 from .cut import Cut
-from .draws import Draws, Manner
-from .evaluate import Constants, Evaluation, Limits
+from .draws import ATTEMPTS, Draws, Manner
+from .evaluate import Constants, Evaluation, Limits, since
 from .movement import MOVES
-from .number import Array, Number, Undecided
+from .number import Array, Number, Outcome, Undecided
 from .operators import Item
+from .ring import same, with_exponents
 
 ROUNDINGS = 4.0
 """Roundings that folding may take for each constant: a root, a quotient, a product, a sum."""
 TRIALS = 3
 """Evaluations that must succeed; one where there are neither symbols nor branches would do."""
-TIES = 1
+TIES = 2
 """Evaluations with numbers that coincide, besides."""
-ATTEMPTS = 15
 MORE = 24
 """Further draws while a branch of the rewrite was not taken, ..."""
 SMALL = 64
@@ -73,12 +73,30 @@ def check(cut: Cut, limits: Limits | None = None) -> Finding:
         found = _trials(cut, limits, ids=True)
         if found.equal:
             return found
-    return _trials(cut, limits, ids=False)
+    found = _trials(cut, limits, ids=False)
+    if found.equal or not _has_exponents(cut):
+        return found
+    with with_exponents():
+        again = _trials(cut, limits, ids=False)
+    return replace(again, how=f"{again.how}, by exp(a + b) = exp(a) exp(b)") if again.equal else found
 
 
 def only_moves(cut: Cut) -> bool:
     """Whether both sides do nothing but move elements."""
     return all(n.domain == "" and n.op in MOVES for m in (cut.before, cut.after) for n in m.all_nodes())
+
+
+_EXPONENTIAL = frozenset(
+    (
+        *("Exp", "Softmax", "LogSoftmax", "ReduceLogSumExp", "Sigmoid", "Tanh", "Softplus", "Elu", "Selu"),
+        *("Attention", "MultiHeadAttention", "GroupQueryAttention", "Swish", "Mish", "SoftmaxCrossEntropyLoss"),
+    )
+)
+
+
+def _has_exponents(cut: Cut) -> bool:
+    """Whether exp is computed anywhere."""
+    return any(n.op in _EXPONENTIAL for m in (cut.before, cut.after) for n in m.all_nodes())
 
 
 # -- structure
@@ -107,7 +125,7 @@ def _numbered(graph: Graph, table: dict[Any, int], side: int) -> list[int]:
         if node.op == "Identity" and not node.domain:
             known[node.output] = operands[0]
             continue
-        key: tuple[Any, ...] = (node.domain, node.op, node.overload, *_attr_key(node), len(node.outputs))
+        key: tuple[Any, ...] = (node.domain, node.op, since(node), node.overload, *_attr_key(node), len(node.outputs))
         if node.subgraphs or not is_pure(node):
             key = ("apart", side, i)
         operands = sorted(operands) if commutes(node) else operands
@@ -125,56 +143,104 @@ def _attr_key(node: Node) -> Iterator[tuple[str, str]]:
 
 
 def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
-    draws = Draws(cut.before, cut.after)
-    done, tied, reason, rounded = 0, 0, "", 0.0
-    branches: dict[Node, list[set[int]]] = {}
-    leaves: list[Item] = []
-    constants: Constants = {}
-    wanted = 1 if ids and not draws.symbols else TRIALS
-    for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), ATTEMPTS + MORE)):
-        enough = done >= wanted and (ids or tied >= TIES)
-        if enough and (not _one_sided(cut, branches) or _count(leaves) > SMALL):
+    trials = _Trials(cut, limits, ids)
+    draws = trials.draws
+    for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), draws.attempts + MORE)):
+        enough = trials.enough(attempt)
+        if enough and (not _one_sided(cut, trials.branches) or _count(trials.leaves) > SMALL):
             break
-        if not enough and attempt >= ATTEMPTS:
+        if not enough and attempt >= draws.attempts:
             break
-        ties = not ids and (attempt % 3 == 2 or enough)
+        found = trials.run(sizes, attempt, ties=not ids and (attempt % 3 == 2 or enough))
+        if found is not None:
+            return found
+    return trials.finding()
+
+
+@dataclass
+class _Trials:
+    """Evaluations of both sides, and what they showed so far."""
+
+    cut: Cut
+    limits: Limits | None
+    ids: bool
+    """Whether elements are only moved, so that each is given a number of its own."""
+    done: int = 0
+    tied: int = 0
+    """Of these those with numbers that coincide."""
+    reason: str = ""
+    """Why the first one failed."""
+    rounded: float = 0.0
+    """The largest difference as a share of what rounding may do."""
+    empty: bool = True
+    """Whether the second side can be computed where an extent is 0."""
+    branches: dict[Node, list[set[Outcome]]] = field(default_factory=dict[Node, "list[set[Outcome]]"])
+    leaves: list[Item] = field(default_factory=list[Item])
+    constants: Constants = field(default_factory=dict[int, Any])
+
+    def __post_init__(self) -> None:
+        self.draws = Draws(self.cut.before, self.cut.after)
+        self.wanted = 1 if self.ids and self.draws.fixed else max(TRIALS, self.draws.choices)
+
+    def enough(self, attempt: int) -> bool:
+        """Whether all that is wanted was seen before this attempt; of unknown ranks all are wanted."""
+        draws = self.draws
+        seen = self.done >= self.wanted and (self.ids or self.tied >= TIES)
+        return seen and (attempt >= draws.attempts or draws.attempts == ATTEMPTS)
+
+    def run(self, sizes: dict[str, int], attempt: int, *, ties: bool) -> Finding | None:
+        """One evaluation; a finding where it settles the matter."""
+        manner = Manner.IDS if self.ids else Manner.TIES if ties else Manner.FREE
         try:
-            leaves = draws.draw(sizes, attempt, Manner.IDS if ids else Manner.TIES if ties else Manner.FREE)
-            expected = _evaluated(cut.before, leaves, limits, constants, branches)
+            self.leaves = self.draws.draw(sizes, attempt, manner)
+            expected = _evaluated(self.cut.before, self.leaves, self.limits, self.constants, self.branches)
         except Undecided as error:
-            reason = reason or str(error)
-            continue
+            self.reason = self.reason or str(error)
+            return None
         try:
-            found = _evaluated(cut.after, leaves, limits, constants, branches)
+            found = _evaluated(self.cut.after, self.leaves, self.limits, self.constants, self.branches)
         except Undecided as error:
-            if ties:  # numbers that coincide may be divided by zero in one of two equal expressions
-                continue
-            return Finding(None, how=str(error))
-        used = _difference(cut, expected, found)
+            if 0 in sizes.values():
+                self.empty = False
+            elif not ties:  # numbers that coincide may be divided by zero in one of two equal expressions
+                return Finding(None, how=str(error))
+            return None
+        used = _difference(self.cut, expected, found)
         if used is None or used > 1:
             return Finding(False, how="the results differ")
-        rounded = max(rounded, used)
-        done, tied = (done, tied + 1) if ties else (done + 1, tied)
-    if not done:
-        return Finding(None, how=reason or "nothing could be drawn")
-    if ids and not draws.symbols:
-        return Finding(True, True, "every element is moved to the same place")
-    one_sided = _one_sided(cut, branches)
-    how = "equal up to the rounding of constants" if rounded else "equal as functions of real numbers"
-    return Finding(True, how=how, one_sided=one_sided)
+        self.rounded = max(self.rounded, used)
+        if 0 not in sizes.values():  # nothing is easily equal
+            self.done, self.tied = (self.done, self.tied + 1) if ties else (self.done + 1, self.tied)
+        return None
+
+    def finding(self) -> Finding:
+        """What is known when nothing differed."""
+        if not self.done:
+            return Finding(None, how=self.reason or "nothing could be drawn")
+        if self.ids and self.draws.fixed:
+            return Finding(True, True, "every element is moved to the same place")
+        one_sided = _one_sided(self.cut, self.branches)
+        how = "equal up to the rounding of constants" if self.rounded else "equal as functions of real numbers"
+        return Finding(True, how=how if self.empty else f"{how}, where no extent is 0", one_sided=one_sided)
 
 
 def _count(leaves: list[Item]) -> int:
     return sum(math.prod(x.shape) for x in leaves if x is not None)
 
 
-def _one_sided(cut: Cut, branches: dict[Node, list[set[int]]]) -> bool:
+def _one_sided(cut: Cut, branches: dict[Node, list[set[Outcome]]]) -> bool:
     """Whether a comparison in the rewrite itself always came out the same, for no reason that is known."""
     return any(
-        not outcomes >= {-1, 1} and not (-1 not in outcomes and i == 0 and _never_below(node))
+        not _depends_on_nothing(seen) and not ways >= {-1, 1} and not (-1 not in ways and i == 0 and _never_below(node))
         for node in cut.own
-        for i, outcomes in enumerate(branches.get(node, ()))
+        for i, seen in enumerate(branches.get(node, ()))
+        for ways in [{way if isinstance(way, int) else way[0] for way in seen}]
     )
+
+
+def _depends_on_nothing(seen: set[Outcome]) -> bool:
+    """Whether the same two numbers were compared whatever was drawn."""
+    return len(seen) == 1 and isinstance(next(iter(seen)), tuple)
 
 
 def _never_below(node: Node) -> bool:
@@ -192,7 +258,7 @@ def _evaluated(
     leaves: list[Item],
     limits: Limits | None,
     constants: Constants,
-    branches: dict[Node, list[set[int]]],
+    branches: dict[Node, list[set[Outcome]]],
 ) -> list[Item]:
     evaluation = Evaluation(limits, constants)
     found = evaluation.run(model.graph, dict(zip(model.graph.inputs, leaves, strict=True)))
@@ -234,7 +300,7 @@ def _used(a: Number, b: Number, roundoff: float) -> float | None:
     with np.errstate(all="ignore"):
         difference = np.where(a.near == b.near, 0.0, np.abs(a.near - b.near))
         size = float(np.max(np.abs(a.near), initial=0.0, where=np.isfinite(a.near)))
-    differs = a.field != b.field
+    differs = ~same(a.field, b.field)
     if (difference[~differs] > 1e-4 * size).any():  # equal images of different numbers: 2**61 is 1
         return None
     if not differs.any():

@@ -125,6 +125,21 @@ def total(a: Field, axis: int) -> Field:
     return add(reduced(low), shifted(reduced(high), 31))
 
 
+def value(a: Field) -> Field:
+    """The image by which numbers are compared: all of it."""
+    return a
+
+
+def draw(random: np.random.Generator, shape: tuple[int, ...]) -> Field:
+    """Independent random elements."""
+    return np.asarray(random.integers(0, P, shape, dtype=np.uint64))
+
+
+def exponential(a: Field) -> Field:
+    """exp, of which no more is known here than that it is a function."""
+    return mixed(a, 0x657870)
+
+
 def mixed(a: Field, salt: int) -> Field:
     """A pseudo-random function of the elements: other elements and other salts give unrelated values (SplitMix64)."""
     z = a + np.uint64(salt & ((1 << 64) - 1))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from .cut import MAX_LEVELS, Cut, Frame, cut, first_frame, obligations, region_frame, wider
+from .cut import MAX_LEVELS, Cut, Frame, cut, wider
 from .evaluate import Limits
 from .exact import Finding, check
+from .frames import end_frame, first_frame, obligations, outer_frame, region_frame
 from .ledger import CHECKED, PROVED, UNCHECKED, Verdict
+from .opsets import judge_opsets, raises
 from .snapshot import Change
 
+OPSET_EFFORT = 10
+"""How much more a rewrite may cost that touches all nodes."""
 ONE_SIDED = "it rests on a range: a branch was never taken"
-OPSET = "it raises the opset, of which every node's meaning depends"
 
 
 @dataclass
@@ -29,45 +32,68 @@ class Effort:
 def judge(change: Change, effort: Effort | None = None) -> tuple[Verdict, Cut | None]:
     """The exact check's verdict, and the widest cut on which both sides could be compared by running them."""
     effort = effort or Effort()
-    if not _same_opsets(change):
-        return Verdict(UNCHECKED, OPSET), None
+    if raises(change):
+        search = _Search(effort, time.process_time() + OPSET_EFFORT * effort.seconds)
+        return judge_opsets(change, search.verdict), None
     pairs = obligations(change)
     if pairs is None:
         return Verdict(UNCHECKED, "a body returns other values"), None
     if not pairs:
         return Verdict(PROVED, "nothing that is used changed"), None
-    deadline = time.process_time() + effort.seconds
-    frames: list[Frame | None] = [first_frame(change), region_frame(change)]
+    search = _Search(effort, time.process_time() + effort.seconds)
+    for frames in ((first_frame, region_frame), (outer_frame, end_frame)):
+        found = search.widen([frame(change) for frame in frames])
+        if found is not None:
+            return found
+    return search.nothing, search.widest
+
+
+@dataclass
+class _Search:
+    """Looks at one cut after the other."""
+
+    effort: Effort
+    deadline: float
     widest: Cut | None = None
-    why, differed = "", False
-    for _ in range(effort.levels + 1):
-        for frame in frames:
-            made = cut(frame) if frame is not None else None
-            if made is None:
-                continue
-            found = check(made, effort.limits)
-            if found.equal and differed and found.one_sided:
-                why, widest = ONE_SIDED, made
-                continue
-            if found.equal:
-                return Verdict(PROVED if found.proved else CHECKED, found.how), made
-            differed = differed or found.equal is False
-            widest, why = made, _why(made, found)
-            if time.process_time() > deadline:
-                return Verdict(UNCHECKED, f"{why}; the time was up"), widest
-        frames = [None if f is None else wider(f) for f in frames]
-        if not any(frames):
-            break
-    return Verdict(UNCHECKED, why or "it cannot be cut out"), widest
+    """The last cut that could be compared."""
+    why: str = ""
+    """Why nothing was shown so far."""
+    differed: bool = False
 
+    @property
+    def nothing(self) -> Verdict:
+        """That nothing was shown."""
+        return Verdict(UNCHECKED, self.why or "it cannot be cut out")
 
-def _same_opsets(change: Change) -> bool:
-    """Whether nodes that the rewrite left alone still mean the same."""
-    for domain, version in change.before.opsets.items():
-        now = change.after.opsets.get(domain)
-        if now != version and (now is not None or any(s.domain == domain for s in change.after.base.values())):
-            return False
-    return True
+    def verdict(self, frame: Frame) -> Verdict:
+        """The verdict on one frame."""
+        self.why, self.differed = "", False
+        found = self.widen([frame])
+        return self.nothing if found is None else found[0]
+
+    def widen(self, frames: list[Frame | None]) -> tuple[Verdict, Cut | None] | None:
+        """The verdict where one of the frames, or one around it, shows something or the time is up."""
+        for _ in range(self.effort.levels + 1):
+            for frame in frames:
+                found = self._look(cut(frame)) if frame is not None else None
+                if found is not None:
+                    return found
+            frames = [None if f is None else wider(f) for f in frames]
+            if not any(frames):
+                break
+        return None
+
+    def _look(self, made: Cut | None) -> tuple[Verdict, Cut | None] | None:
+        if made is None:
+            return None
+        found = check(made, self.effort.limits)
+        if found.equal and not (self.differed and found.one_sided):
+            return Verdict(PROVED if found.proved else CHECKED, found.how), made
+        self.differed = self.differed or found.equal is False
+        self.widest, self.why = made, ONE_SIDED if found.equal else _why(made, found)
+        if time.process_time() > self.deadline:
+            return Verdict(UNCHECKED, f"{self.why}; the time was up"), made
+        return None
 
 
 def _why(made: Cut, found: Finding) -> str:

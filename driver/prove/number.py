@@ -16,13 +16,13 @@ import hashlib
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...ir.dtypes import DType, from_numpy
-from . import field as F
 from .field import Field
+from .ring import ring, same
 
 Array = np.ndarray[Any, Any]
 CLOSE = 1e-9
@@ -35,7 +35,9 @@ _FITS = {
 }
 
 
-DECISIONS: ContextVar[list[frozenset[int]] | None] = ContextVar("DECISIONS", default=None)
+Outcome: TypeAlias = "int | tuple[int, float, float]"
+"""How numbers compare: -1, 0, 1, with the two numbers where both are known and the same everywhere."""
+DECISIONS: ContextVar[list[frozenset[Outcome]] | None] = ContextVar("DECISIONS", default=None)
 """Where set, receives the results of each comparison: which branches were taken."""
 
 
@@ -88,8 +90,8 @@ def salt(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _salted(text: str) -> np.uint64:
-    return np.uint64(salt(text) % F.P)
+def _salted(text: str) -> Field:
+    return ring().mixed(np.zeros((), np.uint64), salt(text))
 
 
 def constant(array: Array) -> Number:
@@ -100,7 +102,7 @@ def constant(array: Array) -> Number:
     near = array.astype(np.float64)
     if np.isnan(near).any():
         raise Undecided("a constant is NaN")
-    image = F.from_floats(np.where(np.isinf(near), 0.0, near))
+    image = ring().from_floats(np.where(np.isinf(near), 0.0, near))
     return Number(image, near, np.abs(near), dtype)
 
 
@@ -108,7 +110,7 @@ def from_ints(array: Array) -> Number:
     """Integers or booleans as numbers."""
     near = array.astype(np.float64)
     small = bool((np.abs(near) <= 256).all())
-    return Number(F.from_ints(array), near, np.zeros(near.shape), DType.BF16 if small else None)
+    return Number(ring().from_ints(array), near, np.zeros(near.shape), DType.BF16 if small else None)
 
 
 def number(x: float, like: DType | None = None) -> Number:
@@ -119,7 +121,7 @@ def number(x: float, like: DType | None = None) -> Number:
 
 def free(random: np.random.Generator, shape: tuple[int, ...], dtype: DType, scale: float) -> Number:
     """Unknown numbers: independent in the field and beside it."""
-    image = random.integers(0, F.P, shape, dtype=np.uint64)
+    image = ring().draw(random, shape)
     near = random.standard_normal(shape) * scale
     return Number(np.asarray(image), np.asarray(near), np.zeros(shape), dtype if dtype in _FITS else None)
 
@@ -130,11 +132,11 @@ def free(random: np.random.Generator, shape: tuple[int, ...], dtype: DType, scal
 def add(a: Number, b: Number) -> Number:
     with np.errstate(all="ignore"):
         near = a.near + b.near
-        return _checked(F.add(a.field, b.field), near, a.unit + b.unit + np.abs(near))
+        return _checked(ring().add(a.field, b.field), near, a.unit + b.unit + np.abs(near))
 
 
 def negative(a: Number) -> Number:
-    return Number(F.negative(a.field), -a.near, a.unit, a.grid)
+    return Number(ring().negative(a.field), -a.near, a.unit, a.grid)
 
 
 def subtract(a: Number, b: Number) -> Number:
@@ -145,7 +147,7 @@ def multiply(a: Number, b: Number) -> Number:
     with np.errstate(all="ignore"):
         near = a.near * b.near
         unit = np.abs(a.near) * b.unit + np.abs(b.near) * a.unit + np.abs(near)
-        return _checked(F.multiply(*np.broadcast_arrays(a.field, b.field)), near, unit)
+        return _checked(ring().multiply(*np.broadcast_arrays(a.field, b.field)), near, unit)
 
 
 def divide(a: Number, b: Number) -> Number:
@@ -156,7 +158,7 @@ def reciprocal(a: Number) -> Number:
     if (a.near == 0).any():
         raise Undecided("division by zero")
     try:
-        image = F.inverse(a.field)
+        image = ring().inverse(a.field)
     except ZeroDivisionError as error:
         raise Undecided("division by what is zero in the field") from error
     infinite = np.isinf(a.near)
@@ -177,14 +179,14 @@ def matmul(a: Number, b: Number) -> Number:
     with np.errstate(all="ignore"):
         near = a.near @ b.near
         unit = np.abs(a.near) @ b.unit + a.unit @ np.abs(b.near) + np.abs(near)
-        return _checked(F.matmul(a.field, b.field), near, unit)
+        return _checked(ring().matmul(a.field, b.field), near, unit)
 
 
 def total(a: Number, axis: int) -> Number:
     """The sum along an axis."""
     with np.errstate(all="ignore"):
         near = a.near.sum(axis=axis)
-        return _checked(F.total(a.field, axis), near, a.unit.sum(axis=axis) + np.abs(near))
+        return _checked(ring().total(a.field, axis), near, a.unit.sum(axis=axis) + np.abs(near))
 
 
 def function(name: str, a: Number, real: Callable[[Array], Array], slope: Callable[[Array], Array] | None) -> Number:
@@ -192,7 +194,7 @@ def function(name: str, a: Number, real: Callable[[Array], Array], slope: Callab
     with np.errstate(all="ignore"):
         near = np.asarray(real(a.near))
         unit = np.abs(slope(a.near)) * a.unit + np.abs(near) if slope is not None else np.full(near.shape, np.inf)
-    return _checked(F.mixed(a.field, salt(name)), near, unit)
+    return _checked(ring().mixed(a.field, salt(name)), near, unit)
 
 
 # -- order
@@ -202,13 +204,20 @@ def order(a: Number, b: Number) -> Array:
     """-1, 0 or 1 for each element. Raises :class:`Undecided` where two different numbers are too close."""
     x, y = np.broadcast_arrays(a.near, b.near)
     near = close(a, b)
-    if (near & (a.field != b.field)).any():
+    if (near & ~same(a.field, b.field)).any():
         raise Undecided("two numbers are too close to order")
     found = np.where(near, 0, np.where(x < y, -1, 1))
     seen = DECISIONS.get()
     if seen is not None:
-        seen.append(frozenset(np.unique(found).tolist()))
+        known = _uniform(a) and _uniform(b)
+        fixed: Outcome = (int(found.flat[0]), float(a.near.flat[0]), float(b.near.flat[0])) if known else 0
+        seen.append(frozenset([fixed] if known else np.unique(found).tolist()))
     return found
+
+
+def _uniform(a: Number) -> bool:
+    """Whether all elements are one number about which nothing is free."""
+    return bool(a.near.size) and bool((a.near == a.near.flat[0]).all()) and _is_known(a)
 
 
 def close(a: Number, b: Number) -> Array:
@@ -235,6 +244,10 @@ def smallest(a: Number, b: Number) -> Number:
 
 def concrete(a: Number) -> Array:
     """The numbers themselves, where nothing about them is free. Raises :class:`Undecided`."""
-    if not np.isfinite(a.near).all() or (F.from_floats(a.near) != a.field).any():
+    if not _is_known(a):
         raise Undecided("a number that must be known is free")
     return a.near
+
+
+def _is_known(a: Number) -> bool:
+    return bool(np.isfinite(a.near).all()) and bool(same(ring().from_floats(a.near), a.field).all())

@@ -16,6 +16,7 @@ from ...ir.dtypes import DType
 from ...ir.graph import Node
 from . import number as N
 from .number import Array, Number, Undecided
+from .ring import ring, same
 
 Item: TypeAlias = Number | Array | None
 Operator: TypeAlias = Callable[[Node, list[Item]], list[Item]]
@@ -67,7 +68,17 @@ _ARITHMETIC = {"Add": N.add, "Sub": N.subtract, "Mul": N.multiply, "Div": N.divi
 
 @operator(*_ARITHMETIC)
 def _binary(node: Node, items: list[Item]) -> list[Item]:
-    return [_ARITHMETIC[node.op](num(items, 0), num(items, 1))]
+    a, b = num(items, 0), num(items, 1)
+    return [_ARITHMETIC[node.op](a, _aligned(node, a, b))]
+
+
+def _aligned(node: Node, a: Number, b: Number) -> Number:
+    """Before opset 7 the second operand stood where ``axis`` said."""
+    if node.version >= 7 or not node.attr("broadcast", 0):
+        return b
+    axis = int(node.attr("axis", len(a.shape) - len(b.shape)))
+    axis += len(a.shape) if axis < 0 else 0
+    return b.map(lambda v: v.reshape(*v.shape, *[1] * (len(a.shape) - axis - len(b.shape))))
 
 
 @operator("Max", "Min", "Sum", "Mean")
@@ -96,7 +107,7 @@ def _compare(node: Node, items: list[Item]) -> list[Item]:
 def _equal(node: Node, items: list[Item]) -> list[Item]:
     """Numbers that are the same as functions; others coincide for some values only."""
     a, b = num(items, 0), num(items, 1)
-    return [N.close(a, b) & (a.field == b.field)]
+    return [N.close(a, b) & same(a.field, b.field)]
 
 
 @operator("Neg")
@@ -261,17 +272,19 @@ def _symmetric(node: Node, items: list[Item]) -> list[Item]:
     x = num(items, 0)
     real, slope = _ODD.get(node.op, (np.cos, np.sin))
     square = N.multiply(x, x).field
-    image = N.F.mixed(square, N.salt(node.op))
+    image = ring().mixed(square, N.salt(node.op))
     found = N.function(node.op, x, real, slope)
-    return [Number(N.F.multiply(x.field, image) if node.op in _ODD else image, found.near, found.unit)]
+    return [Number(ring().multiply(x.field, image) if node.op in _ODD else image, found.near, found.unit)]
 
 
 def exp(x: Number) -> Number:
-    found = N.function("Exp", x, np.exp, np.exp)
+    """``exp(0) = 1``, ``exp(-inf) = 0``, and what ``ring.py`` knows."""
     zero, gone = x.field == 0, np.isneginf(x.near)
-    field = np.where(zero, np.uint64(1), np.where(gone, np.uint64(0), found.field))
-    unit = np.where(gone, 0.0, found.unit)
-    return Number(field, np.where(zero, 1.0, found.near), unit)
+    with np.errstate(all="ignore"):
+        near = np.where(zero, 1.0, np.exp(x.near))
+        unit = np.where(gone, 0.0, near * x.unit + near)
+    image = np.where(zero, ring().from_ints(np.ones((), np.int64)), ring().exponential(x.field))
+    return Number(np.where(gone, np.uint64(0), image), near, unit)
 
 
 def sigmoid(x: Number) -> Number:

@@ -20,14 +20,30 @@ from .windows import conv, conv_transpose, pool
 
 @operator("Softmax", "LogSoftmax")
 def _softmax(node: Node, items: list[Item]) -> list[Item]:
-    x = num(items, 0)
-    rank = len(x.shape)
-    axis = axis_attr(node, rank, 1 if node.version < 13 else -1)
-    if node.version < 13 and axis != rank - 1:
-        raise Undecided("Softmax before opset 13 flattens its operand")
+    x, old = num(items, 0), node.version < 13
+    shape = x.shape
+    axis = axis_attr(node, len(shape), 1 if old else -1)
+    if old:  # all axes from this one on are one
+        x, axis = x.map(lambda a: a.reshape(math.prod(shape[:axis]), -1)), 1
     parts = exp(x)
     found = N.divide(parts, N.total(parts, axis).map(lambda a: np.expand_dims(a, axis)))
-    return [log(found) if node.op == "LogSoftmax" else found]
+    found = log(found) if node.op == "LogSoftmax" else found
+    return [found.map(lambda a: a.reshape(shape))]
+
+
+@operator("TopK")
+def _top(node: Node, items: list[Item]) -> list[Item]:
+    """The largest or smallest, in order. Numbers that are equal are not told apart by their places."""
+    x, k = num(items, 0), int_items(items, 1)
+    if not node.attr("sorted", 1):
+        raise Undecided("TopK in no order")
+    axis, count = axis_attr(node, len(x.shape), -1), k[0] if k else int(node.attr("k"))
+    places = np.argsort(-x.near if node.attr("largest", 1) else x.near, axis, kind="stable")
+    whole = x.map(lambda a: np.take_along_axis(a, places, axis))
+    front, behind = (whole.map(lambda a, s=s: a.take(range(*s), axis)) for s in ((0, count), (1, count + 1)))
+    if N.close(front.map(lambda a: a.take(range(behind.shape[axis]), axis)), behind).any():
+        raise Undecided("numbers that are ordered are too close")
+    return [front, places.take(range(count), axis)]
 
 
 _REDUCTIONS = tuple(f"Reduce{n}" for n in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSumExp"))

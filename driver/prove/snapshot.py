@@ -97,6 +97,11 @@ class Snapshot:
         self.opsets: dict[str, int] = {}
         self._look()
 
+    @property
+    def between_opsets(self) -> bool:
+        """Whether the model imports another version of something since the last look."""
+        return any(self.model.opsets.get(domain, version) != version for domain, version in self.opsets.items())
+
     def change(self, label: str) -> Change:
         """What changed since the last look, which this one becomes."""
         earlier = (self.orders, self.inputs, self.functions, self.opsets)

@@ -13,8 +13,9 @@ from ...passes.manager import Instrument, PassRecord
 from ...passes.pipeline import Step, flatten
 from .differential import Recorder, bits_differ, tested
 from .exact import only_moves
-from .judge import OPSET, Effort, judge
+from .judge import Effort, judge
 from .ledger import CHECKED, DIFFERENT, UNCHECKED, Ledger, Verdict
+from .opsets import OPSET
 from .snapshot import Change, Snapshot
 
 SECONDS = 120.0
@@ -46,13 +47,13 @@ class Watch(Instrument):
         self.recorder: Recorder | None = None
         self.promises: dict[str, Numbers] = {}
         self.fuel, self.spent = Fuel(), 0
-        self.raised = False
-        """Whether the pass at work has changed the opset."""
+        self.working = False
+        """Whether a pass is at work."""
 
     def __call__(self, label: str) -> None:
         """Whatever changed since the last call is the doing of ``label``."""
-        if self.snapshot is None:
-            return
+        if self.snapshot is None or (self.working and self.snapshot.between_opsets):
+            return  # until all nodes have followed a new opset, the model is none
         start = time.process_time()
         change = self.snapshot.change(label)
         # The engine tells of each rewrite after it, passes in plain code before the next one.
@@ -82,9 +83,8 @@ class Watch(Instrument):
             return Verdict(UNCHECKED, f"the check itself failed: {type(error).__name__}: {error}")
 
     def _checked(self, change: Change) -> Verdict:
-        verdict, made = (Verdict(UNCHECKED, OPSET), None) if self.raised else judge(change, self.effort)
-        self.raised = self.raised or verdict.how == OPSET
-        if not self.run or verdict.how == OPSET:
+        verdict, made = judge(change, self.effort)
+        if not self.run or verdict.how.startswith(OPSET):
             return verdict
         if verdict.kind == UNCHECKED and self._promise(change.label) is Numbers.APPROXIMATES:
             return Verdict(UNCHECKED, "its pass promises an approximation only, which the error budget judges")
@@ -102,11 +102,12 @@ class Watch(Instrument):
 
     def before(self, model: Model, step: Step, ctx: Context) -> None:
         self.snapshot, self.fuel, self.spent = Snapshot(model), ctx.fuel, ctx.fuel.spent
+        self.working = True
         self.recorder = Recorder(model, self.samples) if self.run and self.samples else None
-        self.raised = False
         self.promises = {pass_name(type(p)): type(p).numbers for p in flatten([step])}
 
     def after(self, model: Model, step: Step, record: PassRecord, ctx: Context) -> None:
+        self.working = False
         self(pass_name(type(step)) if isinstance(step, Pass) else str(step))
         self.snapshot = self.recorder = None
 

@@ -63,6 +63,34 @@ EQUAL = {
         "%a = Conv(%x, %k) {pads = [1, 0, 1, 2], strides = [2, 1]}\n"
         "%b = Conv(%y, %k) {pads = [1, 0, 1, 2], strides = [2, 1]}\n%c = Add(%a, %b)",
     ),
+    "softmax with something taken off": (
+        "%x: f32[N,3], %y: f32[N,1]",
+        "%d = Sub(%x, %y)\n%e = Exp(%d)\n%s = ReduceSum(%e, %ax)\n%p = Div(%e, %s)",
+        "%p = Softmax(%x)",
+    ),
+    "exp of a difference": (
+        "%x: f32[N,3], %y: f32[N,3]",
+        "%d = Sub(%x, %y)\n%e = Exp(%d)",
+        "%a = Exp(%x)\n%b = Exp(%y)\n%e = Div(%a, %b)",
+    ),
+    "the other half of a sigmoid": (
+        "%x: f32[N,3]",
+        "%n = Neg(%x)\n%s = Sigmoid(%n)",
+        "%a = Sigmoid(%x)\n%b = Sub(%a, %two)\n%c = Add(%b, %half)\n%d = Add(%c, %half)\n%s = Neg(%d)",
+    ),
+    "a sum of unknown rank": ("%x: f32[*]", "%a = Add(%x, %x)", "%a = Mul(%x, %two)"),
+    "an interpolation of a sum": (
+        "%x: f32[1,1,3,2], %y: f32[1,1,3,2]",
+        '%f: f32[4] = const dense<[1, 1, 2, 1.5]>\n%s = Add(%x, %y)\n%c = Resize(%s, _, %f) {mode = "linear"}',
+        "%f: f32[4] = const dense<[1, 1, 2, 1.5]>\n"
+        '%a = Resize(%x, _, %f) {mode = "linear"}\n'
+        '%b = Resize(%y, _, %f) {mode = "linear"}\n%c = Add(%a, %b)',
+    ),
+    "the largest of all, twice over": (
+        "%x: f32[N,3]",
+        "%f: i64[1] = const dense<[2]>\n%t, %i = TopK(%x, %f)\n%b = Mul(%t, %two)",
+        "%f: i64[1] = const dense<[2]>\n%d = Add(%x, %x)\n%t, %i = TopK(%d, %f)\n%b = Identity(%t)",
+    ),
     "mean of means": (
         "%x: f32[N,3,4]",
         "%a = ReduceMean(%x, %ax) {keepdims = 1}\n%b = Mul(%a, %two)",
@@ -85,6 +113,28 @@ DIFFERENT = {
         "%c = Conv(%x, %k) {pads = [0, 0, 1, 0]}",
     ),
     "exp of a sum is no sum": ("%x: f32[N,3]", "%d = Add(%x, %x)\n%a = Exp(%d)", "%e = Exp(%x)\n%a = Add(%e, %e)"),
+    "softmax with something of each element taken off": (
+        "%x: f32[N,3], %y: f32[N,3]",
+        "%d = Sub(%x, %y)\n%e = Exp(%d)\n%s = ReduceSum(%e, %ax)\n%p = Div(%e, %s)",
+        "%p = Softmax(%x)",
+    ),
+    "a product is no sum of exponents": (
+        "%x: f32[N,3], %y: f32[N,3]",
+        "%d = Mul(%x, %y)\n%e = Exp(%d)",
+        "%a = Exp(%x)\n%b = Exp(%y)\n%e = Mul(%a, %b)",
+    ),
+    "a transposition, for one rank only": ("%x: f32[*]", "%a = Transpose(%x)", "%a = Identity(%x)"),
+    "a coordinate": (
+        "%x: f32[1,1,3,2]",
+        '%f: f32[4] = const dense<[1, 1, 2, 2]>\n%c = Resize(%x, _, %f) {mode = "linear"}',
+        "%f: f32[4] = const dense<[1, 1, 2, 2]>\n"
+        '%c = Resize(%x, _, %f) {coordinate_transformation_mode = "asymmetric", mode = "linear"}',
+    ),
+    "a combination of two conditions": (
+        "%x: f32[N,3], %p: bool[], %q: bool[]",
+        "%c = And(%p, %q)\n%n = Neg(%x)\n%y = Where(%c, %n, %x)",
+        "%n = Neg(%x)\n%y = Where(%p, %n, %x)",
+    ),
     "an axis": ("%x: f32[N,3,3]", "%a = Softmax(%x) {axis = 1}", "%a = Softmax(%x) {axis = 2}"),
     "float32 has no exact third": (
         "%x: f32[N,3]",

@@ -13,12 +13,13 @@ from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCH
 from planish.driver.prove.watch import NOT_ASKED, Watch
 from planish.driver.validation import REWRITES, level_of
 from planish.ir.errors import NotEquivalentError, UsageError
-from planish.ir.graph import Node
+from planish.ir.graph import Model, Node
 from planish.ir.text import parse_model
-from planish.passes.core import Context, RewritePass
+from planish.passes.core import Context, Pass, RewritePass
 from planish.passes.manager import Pipeline
 from planish.passes.rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
 from planish.passes.rewrite.rule import Replacement
+from planish.passes.target import get_target
 from planish.tests.bisect.planted import registered
 
 NETWORK = """
@@ -173,22 +174,58 @@ def test_changes_in_place_are_seen(rule: NodeRule, text: str) -> None:
 
 
 def test_real_values_decide_where_the_exact_check_cannot(planted: None) -> None:
-    """A softmax with the maximum taken off is the same by a law of exp that the check does not know."""
+    """Causal attention of ONNX Runtime masks with a finite number, whose exp is 0 as a float only."""
     text = """
-    graph @main(%x: f32[2,4]) {
-      %ax: i64[1] = const dense<[-1]>
-      %m: f32[2,1] = ReduceMax(%x, %ax)
-      %d: f32[2,4] = Sub(%x, %m)
-      %e: f32[2,4] = Exp(%d)
-      %s: f32[2,1] = ReduceSum(%e, %ax)
-      %y: f32[2,4] = Div(%e, %s)
+    model ir=10 opset {"" = 23}
+    graph @main(%x: f32[2,5,6]) {
+      %wq: f32[6,8] = const rand<1>
+      %wk: f32[6,8] = const rand<2>
+      %wv: f32[6,8] = const rand<3>
+      %q = MatMul(%x, %wq)
+      %k = MatMul(%x, %wk)
+      %v = MatMul(%x, %wv)
+      %y = Attention(%q, %k, %v) {is_causal = 1, kv_num_heads = 2, q_num_heads = 2}
       return %y
     }"""
-    samples = [{"x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)}]
+    samples = [{"x": np.random.default_rng(0).standard_normal((2, 5, 6)).astype(np.float32)}]
     watch = Watch(samples=samples)
-    Pipeline("fuse-softmax").run(parse_model(text), Context(witness=watch), [watch])
+    Pipeline("pack-attention").run(parse_model(text), Context(witness=watch, target=get_target("x86-64-v3")), [watch])
     assert watch.ledger.total(TESTED) == 1
-    assert "samples" in next(iter(watch.ledger.reasons["fuse-softmax/Quotient"]))
+    assert "samples" in next(iter(watch.ledger.reasons["pack-attention/SelfAttention"]))
+
+
+OPSET_11 = """
+model ir=6 opset {"" = 11}
+graph @main(%x: f32[N,3,1,4]) {
+  %a = Squeeze(%x) {axes = [2]}
+  %b = Softmax(%a)
+  %c = Neg(%b)
+  return %c
+}
+"""
+
+
+def test_a_new_opset_is_checked_value_by_value() -> None:
+    watch = Watch()
+    Pipeline("raise-opset").run(parse_model(OPSET_11), Context(witness=watch), [watch])
+    assert watch.ledger.counts == {"raise-opset": {CHECKED: 1}}
+
+
+class ForgetSoftmax(Pass):
+    """Wrong: Softmax flattens before opset 13, and no longer from there on."""
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        squeeze = next(iter(model.graph))
+        r.begin(squeeze)
+        model.opsets[""] = 13
+        r.replace(squeeze, [r.op("Squeeze", squeeze.inputs[0], np.array([2]))])
+
+
+def test_an_operator_that_means_something_else_in_a_new_opset_is_found() -> None:
+    watch, model = Watch(run=False), parse_model(OPSET_11)
+    Pipeline([ForgetSoftmax()]).run(model, Context(witness=watch), [watch])
+    assert watch.ledger.counts == {"forget-softmax": {UNCHECKED: 1}}
+    assert "Softmax at %b: the results differ" in str(watch.ledger.reasons)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, Ledger
 from planish.tests.bisect.mutants import MUTANTS
 from planish.tests.bisect.planted import registered
 
-from .golden import OPEN, golden_ledger, planted_ledger, random_ledger, rules
+from .golden import OPEN, approximations, golden_ledger, planted_ledger, random_ledger, rules
 
 REFUSED = {"drop-expand", "crash-on-tanh", "wrong-element-type", "operator-that-does-not-exist"}
 """Planted faults that the rewriter refuses: no rewrite comes about."""
@@ -29,14 +29,16 @@ def test_every_rule_is_proved_or_exactly_checked_on_its_golden_cases_or_listed(g
     assert set(OPEN) <= set(known), "the table names rules that do not exist"
     assert set(golden.counts) <= set(known)
     left = {rule for rule in known if not golden.counts.get(rule) or set(golden.counts[rule]) - {PROVED, CHECKED}}
+    left -= approximations()
     assert left - set(OPEN) == set(), "neither proved nor exactly checked, see `scripts/prove`"
     assert set(OPEN) - left == set(), "proved or exactly checked by now: take them off the table"
 
 
 def test_most_rewrites_of_the_golden_cases_are_exact(golden: Ledger) -> None:
     assert golden.total(DIFFERENT) == 0
-    exact = golden.total(PROVED) + golden.total(CHECKED)
-    assert exact >= 0.9 * sum(sum(kinds.values()) for kinds in golden.counts.values())
+    claimed = [kinds for rule, kinds in golden.counts.items() if rule not in approximations()]
+    exact = sum(kinds.get(PROVED, 0) + kinds.get(CHECKED, 0) for kinds in claimed)
+    assert exact >= 0.99 * sum(sum(kinds.values()) for kinds in claimed)
 
 
 def test_rewrites_of_random_models_are_exact_but_for_few() -> None:
