@@ -31,6 +31,9 @@ ROUNDS = 16
 FRONT_POINTS = 12
 TIGHTER = 0.8
 """Where a selection is found twice that spends too much, the program gets this share of the room."""
+LEAST_PARTS = 4
+LEAST_ALONE = 8
+"""Runs of units that are weighed alone, however long it takes."""
 _SHARE_ALONE, _SHARE_GROUPS = 0.35, 0.3
 """Of the time, for single errors and for grouped times."""
 
@@ -74,7 +77,7 @@ class Goal:
     """Of the file. Who calls ``select`` knows its size and says what is to be saved:"""
     min_saved_bytes: int = 0
     seconds: float = 120.0
-    """For measurements, about."""
+    """For measurements, about: processor time, so that a busy machine decides no worse."""
 
 
 @dataclass
@@ -99,7 +102,7 @@ def select(
     goal: Goal = Goal(),
     *,
     progress: Progress | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.process_time,
 ) -> Choice:
     """See the module. Deterministic but for what the lab measures."""
     return _Loop(problem, lab, goal, progress or _silent, clock).run()
@@ -166,20 +169,24 @@ class _Loop:
 
     def _sensitivities(self, together: float) -> None:
         """What units spend alone, as far as the time goes; neighbours share what they spend together."""
+        base = self._error(frozenset())
+        if together <= 1:  # whatever is taken fits: predictions are enough
+            first = self.problem.indices(self.problem.cheapest())
+            predicted = sum(self.problem.units[i].error for i in first) or 1.0
+            self.alone *= max(together - base, 0.0) / predicted
+            return
         keys = [u.key for u in self.problem.units]
-        before = self.clock()
-        self._alone([keys[0]])
-        each = max(self.clock() - before, 1e-6)
-        affordable = max(int((_SHARE_ALONE * self.goal.seconds - (self.clock() - self.start)) / each), 4)
-        size = -(-len(keys) // affordable)
-        groups = runs_of(keys, size)
-        for done, group in enumerate(groups):
-            self.progress("weighing errors", done, len(groups))
-            self._alone(group)
+        start, measured, size = self.clock(), 0, 1
+        while keys:
+            self.progress("weighing errors", len(self.problem.units) - len(keys), len(self.problem.units))
+            self._alone(keys[:size])
+            keys, measured = keys[size:], measured + 1
+            left = self.start + _SHARE_ALONE * self.goal.seconds - self.clock()
+            affordable = max(int(left * measured / max(self.clock() - start, 1e-6)), LEAST_ALONE - measured, 1)
+            size = -(-len(keys) // affordable)
         first = self.problem.indices(self.problem.cheapest())
-        self.power = power_of([float(self.alone[i]) for i in first], max(together - self._error(frozenset()), 0.0))
-        what = "each unit alone" if size == 1 else f"runs of {size} units alone"
-        self.steps.append(f"errors of {what}: {len(groups)} measured, they add in the power {self.power:.2f}")
+        self.power = power_of([float(self.alone[i]) for i in first], max(together - base, 0.0))
+        self.steps.append(f"errors of {measured} runs of units, they add in the power {self.power:.2f}")
 
     def _alone(self, keys: list[str]) -> None:
         """Units of one place cannot be taken together, so options are measured one after the other."""
@@ -197,13 +204,13 @@ class _Loop:
                 self.alone[i] = max(spent - base, 0.0) * share + 1e-6 * self.problem.units[i].error
 
     def _groups(self) -> None:
-        """Times of runs of neighbours, the largest first, and of everything but them."""
+        """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters."""
         keys = sorted(self.problem.cheapest(), key=[u.key for u in self.problem.units].index)
         share = _SHARE_ALONE + _SHARE_GROUPS
         parts = 2
         while parts <= len(keys) and self.timed:
             for group in runs_of(keys, -(-len(keys) // parts)):
-                if not self._left(share):
+                if parts > LEAST_PARTS and not self._left(share):
                     return
                 self.progress("weighing times", len(self.timings), 2 * len(keys))
                 self._time(frozenset(group))
