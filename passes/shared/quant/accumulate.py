@@ -73,7 +73,7 @@ class Accumulator:
             rows = _rows(narrow)
             self._tokens.add(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
         if Kind.MOMENTS in self.want.kinds:
-            self._add_moments(_rows(narrow))
+            self._add_moments(_rows(_squarable(narrow, low, high)))
 
     def finish(self) -> Observed:
         """What was seen so far."""
@@ -121,10 +121,9 @@ class Accumulator:
         self._count += numbers.size
         whole = numbers.size - numbers.size % _ROW
         for part in (numbers[:whole].reshape(-1, _ROW), numbers[None, whole:]):
+            part = _squarable(part, low, high)
             with np.errstate(over="ignore"):
                 squares = np.vecdot(part, part)
-            if not np.isfinite(squares).all():
-                squares = np.vecdot(part.astype(np.float64), part.astype(np.float64))
             self._sum += float(part.sum(axis=1).sum(dtype=np.float64))
             self._squares += float(squares.sum(dtype=np.float64))
 
@@ -165,6 +164,7 @@ class _ChannelSums:
             return
         low, high = (f(f(cut, axis=2), axis=0).astype(np.float64) for f in (np.min, np.max))
         magnitude = np.abs(cut)
+        cut = _squarable(cut, float(low.min()), float(high.max()))
         with np.errstate(over="ignore"):
             sums = np.stack([_channel_sums(cut), _channel_sums(magnitude), _channel_sums(np.square(cut))])
         if self.low is None or self.high is None or self.sums is None:
@@ -185,6 +185,11 @@ def _channel_sums(cut: Array) -> Array:
     if cut.shape[2] == 1:
         return cut[:, :, 0].sum(axis=0, dtype=np.float64)
     return cut.sum(axis=2, dtype=np.float64).sum(axis=0)
+
+
+def _squarable(array: Array, low: float, high: float) -> Array:
+    """In a type that holds sums of a few thousand squares."""
+    return array if max(-low, high) < 1e16 else array.astype(np.float64)
 
 
 def _square(width: int) -> Array:

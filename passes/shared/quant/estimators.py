@@ -112,7 +112,8 @@ def _mean_errors(bins: tuple[Array, Array, Array], low: Array, high: Array, sche
     """
     scale, zero = quant_from_range(low, high, scheme)
     s = scale.astype(np.float64)[..., None]
-    least, greatest = (np.asarray(end - zero, np.float64)[..., None] for end in (scheme.qmin, scheme.qmax))
+    stored = Scheme(scheme.storage, symmetric=False)  # the runtime clamps at the ends of the type, not of the scheme
+    least, greatest = (np.asarray(end - zero, np.float64)[..., None] for end in (stored.qmin, stored.qmax))
 
     def error(x: Array) -> tuple[Array, Array]:
         steps = x / s  # in units of the scale: its cube would leave the range of numbers for odd data
