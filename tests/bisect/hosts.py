@@ -12,6 +12,15 @@ graph @main(%x: f32[2,1,4]) {
   return %y
 }
 """,
+    "cancel-any-transposes": """
+graph @main(%x: f32[3,3,3]) {
+  %a = Relu(%x)
+  %b = Transpose(%a) {perm = [0, 2, 1]}
+  %c = Transpose(%b) {perm = [1, 0, 2]}
+  %y = Neg(%c)
+  return %y
+}
+""",
     "reduce-another-axis": """
 model ir=8 opset {"" = 13}
 graph @main(%x: f32[2,3,3]) {
