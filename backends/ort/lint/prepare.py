@@ -30,6 +30,7 @@ _RANDOM = (
     "Dropout",
     "Bernoulli",
 )
+_SHARED_TYPES = (DType.F32, DType.F16, DType.BF16, DType.F64, DType.I32, DType.I64)
 _SHARED_ELEMENTS = 8
 """Constants up to this many elements are the same where they hold the same."""
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
@@ -52,7 +53,6 @@ class Work:
 
 def prepare(work: Work) -> None:
     """Level 1, until nothing changes."""
-    unshare(work)
     for _ in range(STEPS):
         changed = [step(work) for step in _PASSES]
         if not any(changed):
@@ -143,18 +143,24 @@ def merge_equal(work: Work) -> bool:
 
 
 def _key(node: Node) -> object | None:
-    if node.subgraphs or node.op in _RANDOM or not node.inputs or p.is_dequantize(node):
+    if node.subgraphs or node.op in _RANDOM or not node.inputs or p.is_pair_member(node):
         return None
-    operands = tuple(None if v is None else _constant_key(v) for v in node.inputs)
+    operands = tuple(v for v in node.inputs)
     attrs = tuple((k, str(node.attrs[k])) for k in sorted(node.attrs))
     return (node.domain, node.op, len(node.outputs), operands, attrs)
 
 
-def _constant_key(value: Value) -> object:
-    data = value.data
-    if data is None or data.count > _SHARED_ELEMENTS or data.dtype is DType.STRING:
-        return value
-    return (data.dtype, data.shape, data.tobytes())
+def share_constants(work: Work) -> bool:
+    """Small constants that hold the same become one."""
+    known: dict[object, Value] = {}
+    for value in list(work.graph.constants):
+        data = value.data
+        if data is None or data.count > _SHARED_ELEMENTS or data.dtype not in _SHARED_TYPES:
+            continue
+        first = known.setdefault((data.dtype, data.shape, data.tobytes()), value)
+        if first is not value:
+            value.replace_uses(first)
+    return False
 
 
 def fold(work: Work) -> bool:
@@ -302,11 +308,11 @@ def propagate(work: Work) -> bool:
     """Pairs travel through movement of data, away from where they stand."""
     changed = False
     for node in p.nodes(work.graph):
-        if p.is_dequantize(node) and _movable(node) and p.has_edges(node, 1):
-            changed |= _forward(work.graph, node)
-    for node in p.nodes(work.graph):
         if p.is_quantize(node) and _movable(node):
             changed |= _backward(work.graph, node)
+    for node in p.nodes(work.graph):
+        if p.is_dequantize(node) and _movable(node) and p.has_edges(node, 1):
+            changed |= _forward(work.graph, node)
     return changed
 
 
@@ -327,9 +333,7 @@ def _forward(graph: Graph, source: Node) -> bool:
         if mover.graph is not graph or not _can_carry(mover):
             continue
         value = mover.outputs[0]
-        targets = [e for e in p.edges(value) if not p.is_quantize(e[0])]
-        if value.is_output:
-            targets = [] if p.edges(value) else [(user, i) for user, i in value.uses if user.is_return]
+        targets = [e for e in value.uses if not p.is_quantize(e[0])]
         if any(user.graph is not graph for user, _ in targets):
             continue
         if targets:
@@ -418,7 +422,11 @@ def _quantize_operands(graph: Graph, node: Node) -> bool:
         scale, zero = p.constant(graph, np.float32(1)), p.constant(graph, np.int8(0))
         node.set_input(1, _stand_in(graph, node, weight, DType.I8, [scale, zero]))
     if bias is not None:
-        node.set_input(2, _stand_in(graph, node, bias, DType.I32, [p.constant(graph, np.float32(1))]))
+        scales = [dq.inputs[p.SCALE] for dq in p.dequantizers(node)[:2]]
+        if any(v is None or v.data is None for v in scales):
+            return True
+        known = [v.numpy() for v in scales if v is not None]
+        node.set_input(2, _stand_in(graph, node, bias, DType.I32, [p.constant(graph, known[0] * known[1])]))
     return True
 
 
@@ -498,9 +506,41 @@ def unshare(work: Work) -> bool:
     return changed
 
 
+def cancel_transposes(work: Work) -> bool:
+    """Two Transpose nodes that undo each other vanish, also with a pair between them."""
+    changed = False
+    for node in p.nodes(work.graph):
+        source = node.input(0) if node.op == "Transpose" and node.domain == "" else None
+        first = _transpose_before(source)
+        if source is None or first is None or not p.has_edges(first, 1) or p.returned(node):
+            continue
+        inner, outer = first.attr("perm"), node.attr("perm")
+        if inner is None or outer is None or tuple(inner[i] for i in outer) != tuple(range(len(inner))):
+            continue
+        for gone in (node, first):
+            work.drop(gone, "two Transpose nodes in a row undo each other")
+            p.pass_by(gone)
+        changed = True
+    return changed
+
+
+def _transpose_before(source: Value | None) -> Node | None:
+    """The Transpose in front of ``source``, directly or with a pair of one scale between."""
+    direct = _producer(source, "Transpose")
+    dq = source.producer if source is not None else None
+    if direct is not None or not p.is_dequantize(dq) or not p.has_edges(dq, 1):
+        return direct
+    stored = dq.inputs[0]
+    q = stored.producer if stored is not None else None
+    if not p.is_quantize(q) or not p.has_edges(q, 1) or not p.is_scalar(q.input(p.SCALE)):
+        return None
+    return _producer(q.inputs[0], "Transpose")
+
+
 _PASSES: tuple[Callable[[Work], bool], ...] = (
     drop_identities,
     drop_double_pairs,
+    share_constants,
     merge_equal,
     fold,
     fuse_bias,
@@ -509,4 +549,5 @@ _PASSES: tuple[Callable[[Work], bool], ...] = (
     quantize_weights,
     fill_where,
     unshare,
+    cancel_transposes,
 )

@@ -35,8 +35,12 @@ def select(work: Work, *, int8: bool) -> Selection:
     _drop_activations(work, found)
     if not int8:
         _make_unsigned(work)
+    swapped = _swap_transposes(work)
     for node in p.nodes(work.graph):
         if p.is_pair_member(node):
+            continue
+        if node in swapped:
+            found.units[node] = Unit(node.op, (), ())
             continue
         try:
             found.units[node] = find_unit(node, int8=int8)
@@ -76,6 +80,24 @@ def _implied(node: Node, q: Node) -> bool:
     step, epsilon = np.float32(p.number(q, p.SCALE)), np.finfo(np.float32).eps
     lower, upper = step * np.float32(low - zero), step * np.float32(high - zero)
     return not (epsilon < bounds[0] - lower or epsilon < upper - bounds[1])
+
+
+def _swap_transposes(work: Work) -> set[Node]:
+    """Transpose nodes in front of a QuantizeLinear, or behind a DequantizeLinear, of one scale: they trade places.
+
+    The runtime moves narrow numbers where it can; the pair stays, on the other side.
+    """
+    found: set[Node] = set()
+    for node in p.nodes(work.graph):
+        source = node.input(0) if node.op == "Transpose" and node.domain == "" else None
+        if source is None or source.producer is None:
+            continue
+        behind, front = p.only_reader(node), source.producer
+        if p.is_dequantize(front):
+            continue
+        if p.is_quantize(behind) and p.is_scalar(behind.input(p.SCALE)):
+            found.add(node)
+    return found
 
 
 def _make_unsigned(work: Work) -> None:

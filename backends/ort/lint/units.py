@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,8 @@ MOVEMENT = frozenset(
     ("Expand", "Flatten", "Gather", "GatherElements", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 )
 _ORDERED = ("MaxPool", "ReduceMax", "ReduceMin")
+BIAS_TOLERANCE = 0.01
+"""Relative difference between the bias' scale and the product that the runtime overlooks."""
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 
 
@@ -201,6 +204,27 @@ def _bias(c: Candidate) -> None:
         raise Declined("bias-not-int32", f"the bias is {p.stored(c.dqs[2])}, want i32")
 
 
+def bias_scale_differs(dqs: Sequence[Node]) -> str:
+    """Empty where the bias has the scale of the products within ``BIAS_TOLERANCE``, else what differs."""
+    if any(dq.inputs[p.SCALE] is None or _scales(dq) is None for dq in dqs):
+        return "a scale is not constant"
+    x, w, bias = (_scales(dq) for dq in dqs)
+    assert x is not None
+    assert w is not None
+    want = x * w
+    if bias is None or (bias.size not in (1, want.size) and want.size != 1):
+        return "the bias has another number of scales than the weight"
+    worst = float(np.max(np.abs(bias - want) / np.abs(want)))
+    if worst <= BIAS_TOLERANCE:
+        return ""
+    return f"the scale of the bias is off by {worst:.3g} of the product of the scales of operand and weight"
+
+
+def _scales(dq: Node) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    value = dq.inputs[p.SCALE]
+    return None if value is None or value.data is None else value.numpy().astype(np.float64).reshape(-1)
+
+
 def _name(node: Node) -> str:
     return f"{node.op} {node.name}".strip()
 
@@ -288,6 +312,10 @@ def _conv(c: Candidate) -> str:
     _signs(c, needs_int8=True)
     _bias(c)
     _bits([p.stored(c.dqs[0]), p.stored(c.dqs[1])])
+    if len(c.dqs) == 3:
+        different = bias_scale_differs(c.dqs)
+        if different:
+            raise Declined("bias-scale", different)
     return "QLinearConv"
 
 
@@ -308,6 +336,9 @@ def _gemm(c: Candidate) -> str:
     _signs(c, needs_int8=False)
     _types(c, wide=True, of=[0])
     _bits([p.stored(c.dqs[0]), p.stored(c.dqs[1])])
+    for dq in c.dqs[:2]:
+        if dq.input(p.ZERO) is None:
+            raise Declined("no-zero-point", f"{_name(dq)} in front has no zero point, even 0 must be written")
     if len(c.dqs) == 3:
         if c.node.attr("beta", 1.0) != 1.0:
             raise Declined("gemm-form", f"beta is {c.node.attr('beta', 1.0)}, want 1 where there is a bias")
@@ -347,6 +378,9 @@ def _nbits_weight(dq: Node) -> None:
     assert scale is not None
     if any(v is not None and v.data is None for v in (weight, scale, zero)):
         raise Declined("weight-not-constant", "the weight, its scale and zero point must be constant")
+    if len(weight.uses) > 1 or len(scale.uses) > 1:
+        which = "weight" if len(weight.uses) > 1 else "scale"
+        raise Declined("weight-shared", f"the constant with the {which} has other readers")
     if scale.dtype not in (DType.F32, DType.F16) or p.stored(dq) not in p.BITS or weight.rank != 2:
         raise Declined("weight-form", f"{p.stored(dq)} of rank {weight.rank} with {scale.dtype} scales has no kernel")
     block = int(dq.attr("block_size", 0))
