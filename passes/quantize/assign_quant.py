@@ -33,6 +33,7 @@ from ...ir.types import Quant
 from ..core import Context, Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
+from ..shared.quant.forms import shape_for_integers
 from ..shared.quant.ranges import Ranges
 from ..shared.quant.regions import Regions, solve
 from ..shared.quant.rules import Output, QuantRules, rules_for
@@ -121,7 +122,7 @@ class _Work:
             node,
             error=error,
             saved_bytes=site.weight.data.nbytes - self.weight.nbytes(site.weight.data.count),
-            saved_flops=work * 3 // 4 if isinstance(work, int) else 0,
+            saved_flops=work * 3 // 4 if isinstance(work, int) else 1,  # unknown, not none
         )
 
     def _is_known(self, site: Site) -> bool:
@@ -157,7 +158,8 @@ class _Work:
         while True:
             regions = solve(products, [s for s in others if s.node not in left])
             between = [s for s in regions.sites.values() if not s.is_product]
-            spoilt = {s.node: reason for s in between if (reason := self._spoilt(s, regions))}
+            quants = {v: q for group in regions.groups() for v, q in self.ranges.quants(group).items()}
+            spoilt = {s.node: reason for s in between if (reason := self._spoilt(s, quants))}
             if not spoilt:
                 spoilt = {s.node: "" for s in between if not self._takes_other(s)}
             if not spoilt:
@@ -173,14 +175,12 @@ class _Work:
         error = max(self.ranges.error(v) for v in site.results)
         return self.r.take(f"assign-quant/{self.act.text}", site.node, error=error)
 
-    def _spoilt(self, site: Site, regions: Regions) -> str:
+    def _spoilt(self, site: Site, quants: dict[Value, Quant]) -> str:
         """Which value an operator that joins values of several ranges would spoil; empty where none."""
         if not (site.rule.equal or site.rule.variadic):
             return ""
-        group = next((g for g in regions.groups() if site.result in g), [site.result])
-        quant = self.ranges.quant(group)
         for value in (*site.activations, *site.results) if site.rule.equal else site.activations:
-            error = self.ranges.error_with(value, quant)
+            error = self.ranges.error_with(value, quants[value if site.rule.equal else site.result])
             if error > self.options.max_shared_error and error > 2 * self.ranges.error(value):
                 return f"its scale would move %{value.name} by {error:.2g} of its root mean square"
         return ""
@@ -192,12 +192,14 @@ class _Work:
         if len(sites) < len(regions.sites):  # out of fuel: what is left of them must fit together too
             regions = solve([s for s in sites if s.is_product], [s for s in sites if not s.is_product])
         for group in regions.groups():
-            quant = self.ranges.quant(group)
-            for value in group:
+            for value, quant in self.ranges.quants(group).items():
                 self.r.annotate(value, quant)
         for site in regions.sites.values():
             if site.weight is not None:
                 self._annotate_weight(site)
+        for site in regions.sites.values():
+            if site.is_product and self.rules.name.startswith("ort-"):
+                shape_for_integers(site, self.r)
 
     def _annotate_weight(self, site: Site) -> None:
         weight = site.weight

@@ -29,7 +29,7 @@ from ..rewrite.rewriter import Rewriter, origin_of
 from ..shared.emit import CONTRIB, allows_contrib
 from ..shared.quant.regions import Regions, regions_of
 from ..shared.quant.rules import Output, QuantRules, rules_for
-from ..shared.quant.scheme import parameters, stored
+from ..shared.quant.scheme import Scheme, make_quant, parameters, stored
 from ..shared.quant.sites import Site, sites_of
 from ..target import TARGETS
 
@@ -79,11 +79,29 @@ def _quant(value: Value) -> Quant | None:
 def _is_at_work(site: Site) -> bool:
     """Whether the annotations around an operator make it an integer one."""
     operands = [*site.data, *([site.weight] if site.weight is not None else [])]
-    if any(_quant(v) is None for v in operands):
+    if site.residual is not None or any(_quant(v) is None for v in operands):
         return False
+    if any(_quant(v) is None for v in site.results):
+        return site.rule.output is not Output.REQUIRED
+    if site.map != (1.0, 0.0):
+        return _follows(_quant(site.data[0]), _quant(site.result), *site.map)
+    if site.node.op == "HardSigmoid":
+        return _begins_at_zero(_quant(site.result))
     if site.rule.equal:
         return all(_quant(v) == _quant(site.data[0]) for v in (*site.data, *site.results))
-    return site.rule.output is not Output.REQUIRED or all(_quant(v) is not None for v in site.results)
+    return True
+
+
+def _follows(x: Quant | None, y: Quant | None, gain: float, shift: float) -> bool:
+    """Whether the integers of ``x`` are those of ``y = gain * x + shift``, but for half a step."""
+    if x is None or y is None or x.storage is not y.storage:
+        return False
+    moved = x.zero_point[0] - shift / y.scale[0]
+    return abs(gain * x.scale[0] - y.scale[0]) <= 1e-6 * y.scale[0] and abs(moved - y.zero_point[0]) < 1.0
+
+
+def _begins_at_zero(quant: Quant | None) -> bool:
+    return quant is not None and quant.zero_point[0] == Scheme(quant.storage, symmetric=False).qmin
 
 
 class _Work:
@@ -93,6 +111,8 @@ class _Work:
         self.regions, self.rules, self.r = regions, rules, r
         self.constants: dict[tuple[Value, Graph, Quant], Value] = {}
         """What was dequantized in front of the first site of a graph that reads it."""
+        self.integers: dict[Value, Value] = {}
+        """What a value was quantized to."""
 
     # -- constants
 
@@ -139,7 +159,7 @@ class _Work:
             return
         self.r.begin(_behind(value), _origin(value))
         operands = self._parameters(value.name, quant)
-        integers: Value = self.r.op(self._name("QuantizeLinear", quant), value, *operands)
+        integers = self.integers[value] = self._quantized(value, quant, operands)
         made: dict[Graph, Value] = {}
         for user, i in users:
             graph = user.graph
@@ -148,6 +168,28 @@ class _Work:
                 self.r.begin(_behind(integers) if graph is integers.owner else _first(graph), _origin(value))
                 made[graph] = self._dequantized(integers, quant, operands)
             self.r.set_input(user, i, made[graph])
+
+    def _quantized(self, value: Value, quant: Quant, operands: tuple[Value, Value]) -> Value:
+        maker = self.regions.makers.get(value)
+        if maker is not None and maker.map != (1.0, 0.0):  # the same integers, read with other parameters
+            return self.integers[maker.data[0]]
+        if maker is not None and maker.node.op == "HardSigmoid":
+            value, operands = self._clipped_sum(maker.node, quant)
+        made: Value = self.r.op(self._name("QuantizeLinear", quant), value, *operands)
+        return made
+
+    def _clipped_sum(self, node: Node, quant: Quant) -> tuple[Value, tuple[Value, Value]]:
+        """``HardSigmoid(x) = a * clip(x + b / a, 0, 1 / a)``: the sum, and parameters that clip it without ``a``."""
+        x = node.inputs[0]
+        assert x is not None
+        gain, shift = float(node.attr("alpha", 0.2)), float(node.attr("beta", 0.5))
+        top = Scheme(quant.storage, symmetric=False).qmax
+        constant = make_quant(Scheme(quant.storage, symmetric=False), shift / gain / top, 0)
+        integers = self.r.const(np.array(top, quant.storage.numpy), name=f"{node.output.name}/shift")
+        operands = self._parameters(f"{node.output.name}/shift", constant)
+        total = self.r.Add(x, self._dequantized(integers, constant, operands))
+        wide = make_quant(Scheme(quant.storage, symmetric=False), quant.scale[0] / gain, quant.zero_point[0])
+        return total, self._parameters(f"{node.output.name}/sum", wide)
 
     def _parameters(self, name: str, quant: Quant, shape: tuple[int, ...] | None = None) -> tuple[Value, Value]:
         scale, zero = parameters(quant, shape)

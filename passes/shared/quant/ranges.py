@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,8 +10,12 @@ from ....ir.graph import Value
 from ....ir.types import Quant
 from ...rewrite.rule import NoMatch
 from .estimators import estimate, expected_error
+from .regions import Group, Member
 from .scheme import Scheme, make_quant, quant_from_range, rounded
 from .statistics import Observed, Statistics
+
+_STEPS = 16
+"""A shift of so many steps is made whole: the scale grows by a sixteenth at most."""
 
 
 class Ranges:
@@ -49,24 +52,43 @@ class Ranges:
             self._ranges[value] = found
         return found
 
-    def quant(self, group: Iterable[Value]) -> Quant:
-        """Common parameters of values."""
-        ranges = [self.range(v) for v in group]
-        scale, zero = quant_from_range(min(r[0] for r in ranges), max(r[1] for r in ranges), self.scheme)
-        return make_quant(self.scheme, scale, zero)
+    def quants(self, group: Group) -> dict[Value, Quant]:
+        """Parameters of values that are affine functions of each other and share their integers.
+
+        Each value's zero is stored exactly but for a part of a step where the shifts are few steps.
+        """
+        points: list[float] = []
+        for value, gain, shift in group:
+            points += [(end - shift) / gain for end in (*self.range(value), 0.0)]
+        low, high = min(points), max(points)
+        scale = float(quant_from_range(low, high, self.scheme)[0])
+        shifts = [abs(m.shift / m.gain) for m in group if m.shift]
+        if shifts and shifts[0] >= _STEPS * scale:  # a slightly larger scale makes the shift a whole number of steps
+            scale = shifts[0] / math.floor(shifts[0] / scale)
+        zero = self.scheme.middle if self.scheme.symmetric else round(self.scheme.qmin - low / scale)
+        found: dict[Value, Quant] = {}
+        for value, gain, shift in group:
+            own = min(max(round(zero - shift / (gain * scale)), self.scheme.qmin), self.scheme.qmax)
+            found[value] = make_quant(self.scheme, scale * gain, own)
+        return found
+
+    def quant(self, value: Value) -> Quant:
+        """Parameters of a value by itself."""
+        return self.quants([Member(value, 1.0, 0.0)])[value]
 
     def error(self, value: Value) -> float:
         """Predicted error of the value with parameters of its own, relative to its root mean square."""
         found = self._errors.get(value)
         if found is None:
-            found = self._errors[value] = self.error_with(value, self.quant([value]))
+            found = self._errors[value] = self.error_with(value, self.quant(value))
         return found
 
     def error_with(self, value: Value, quant: Quant) -> float:
         """The same with other parameters."""
         if value.data is not None:
             array = value.data.numpy()
-            noise, square = np.square(rounded(array, quant) - array).mean(), np.square(array).mean()
+            wide = array.astype(np.float64)
+            noise, square = np.square(rounded(array, quant) - wide).mean(), np.square(wide).mean()
         else:
             seen = self.observed(value)
             low, high = _ends(quant, self.scheme)

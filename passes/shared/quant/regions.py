@@ -10,10 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 from ....ir.graph import Node, Value
 from .rules import Output
 from .sites import Site
+
+
+class Member(NamedTuple):
+    """A value that is ``gain`` times the one its set is measured by, plus ``shift``."""
+
+    value: Value
+    gain: float
+    shift: float
+
+
+Group: TypeAlias = list[Member]
 
 
 @dataclass
@@ -51,37 +63,46 @@ class Regions:
                 found.update((r, None) for r in site.results)
         return list(found)
 
-    def groups(self) -> list[list[Value]]:
-        """Classes of quantized values that must have equal parameters; most have one member."""
+    def groups(self) -> list[Group]:
+        """Classes of quantized values whose parameters follow from each other; most have one member."""
         classes = Classes()
         for site in self.sites.values():
             if site.rule.equal and self.gives_integers(site):
                 for value in (*site.data[1:], *site.results):
-                    classes.join(site.data[0], value)
-        found: dict[Value, list[Value]] = {}
+                    classes.join(site.data[0], value, *site.map)
+        found: dict[Value, Group] = {}
         for value in self.stored():
-            found.setdefault(classes.find(value), []).append(value)
+            root, gain, shift = classes.find(value)
+            found.setdefault(root, []).append(Member(value, gain, shift))
         return list(found.values())
 
 
 class Classes:
-    """Disjoint sets of values."""
+    """Disjoint sets of values, each an affine function of the one that stands for its set."""
 
     def __init__(self) -> None:
-        self._above: dict[Value, Value] = {}
+        self._above: dict[Value, Member] = {}
 
-    def find(self, value: Value) -> Value:
-        """The one that stands for the set of ``value``."""
-        above = self._above.get(value, value)
-        while above is not value:
-            self._above[value] = self._above.get(above, above)
-            value, above = above, self._above[value]
-        return value
+    def find(self, value: Value) -> Member:
+        """``(root, gain, shift)`` with ``value = gain * root + shift``."""
+        path: list[Value] = []
+        while value in self._above:
+            path.append(value)
+            value = self._above[value].value
+        gain, shift = 1.0, 0.0
+        for below in reversed(path):  # the nearest to the root first
+            _, g, h = self._above[below]
+            gain, shift = g * gain, g * shift + h
+            self._above[below] = Member(value, gain, shift)
+        return Member(value, gain, shift)
 
-    def join(self, a: Value, b: Value) -> None:
-        a, b = self.find(a), self.find(b)
-        if a is not b:
-            self._above[b] = a
+    def join(self, a: Value, b: Value, gain: float = 1.0, shift: float = 0.0) -> None:
+        """Says that ``b = gain * a + shift``, with a positive gain."""
+        first, second = self.find(a), self.find(b)
+        if first.value is not second.value:
+            g = gain * first.gain / second.gain
+            h = (gain * first.shift + shift - second.shift) / second.gain
+            self._above[second.value] = Member(first.value, g, h)
 
 
 def regions_of(sites: Iterable[Site]) -> Regions:

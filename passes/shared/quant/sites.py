@@ -7,17 +7,21 @@ and the value that is quantized behind it (behind an activation that the range o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ....ir.dtypes import DType
 from ....ir.graph import Model, Node, Value
 from ...rewrite.rule import NoMatch
+from ..affine import batchnorm_affine
 from ..attributes import require_own_attributes
-from .rules import QuantRules, Role, UnitRule, role_of, weight_channel_axis
+from .rules import Output, QuantRules, Role, UnitRule, role_of, weight_channel_axis
 
+_ONE_OPERAND = UnitRule((Role.DATA,))
+_SAME_INTEGERS = UnitRule((Role.DATA,), equal=True)
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 """Where nearly all time goes: what else runs on integers does so to stay between them."""
-_NAMED_OPERANDS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,10 @@ class Site:
     """Axis of the weight that may have a scale for each index."""
     bias: Value | None
     """Constant, to be int32."""
+    residual: Value | None
+    """What a Gemm adds that is not constant: it has to be added behind the product, in floats."""
+    map: tuple[float, float]
+    """``(gain, shift)`` of the result where the integers stay and what they mean changes; else ``(1, 0)``."""
     results: tuple[Value, ...]
     """What is quantized behind it: used results, or that of an activation which the range absorbs."""
 
@@ -55,20 +63,25 @@ class Site:
 
 def site_of(node: Node, rules: QuantRules) -> Site:
     """The site at ``node``. Raises :class:`NoMatch` with the reason why it must stay float."""
-    rule = rules.unit(node.op, node.version) if not node.domain else None
+    if node.domain:
+        raise NoMatch(f"{node.domain}::{node.op} has no integer kernel on {rules.name}")
+    require_own_attributes(node)
+    rule = rules.unit(node.op, node.version) or _substitute(node, rules)
     if rule is None:
         raise NoMatch(f"{node.op} has no integer kernel on {rules.name}")
-    require_own_attributes(node)
     _require_form(node, rules)
+    gain, shift = _map_of(node) if rule is _SAME_INTEGERS else (1.0, 0.0)
     data: list[Value] = []
-    weight, weight_index, bias = None, -1, None
+    weight, weight_index, bias, residual = None, -1, None, None
     for i, value in enumerate(node.inputs):
         role = role_of(rule, i)
         if value is None or role is Role.PLAIN:
             continue
         if value.dtype is not DType.F32:
             raise NoMatch(f"%{value.name} is {value.dtype!r}, expected f32")
-        if role is Role.BIAS:
+        if role is Role.BIAS and node.op == "Gemm" and value.data is None:
+            residual = value
+        elif role is Role.BIAS:
             bias = _constant(value, "bias")
         elif role is Role.WEIGHT and (value.data is not None or rule.weight_constant):
             weight, weight_index = _constant(value, "weight"), i
@@ -83,7 +96,31 @@ def site_of(node: Node, rules: QuantRules) -> Site:
         axis = weight_channel_axis(
             node.op, rule, weight.rank, transposed=bool(node.op == "Gemm" and node.attr("transB"))
         )
-    return Site(node, rule, tuple(data), weight, weight_index, axis, bias, _results(node, rule, rules))
+    if residual is not None:
+        rule = replace(rule, output=Output.FLOAT)
+    return Site(
+        node, rule, tuple(data), weight, weight_index, axis, bias, residual, (gain, shift), _results(node, rule, rules)
+    )
+
+
+def _substitute(node: Node, rules: QuantRules) -> UnitRule | None:
+    """The rule of an operator without integer kernel for which ``insert-qdq`` writes another that has one."""
+    if node.op == "HardSigmoid" and node.attr("alpha", 0.2) > 0 and node.attr("beta", 0.5) > 0:
+        return rules.unit("Add") and _ONE_OPERAND  # a sum whose range clips it
+    if node.op == "BatchNormalization" and "Reshape" in rules.units and rules.is_movement("Reshape"):
+        return _SAME_INTEGERS
+    return None
+
+
+def _map_of(node: Node) -> tuple[float, float]:
+    """Gain and shift of a BatchNormalization that does the same to every channel. Raises :class:`NoMatch`."""
+    affine = batchnorm_affine(node)
+    gain, shift = float(affine.gain.flat[0]), float(affine.shift.flat[0])
+    # Epsilon and mean of equal channels leave a rounding error between them at most.
+    same = np.allclose(affine.gain, gain, rtol=1e-6, atol=0) and np.allclose(affine.shift, shift, rtol=1e-6, atol=0)
+    if not same or gain <= 0:
+        raise NoMatch("BatchNormalization with a map for each channel has no integer kernel")
+    return gain, shift
 
 
 def _constant(value: Value, what: str) -> Value:
@@ -102,10 +139,19 @@ def _require_form(node: Node, rules: QuantRules) -> None:
         raise NoMatch("Resize interpolates")
     if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1].uses:
         raise NoMatch("the indices of MaxPool are used")
+    if node.op == "Add" and any(map(_adds_bias, node.inputs, reversed(node.inputs))):
+        raise NoMatch("it adds the bias of a product")
     if rules.static_shapes and any(v is not None and (v.tensor is None or not v.tensor.is_static) for v in node.inputs):
         raise NoMatch(f"{rules.name} wants every extent to be a number")
     if any(v is not None and v.producer is not None and v.producer.op == "DequantizeLinear" for v in node.inputs):
         raise NoMatch("it is quantized already")
+
+
+def _adds_bias(product: Value | None, bias: Value | None) -> bool:
+    """A pair between them would round twice."""
+    if product is None or product.producer is None or bias is None:
+        return False
+    return product.producer.op == "MatMul" and bias.data is not None
 
 
 def _results(node: Node, rule: UnitRule, rules: QuantRules) -> tuple[Value, ...]:
