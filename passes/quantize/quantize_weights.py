@@ -31,9 +31,9 @@ from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from ..shared.quant.awq import input_scales, search_scales
 from ..shared.quant.blocks import Blocked
-from ..shared.quant.forms import FORMS, Emitter, Plan, Wishes, plan_for, stored_bytes
 from ..shared.quant.gptq import regularized
 from ..shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
+from ..shared.quant.weight_forms import FORMS, Emitter, Plan, Wishes, plan_for, stored_bytes
 from ..shared.quant.weight_only import METHODS, Inputs, Matrix, quantize_matrix
 from ..shared.weight_uses import Role, Use, matrix_of, uses_of, weights_of
 

@@ -108,18 +108,13 @@ def row_chunks(n: int, k: int) -> Iterator[slice]:
 
 def round_to_nearest(weights: Array, scheme: BlockScheme) -> Blocked:
     """Every weight to the nearest code, where the codes span the block's range: the baseline."""
-    groups, _ = _grouped(weights, None, scheme)
-    scale, zero = _range_parameters(groups, scheme)
-    return _blocked(weights, scheme, scale, zero)
-
-
-def with_parameters(weights: Array, like: Blocked, scale: Array, zero: Array | None = None) -> Blocked:
-    """``weights`` rounded to the nearest codes under other parameters."""
-    return _blocked(weights, like.scheme, scale.reshape(-1), (like.zero if zero is None else zero).reshape(-1))
+    groups, _ = grouped(weights, None, scheme)
+    scale, zero = range_parameters(groups, scheme)
+    return blocked(weights, scheme, scale, zero)
 
 
 def search_parameters(
-    weights: Array, scheme: BlockScheme, importance: Array | None = None, *, candidates: int = 24
+    weights: Array, scheme: BlockScheme, importance: Array | None = None, *, candidates: int = 14
 ) -> Blocked:
     """Scales and zero points of least squared error, weighted by ``importance`` ([K], not negative) of the inputs.
 
@@ -131,8 +126,8 @@ def search_parameters(
     parts: list[Blocked] = []
     for rows in row_chunks(n, k):
         chunk = weights[rows]
-        groups, mass = _grouped(chunk, importance, scheme)
-        parts.append(_blocked(chunk, scheme, *_search(groups, mass, scheme, candidates)))
+        groups, mass = grouped(chunk, importance, scheme)
+        parts.append(blocked(chunk, scheme, *_search(groups, mass, scheme, candidates)))
     return joined(parts)
 
 
@@ -147,7 +142,7 @@ def squared_error(weights: Array, found: Blocked, importance: Array | None = Non
 # -- blocks as rows
 
 
-def _grouped(weights: Array, importance: Array | None, scheme: BlockScheme) -> tuple[Array, Array]:
+def grouped(weights: Array, importance: Array | None, scheme: BlockScheme) -> tuple[Array, Array]:
     """Blocks as rows [M, block] and the importance of each element; what fills the last block counts nothing."""
     n, k = weights.shape
     span, count = scheme.span(k), scheme.count(k)
@@ -158,10 +153,11 @@ def _grouped(weights: Array, importance: Array | None, scheme: BlockScheme) -> t
     return groups, np.broadcast_to(np.pad(mass, (0, fill)).reshape(count, span), (n, count, span)).reshape(-1, span)
 
 
-def _blocked(weights: Array, scheme: BlockScheme, scale: Array, zero: Array) -> Blocked:
+def blocked(weights: Array, scheme: BlockScheme, scale: Array, zero: Array) -> Blocked:
+    """``weights`` [N, K] rounded to the nearest codes under parameters [N * blocks]."""
     n, k = weights.shape
-    groups, _ = _grouped(weights, None, scheme)
-    codes = _codes(groups, scale, zero, scheme).reshape(n, -1)[:, :k]
+    groups, _ = grouped(weights, None, scheme)
+    codes = codes_of(groups, scale, zero, scheme).reshape(n, -1)[:, :k]
     count = scheme.count(k)
     return Blocked(
         scheme,
@@ -171,13 +167,14 @@ def _blocked(weights: Array, scheme: BlockScheme, scale: Array, zero: Array) -> 
     )
 
 
-def _codes(groups: Array, scale: Array, zero: Array, scheme: BlockScheme) -> Array:
+def codes_of(groups: Array, scale: Array, zero: Array, scheme: BlockScheme) -> Array:
+    """The nearest codes, float32 [M, block]."""
     steps = np.rint(groups / scale[:, None])
     steps += zero[:, None]
     return np.clip(steps, 0, scheme.levels, out=steps)
 
 
-def _range_parameters(groups: Array, scheme: BlockScheme, part: float | Array = 1.0) -> tuple[Array, Array]:
+def range_parameters(groups: Array, scheme: BlockScheme, part: float | Array = 1.0) -> tuple[Array, Array]:
     """Parameters under which the codes span ``part`` of each block's range."""
     low, high = np.minimum(groups.min(axis=1), 0.0), np.maximum(groups.max(axis=1), 0.0)
     if not scheme.symmetric:
@@ -196,31 +193,29 @@ def _usable(scale: Array) -> Array:
 
 
 def _search(groups: Array, mass: Array, scheme: BlockScheme, candidates: int) -> tuple[Array, Array]:
-    best_scale, best_zero = _range_parameters(groups, scheme)
-    best = _losses(groups, mass, best_scale, best_zero, scheme)
-    for part in np.linspace(0.5, 1.06, candidates, dtype=np.float32):
-        scale, zero = _range_parameters(groups, scheme, part)
-        for _ in range(2):
-            steps = _codes(groups, scale, zero, scheme)
-            scale, zero = _fitted(groups, mass, steps, scale, zero, scheme)
-            loss = _losses(groups, mass, scale, zero, scheme)
-            better = loss < best
-            best, best_scale, best_zero = (
-                np.where(better, new, old) for new, old in ((loss, best), (scale, best_scale), (zero, best_zero))
-            )
+    best_scale, best_zero = range_parameters(groups, scheme)
+    best = _losses(groups, mass, codes_of(groups, best_scale, best_zero, scheme), best_scale, best_zero)
+    for part in np.linspace(0.55, 1.04, candidates, dtype=np.float32):
+        scale, zero = range_parameters(groups, scheme, part)
+        codes = codes_of(groups, scale, zero, scheme)
+        scale, zero = fitted(groups, mass, codes, scale, zero, scheme)
+        # For the codes that were fitted to; under the new parameters the nearest codes can only be better.
+        loss = _losses(groups, mass, codes, scale, zero)
+        better = loss < best
+        best, best_scale, best_zero = (
+            np.where(better, new, old) for new, old in ((loss, best), (scale, best_scale), (zero, best_zero))
+        )
     return best_scale, best_zero
 
 
-def _losses(groups: Array, mass: Array, scale: Array, zero: Array, scheme: BlockScheme) -> Array:
-    steps = _codes(groups, scale, zero, scheme)
-    steps -= zero[:, None]
-    steps *= scale[:, None]
-    steps -= groups
-    np.square(steps, out=steps)
-    return np.einsum("mk,mk->m", steps, mass)
+def _losses(groups: Array, mass: Array, codes: Array, scale: Array, zero: Array) -> Array:
+    error = codes - zero[:, None]
+    error *= scale[:, None]
+    error -= groups
+    return np.einsum("mk,mk,mk->m", error, error, mass)
 
 
-def _fitted(
+def fitted(
     groups: Array, mass: Array, codes: Array, scale: Array, zero: Array, scheme: BlockScheme
 ) -> tuple[Array, Array]:
     """The scale, and with it the zero point, of least squared error for given codes."""

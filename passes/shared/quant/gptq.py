@@ -63,7 +63,7 @@ def output_error(weights: Array, found: Blocked, h: Array) -> Array:
     return np.concatenate(out)
 
 
-def quantize_for_outputs(weights: Array, scheme: BlockScheme, h: Array, *, turns: int = 3) -> Blocked:
+def quantize_for_outputs(weights: Array, scheme: BlockScheme, h: Array, *, turns: int = 2) -> Blocked:
     """The best of what this file has: for each row never worse than nearest rounding under searched parameters.
 
     ``weights`` is [N, K], ``h`` what :func:`regularized` gave.
@@ -71,18 +71,17 @@ def quantize_for_outputs(weights: Array, scheme: BlockScheme, h: Array, *, turns
     parts: list[Blocked] = []
     inverse = inverse_factor(h)
     for rows in row_chunks(*weights.shape):
-        w = weights[rows].astype(np.float64)
-        start = search_parameters(weights[rows], scheme, np.diagonal(h))
-        found = _better(w, start, gptq(w, start, h, inverse), h)
-        for _ in range(turns):
-            found = _better(w, found, descend(w, refit_scales(w, found, h), h), h)
-        parts.append(found)
+        w = weights[rows]
+        best = search_parameters(w, scheme, np.diagonal(h))
+        least = output_error(w, best, h)
+        found = gptq(w, best, h, inverse)
+        for turn in range(turns + 1):
+            error = output_error(w, found, h)
+            best, least = picked(error < least, found, best), np.minimum(error, least)
+            if turn < turns:
+                found = descend(w, refit_scales(w, best, h), h)
+        parts.append(best)
     return joined(parts)
-
-
-def _better(w: Array, a: Blocked, b: Blocked, h: Array) -> Blocked:
-    """For each row the one of the smaller error."""
-    return picked(output_error(w, b, h) < output_error(w, a, h), b, a)
 
 
 def inverse_factor(h: Array) -> tuple[Array, Array]:
@@ -127,7 +126,7 @@ def gptq(w: Array, grid: Blocked, h: Array, inverse: tuple[Array, Array] | None 
     return replace(grid, codes=np.ascontiguousarray(back.T))
 
 
-def descend(w: Array, found: Blocked, h: Array, sweeps: int = 2) -> Blocked:
+def descend(w: Array, found: Blocked, h: Array, sweeps: int = 1) -> Blocked:
     """Each code in turn set to the best one while all others stay."""
     span, levels = found.scheme.span(w.shape[1]), found.scheme.levels
     scale, zero = found.scale.T.astype(np.float64), found.zero.T.astype(np.float64)

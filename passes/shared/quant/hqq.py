@@ -1,7 +1,8 @@
-"""Half-quadratic quantization: zero points under which errors are sparse rather than small on average.
+"""Half-quadratic quantization: parameters under which errors are sparse rather than small on average.
 
-A few large weights carry a block's range; a norm ``|e|^p`` with p < 1 lets them be off and fits the others. The zero
-point is moved in turns with a shrinkage of the errors; needs no data.
+A few large weights carry a block's range; a norm ``|e|^p`` with p < 1 lets them be off and fits the others. In turns
+the errors are shrunk, which takes out the large ones, and the parameters are fitted to what is left; needs no data.
+The paper moves float zero points at fixed scales; here zero points are codes, so that the scale is fitted with them.
 Source: Badri, Shaji, Half-Quadratic Quantization of Large Machine Learning Models, 2023.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import Blocked, BlockScheme, block_sums, joined, picked, round_to_nearest, row_chunks, with_parameters
+from .blocks import Blocked, BlockScheme, blocked, codes_of, fitted, grouped, joined, range_parameters, row_chunks
 
 Array = np.ndarray[Any, Any]
 
@@ -19,60 +20,34 @@ Array = np.ndarray[Any, Any]
 def hqq(
     weights: Array, scheme: BlockScheme, *, norm: float = 0.7, beta: float = 10.0, growth: float = 1.01, turns: int = 20
 ) -> Blocked:
-    """``weights`` [N, K] by the paper's settings, its zero points rounded to codes at the end.
-
-    A symmetric scheme has no zero point to move; its scales are fitted to the shrunk errors instead.
-    """
+    """``weights`` [N, K] by the paper's settings; for each block never worse in the norm than nearest rounding."""
     parts: list[Blocked] = []
     for rows in row_chunks(*weights.shape):
-        parts.append(_chunk(weights[rows].astype(np.float32), scheme, norm, beta, growth, turns))
+        chunk = weights[rows].astype(np.float32)
+        groups, mass = grouped(chunk, None, scheme)
+        unit = np.sqrt(np.mean(np.square(groups), axis=1, keepdims=True))
+        # The settings are for weights of about this size, and so are shrinkage and norm.
+        groups = groups / np.where(unit > 0, unit, 1.0)
+        scale, zero = _fit(groups, mass, scheme, norm, beta, growth, turns)
+        parts.append(blocked(chunk, scheme, scale * np.where(unit > 0, unit, 1.0)[:, 0], zero))
     return joined(parts)
 
 
-def _chunk(w: Array, scheme: BlockScheme, norm: float, beta: float, growth: float, turns: int) -> Blocked:
-    found = round_to_nearest(w, scheme)
-    best, least = found, _mean_error(w, found)
-    if scheme.symmetric:
-        return _symmetric(w, best, least, norm, beta, growth, turns)
-    zero = found.zero.astype(np.float32)
-    scale = found.spread(found.scale)
-    sizes = block_sums(np.ones((1, w.shape[1])), scheme)
+def _fit(
+    groups: Array, mass: Array, scheme: BlockScheme, norm: float, beta: float, growth: float, turns: int
+) -> tuple[Array, Array]:
+    scale, zero = range_parameters(groups, scheme)
+    best_scale, best_zero, least = scale, zero, np.full(len(groups), np.inf)
     for _ in range(turns):
-        offset = found.spread(zero)
-        codes = np.clip(np.rint(w / scale + offset), 0, scheme.levels)
-        error = _shrunk(w - (codes - offset) * scale, beta, norm)
-        zero = np.clip(block_sums(codes - (w - error) / scale, scheme) / sizes, 0, scheme.levels)
+        codes = codes_of(groups, scale, zero, scheme)
+        error = groups - (codes - zero[:, None]) * scale[:, None]
+        size = np.abs(error) + 1e-8
+        loss = np.einsum("mk,mk->m", np.power(size, norm), mass)
+        better = loss < least
+        least, best_scale, best_zero = (
+            np.where(better, new, old) for new, old in ((loss, least), (scale, best_scale), (zero, best_zero))
+        )
+        shrunk = np.sign(error) * np.maximum(size - np.power(size, norm - 1) / beta, 0.0)
+        scale, zero = fitted(groups - shrunk, mass, codes, scale, zero, scheme)
         beta *= growth
-        candidate = with_parameters(w, found, found.scale, np.rint(zero))
-        best, least = _better(w, best, least, candidate)
-    return best
-
-
-def _symmetric(w: Array, best: Blocked, least: Array, norm: float, beta: float, growth: float, turns: int) -> Blocked:
-    found = best
-    for _ in range(turns):
-        steps = found.steps()
-        target = w - _shrunk(w - found.real(), beta, norm)
-        top, bottom = block_sums(steps * target, best.scheme), block_sums(steps * steps, best.scheme)
-        fits = (bottom > 0) & (top * np.sign(found.scale) > 0)
-        scale = np.where(fits, top / np.where(bottom > 0, bottom, 1.0), found.scale).astype(np.float32)
-        found = with_parameters(w, found, scale)
-        beta *= growth
-        best, least = _better(w, best, least, found)
-    return best
-
-
-def _better(w: Array, best: Blocked, least: Array, candidate: Blocked) -> tuple[Blocked, Array]:
-    """For each row the one of the smaller mean error."""
-    error = _mean_error(w, candidate)
-    return picked(error < least, candidate, best), np.minimum(error, least)
-
-
-def _mean_error(w: Array, found: Blocked) -> Array:
-    return np.abs(w - found.real()).mean(axis=1)
-
-
-def _shrunk(error: Array, beta: float, norm: float) -> Array:
-    """The proximal operator of ``|e|^norm``, as the paper approximates it."""
-    size = np.abs(error)
-    return np.sign(error) * np.maximum(size - np.power(size + 1e-8, norm - 1) / beta, 0.0)
+    return best_scale, best_zero
