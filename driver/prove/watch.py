@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Sequence
+
+import numpy as np
 
 from ...backends.core import Sample
 from ...ir.errors import NotEquivalentError
@@ -35,8 +38,9 @@ class Watch(Instrument):
         run: bool = True,
         refuse: bool = False,
     ) -> None:
-        """``each`` rewrites of each rule are checked, the first ones (``None``: all), within ``seconds`` of CPU time.
+        """``each`` rewrites of each rule are checked (``None``: all), within ``seconds`` of CPU time.
 
+        Which ones is drawn with the context's seed: any rewrite of a rule is as likely as another (see ``_drawn``).
         ``samples``: real inputs of the model, for the rewrites on which the exact check cannot decide. ``run``: whether
         these are run at all. ``refuse``: raise ``NotEquivalentError`` for a rewrite that changes what is computed.
         """
@@ -47,6 +51,9 @@ class Watch(Instrument):
         self.recorder: Recorder | None = None
         self.promises: dict[str, Numbers] = {}
         self.fuel, self.spent = Fuel(), 0
+        self.met: dict[str, int] = {}
+        """Rewrites of each rule so far."""
+        self.seed, self.chance = 0, dict[str, np.random.Generator]()
         self.working = False
         """Whether a pass is at work."""
 
@@ -72,8 +79,7 @@ class Watch(Instrument):
         self.ledger.seconds += time.process_time() - start
 
     def _verdict(self, change: Change) -> Verdict:
-        seen = sum(self.ledger.counts.get(change.label, {}).values())
-        if self.each is not None and seen >= self.each:
+        if not self._drawn(change.label):
             return Verdict(UNCHECKED, NOT_ASKED)
         if self.ledger.seconds > self.seconds:
             return Verdict(UNCHECKED, f"the {self.seconds:g} s for checks were spent")
@@ -81,6 +87,19 @@ class Watch(Instrument):
             return self._checked(change)
         except Exception as error:  # a fault of the check must not become one of the run
             return Verdict(UNCHECKED, f"the check itself failed: {type(error).__name__}: {error}")
+
+    def _drawn(self, label: str) -> bool:
+        """Whether a rewrite comes into the sample.
+
+        A reservoir: the n-th of a rule replaces one of ``each`` with probability ``each / n``, so that those which are
+        left in the end are a uniform sample, whatever their number. All that come in are checked, also those replaced.
+        """
+        n = self.met[label] = self.met.get(label, 0) + 1
+        if self.each is None or n <= self.each:
+            return True
+        if label not in self.chance:
+            self.chance[label] = np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+        return bool(self.chance[label].integers(n) < self.each)
 
     def _checked(self, change: Change) -> Verdict:
         verdict, made = judge(change, self.effort)
@@ -102,7 +121,7 @@ class Watch(Instrument):
 
     def before(self, model: Model, step: Step, ctx: Context) -> None:
         self.snapshot, self.fuel, self.spent = Snapshot(model), ctx.fuel, ctx.fuel.spent
-        self.working = True
+        self.working, self.seed = True, ctx.seed
         self.recorder = Recorder(model, self.samples) if self.run and self.samples else None
         self.promises = {pass_name(type(p)): type(p).numbers for p in flatten([step])}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import planish
-from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCHECKED
+from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCHECKED, Verdict
 from planish.driver.prove.watch import NOT_ASKED, Watch
 from planish.driver.validation import REWRITES, level_of
 from planish.ir.errors import NotEquivalentError, UsageError
@@ -85,15 +85,37 @@ def test_a_wrong_rewrite_that_is_allowed_is_reported(planted: None) -> None:
     assert found.counts["drop-factor-near-one/DropFactorNearOne"] == {DIFFERENT: 1}
 
 
-def test_only_as_many_as_were_asked_for_are_checked() -> None:
-    lines = "\n".join(f"%a{i + 1}: f32[N,3] = Identity(%b{i})\n%b{i + 1} = Relu(%a{i + 1})" for i in range(5))
-    model = parse_model(f"graph @main(%b0: f32[N,3]) {{\n{lines}\nreturn %b5\n}}")
-    watch = Watch(each=2)
-    Pipeline("remove-identity").run(model, Context(witness=watch), [watch])
-    rule = "remove-identity/SameValue"
-    assert watch.ledger.reasons[rule][f"{UNCHECKED}: {NOT_ASKED}"] == watch.ledger.counts[rule][UNCHECKED]
-    assert sum(watch.ledger.counts[rule].values()) == 5
-    assert watch.ledger.counts[rule][PROVED] == 2
+MANY = 60
+
+
+def sampled(seed: int) -> list[int]:
+    """Which of many rewrites of one rule are checked where two are asked for."""
+    lines = "\n".join(f"%a{i + 1}: f32[N,3] = Identity(%b{i})\n%b{i + 1} = Relu(%a{i + 1})" for i in range(MANY))
+    model = parse_model(f"graph @main(%b0: f32[N,3]) {{\n{lines}\nreturn %b{MANY}\n}}")
+    watch, found = Watch(each=2, run=False), list[int]()
+    judged = watch.ledger.add
+
+    def add(rule: str, verdict: Verdict, count: int = 1) -> None:
+        if verdict.kind == PROVED:
+            found.append(sum(sum(kinds.values()) for kinds in watch.ledger.counts.values()))
+        judged(rule, verdict, count)
+
+    watch.ledger.add = add
+    Pipeline("remove-identity").run(model, Context(witness=watch, seed=seed), [watch])
+    kinds = watch.ledger.counts["remove-identity/SameValue"]
+    assert sum(kinds.values()) == MANY
+    reasons = watch.ledger.reasons["remove-identity/SameValue"]
+    assert reasons[f"{UNCHECKED}: {NOT_ASKED}"] == kinds[UNCHECKED] == MANY - len(found)
+    return found
+
+
+def test_a_sample_of_the_rewrites_is_drawn_from_all_of_them() -> None:
+    """The first two, and of the others ever fewer: about ``2 log(MANY / 2)`` in the mean."""
+    draws = [sampled(seed) for seed in range(12)]
+    assert all(found[:2] == [0, 1] and len(found) < MANY / 3 for found in draws)
+    assert len({tuple(found) for found in draws}) == 12
+    assert sum(any(n >= MANY / 2 for n in found) for found in draws) >= 6
+    assert sampled(3) == draws[3]
 
 
 def test_no_time_left_leaves_rewrites_unchecked() -> None:
