@@ -24,6 +24,8 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = (*CONVOLUTIONS, "Gemm", "MatMul")
 ROWS_ELEMENTS = 1 << 22
 """Elements of a weight that are in float64 at a time."""
+CACHED_ELEMENTS = 1 << 13
+"""The same where only a cache is to be spared."""
 SHARED_BYTES = 64 << 10
 """A weight with other users may be copied up to this size: the copy costs less than the node it saves."""
 
@@ -249,6 +251,8 @@ def _summed_shift(linear: Linear, shift: Array) -> Array:
     """The sum of ``weight * shift`` per output channel (float64), a few rows of the weight at a time."""
     data = _data(linear.weight)
     shape, output = data.shape, _output_axis(linear) % len(data.shape)
+    if len(shape) == 2 and shift.ndim:
+        return _product_with_shift(data, shift.reshape(-1), output)
     spread = np.broadcast_to(shift, shape)
     axes = tuple(i for i in range(len(shape)) if i != output)
     step = max(1, ROWS_ELEMENTS * shape[0] // max(1, data.count))
@@ -257,6 +261,19 @@ def _summed_shift(linear: Linear, shift: Array) -> Array:
         for i in range(0, shape[0], step)
     ]
     return np.concatenate(parts) if output == 0 else np.asarray(sum(parts[1:], parts[0]))
+
+
+def _product_with_shift(data: Constant, shift: Array, output: int) -> Array:
+    """The same for a matrix, by products of rows that fit into a cache."""
+    rows, step = data.shape[0], max(1, CACHED_ELEMENTS // max(1, data.shape[1]))
+    if output == 0:
+        return np.concatenate(
+            [data.rows(i, min(i + step, rows)).astype(np.float64) @ shift for i in range(0, rows, step)]
+        )
+    total = np.zeros(data.shape[1], np.float64)
+    for i in range(0, rows, step):
+        total += shift[i : i + step] @ data.rows(i, min(i + step, rows)).astype(np.float64)
+    return total
 
 
 def input_channels(linear: Linear) -> int:
