@@ -59,6 +59,11 @@ def _samples(count: int, seed: int, uniform: bool) -> list[Sample]:
     return [_tokenizer().batch([sentence], longest=_MOST_TOKENS, width=width) for sentence in chosen]
 
 
+def tokenized(sentences: list[str]) -> Sample:
+    """The model's inputs for sentences, padded to the longest of them."""
+    return _tokenizer().batch(sentences, longest=_MOST_TOKENS)
+
+
 def embed(runner: Runner, sentences: list[str]) -> np.ndarray:
     """Embeddings [N, 384] of unit length, as the model that ``runner`` runs gives them, in batches of 16."""
     batches = [sentences[i : i + 16] for i in range(0, len(sentences), 16)]
