@@ -60,6 +60,16 @@ class Bounds:
             stack.pop()
         return self._known.get(value)
 
+    def of_rows(self, value: Value) -> Bound:
+        """The bound of the rows without NaN of a normalization; it is taken for that of all from now on."""
+        node = value.producer
+        if node is None or node.op not in _NORMS or None in (bounds := [self.of(v) for v in node.inputs[1:]]):
+            return None
+        found = _times_root(node, [0.0, *bounds])
+        if found is not None:
+            self._known[value] = found
+        return found
+
     def _compute(self, v: Value) -> Bound:
         if v.dtype is None:
             return None
@@ -201,6 +211,14 @@ def _normalized(node: Node, b: Operands) -> Bound:
     largest = _FLOATS.get(x.dtype) if x is not None and x.dtype is not None else None
     if not isinstance(n, int) or largest is None or 4 * n * b[0] * b[0] > largest:
         return None
+    return _times_root(node, b)
+
+
+def _times_root(node: Node, b: Operands) -> Bound:
+    x = node.inputs[0]
+    n = product(x.shape[node.attr("axis", -1) :]) if x is not None and x.shape is not None else None
+    if not isinstance(n, int):
+        return None
     shift = b[2] if len(b) > 2 else 0.0
     return _ROUNDING * (math.sqrt(n) * (b[1] or 0.0) + (shift or 0.0))
 
@@ -248,6 +266,7 @@ def _reduced_count(node: Node) -> int | None:
     return n if isinstance(n, int) else None
 
 
+_NORMS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _RULES: dict[str, Rule] = {}
 for _op in (
     "Gather GatherElements GatherND Slice Reshape Transpose Squeeze Unsqueeze Flatten Expand Identity Tile Split Neg "
@@ -262,7 +281,7 @@ for _op in ("Concat", "Max", "Min", "Mean"):
     _RULES[_op] = _all
 for _op in ("Sigmoid", "Tanh", "Softmax", "HardSigmoid", "Erf", "Sin", "Cos"):
     _RULES[_op] = _one
-for _op in ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"):
+for _op in _NORMS:
     _RULES[_op] = _normalized
 for _op in ("Softplus", "Elu", "Ceil", "Round"):
     _RULES[_op] = _plus_one
