@@ -302,7 +302,7 @@ def check_each_pass(case: Case, tallies: dict[str, Tally], wanted: list[Plan]) -
 
 
 class Log:
-    """What each model gave, a line of JSON each, so that a run can be cut short and go on."""
+    """What each model gave, a line of JSON each (the last one counts), so that a run can be cut short and go on."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -310,17 +310,19 @@ class Log:
         self.done: dict[str, dict[str, Any]] = {entry["model"]: entry for entry in map(json.loads, lines)}
 
     def entry(self, case: Case, wanted: list[Plan]) -> dict[str, Any]:
-        """The line of a model: ``tallies`` by plan and ``failures``; from an earlier run where there is one."""
+        """The line of a model: ``tallies`` by plan and ``failures``. What an earlier run did is not done again."""
         label = f"{case.suite}/{case.name}"
-        if label not in self.done:
+        found = self.done.get(label, {"model": label, "tallies": {}, "failures": []})
+        missing = [plan for plan in wanted if plan.name not in found["tallies"]]
+        if missing:
             tallies: dict[str, Tally] = defaultdict(Tally)
-            failures = list(check_each_pass(case, tallies, wanted))
-            plain = {name: {k: v for k, v in asdict(t).items() if v} for name, t in tallies.items()}
-            self.done[label] = {"model": label, "tallies": plain, "failures": failures}
+            found["failures"] += check_each_pass(case, tallies, missing)
+            found["tallies"] |= {name: {k: v for k, v in asdict(t).items() if v} for name, t in tallies.items()}
+            self.done[label] = found
             if self.path is not None:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(self.done[label]) + "\n")
-        return self.done[label]
+                    file.write(json.dumps(found) + "\n")
+        return found
 
 
 def _subject(case: Case, model: Model) -> Subject | None:
@@ -404,8 +406,8 @@ def main() -> int:
         if args.each_pass:
             entry = log.entry(case, wanted)
             failures += entry["failures"]
-            for name, part_of in entry["tallies"].items():
-                tallies[name].add(part_of)
+            for plan in wanted:
+                tallies[plan.name].add(entry["tallies"][plan.name])
             continue
         tally = tallies[case.suite]
         tally.models += 1
