@@ -119,12 +119,8 @@ def _rows(value: Value | None) -> _Rows | None:
         elif node.op in ("Mul", "Div", "Add"):
             constant = next((v for v in node.inputs[::-1] if v is not None and v.data is not None), None)
             x = next((v for v in node.inputs if v is not constant), None)
-            if (
-                constant is None
-                or x is None
-                or x.shape != value.shape
-                or (node.op == "Div" and x is not node.inputs[0])
-            ):
+            inverse = node.op == "Div" and x is not node.inputs[0]
+            if constant is None or x is None or inverse or not same_shape(x.shape, value.shape):
                 return None
         elif node.op in ("MatMul", "Gemm"):
             w = node.inputs[1]
