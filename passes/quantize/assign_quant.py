@@ -66,7 +66,7 @@ class AssignQuant(Pass):
     """Operators that may run on integers; empty: all that the target has kernels for."""
     min_macs: int = 1 << 16
     """Products with fewer multiplications stay float."""
-    max_shared_error: float = 0.05
+    max_shared_error: float = 0.2
     """Error of a value, relative to its root mean square, that sharing a scale may cause."""
 
     def run(self, model: Model, r: Rewriter) -> None:
@@ -140,12 +140,21 @@ class _Work:
         work = flops(site.node)
         if isinstance(work, int) and work < 2 * self.options.min_macs:
             raise NoMatch(f"it does {work // 2} multiplications, fewer than {self.options.min_macs}")
-        quants = [self.ranges.error(v) for v in site.activations]
+        errors = [self._input_error(v) for v in site.activations]
         if site.rule.output is Output.REQUIRED:
-            quants += [self.ranges.error(v) for v in site.results]
+            errors += [self.ranges.error(v) for v in site.results]
         assert site.weight is not None
-        quants.append(weight_error(site.weight, weight_quant(site.weight, self._axis(site), self._weight_scheme)))
-        return math.sqrt(sum(q * q for q in quants))
+        errors.append(weight_error(site.weight, weight_quant(site.weight, self._axis(site), self._weight_scheme)))
+        return math.sqrt(sum(e * e for e in errors))
+
+    def _input_error(self, value: Value) -> float:
+        """Of the part that suffers most where the value joins several."""
+        error, joined = self.ranges.error(value), value.producer
+        if joined is not None and joined.op == "Concat" and not joined.domain:
+            quant = self.ranges.quant(value)
+            parts = [v for v in joined.inputs if v is not None and (v.data is not None or v in self.ranges)]
+            error = max(error, *(self.ranges.error_with(v, quant) for v in parts)) if parts else error
+        return error
 
     @property
     def _weight_scheme(self) -> Scheme:
@@ -161,7 +170,7 @@ class _Work:
             quants = {v: q for group in regions.groups() for v, q in self.ranges.quants(group).items()}
             spoilt = {s.node: reason for s in between if (reason := self._spoilt(s, quants))}
             if not spoilt:
-                spoilt = {s.node: "" for s in between if not self._takes_other(s)}
+                spoilt = {s.node: "" for s in between if not self._takes_other(s, quants)}
             if not spoilt:
                 return regions
             for node, reason in spoilt.items():
@@ -169,10 +178,12 @@ class _Work:
                     self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {reason}")
             left.update(spoilt)
 
-    def _takes_other(self, site: Site) -> bool:
+    def _takes_other(self, site: Site, quants: dict[Value, Quant]) -> bool:
         if site.rule.equal:  # moves integers as they are
             return True
         error = max(self.ranges.error(v) for v in site.results)
+        if site.rule.variadic:
+            error = max(error, *(self.ranges.error_with(v, quants[site.result]) for v in site.data))
         return self.r.take(f"assign-quant/{self.act.text}", site.node, error=error)
 
     def _spoilt(self, site: Site, quants: dict[Value, Quant]) -> str:
@@ -258,5 +269,7 @@ def _observed(model: Model, sites: Iterable[Site], scheme: Scheme, method: str, 
         raise NoMatch("ranges of activations are estimated from samples; give some with --samples")
     names = value_names(model)
     values = dict.fromkeys(v for s in sites for v in (*s.activations, *s.results))
+    for joined in [v.producer for v in values if v.producer is not None and v.producer.op == "Concat"]:
+        values.update((v, None) for v in joined.inputs if v is not None and v.data is None)
     statistics = ctx.observe(model, [Want(names[v]) for v in values])
     return Ranges(statistics, names, scheme, method)

@@ -38,6 +38,10 @@ class Ranges:
             raise NoMatch(f"%{value.name} holds {found.nan} NaN and {found.infinite} infinities")
         return found
 
+    def __contains__(self, value: Value) -> bool:
+        """Whether numbers of the value were observed."""
+        return self.names.get(value, "") in self.statistics
+
     def range(self, value: Value) -> tuple[float, float]:
         """The range that the value alone would get. Raises :class:`NoMatch` where it is not known."""
         found = self._ranges.get(value)

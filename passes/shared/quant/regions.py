@@ -134,9 +134,17 @@ def solve(chosen: Iterable[Site], others: Iterable[Site]) -> Regions:
 
 
 def _belongs(site: Site, found: Regions, asked: set[Value]) -> bool:
-    if not all(v in asked or found.comes_as_integers(v) for v in site.activations):
+    large = [v for v in site.activations if not _is_gate(v, site.result)]
+    if not large or not all(v in asked or found.comes_as_integers(v) for v in large):
         return False
     return site.rule.output is Output.FLOAT or any(found.takers.get(r) for r in site.results)
+
+
+def _is_gate(value: Value, result: Value) -> bool:
+    """Whether the value has one number for each channel of a result with many: to quantize it costs next to nothing."""
+    if value.shape is None or result.shape is None or len(value.shape) != len(result.shape):
+        return False
+    return all(d == 1 for d in value.shape[2:]) and any(d != 1 for d in result.shape[2:])
 
 
 def _around(site: Site, found: Regions) -> Iterator[Site]:
