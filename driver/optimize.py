@@ -73,10 +73,11 @@ def optimize(
     * ``budget``: how far lossy passes and rounding together may move the outputs, or a task's score; see ``Budget``.
       A number is the largest error relative to each output slice's scale. Without one, lossy passes do nothing
       (unless ``tolerance`` or ``allow_different`` accept their differences); with one, ``default`` has them.
-    * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4``; see ``QUANTIZE``. Each decision of
+    * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4-weights``; see ``QUANTIZE``. Each decision of
       theirs is taken only where it stays within the budget and, where this machine stands for the target, where it was
       measured to pay. Needs a budget.
-    * ``goal``: what lossy decisions are selected for: time (the default) or size, with limits on the other.
+    * ``goal``: what lossy decisions are selected for: time, size (the default where weights alone are quantized) or
+      error, with limits on the others.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
@@ -87,6 +88,8 @@ def optimize(
     groups = [quantize] if isinstance(quantize, str) else list(quantize)
     if groups:
         pipeline = quantizing(pipeline, groups, with_budget=budget is not None)
+        if goal is None and all(name.endswith("weights") for name in groups):
+            goal = Goal(minimize="bytes")
     elif pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
     options = Options(

@@ -50,7 +50,11 @@ PIPELINES: dict[str, str] = {
 }
 
 QUANTIZE: dict[str, str] = {
-    "float16": "store-float16",
+    "int8": "assign-quant,insert-qdq",
+    "weights": "quantize-weights",
+    "int8-weights": "quantize-weights{bits=8}",
+    "int4-weights": "quantize-weights{bits=4}",
+    "float16-weights": "store-float16",
 }
 """Lossy groups by the name that users ask for them; they go behind the lossless pipeline."""
 

@@ -114,7 +114,7 @@ def _worst(ledger: Ledger) -> str:
 
 def _row(e: Entry) -> tuple[str, ...]:
     saves = [bytes_text(e.saved_bytes)] if e.saved_bytes else []
-    saves += [f"{count_text(e.saved_flops)} operations"] if e.saved_flops else []
+    saves += [f"{count_text(e.saved_flops)} operations"] if e.saved_flops > e.taken else []  # 1 each: unknown
     units = f"{e.taken} of {e.offered}" if e.kind == LOSSY else ""
     name = e.name if len(e.name) <= 60 or "," not in e.name else f"({e.name.count(',') + 1} passes together)"
     return (name, e.kind, units, ", ".join(saves), percent(e.spent))

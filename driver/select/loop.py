@@ -364,7 +364,7 @@ class _Loop:
                 chosen=s == best and bool(s),
             )
             for s in self.errors
-            if math.isfinite(self.errors[s]) and (s in self.timings or not s)
+            if math.isfinite(self.errors[s]) and (s in self.timings or not s or not self.timed)
         ]
         total = float(costs.error.sum())
         for room in np.geomspace(max(total * 1e-3, 1e-12), max(total, 1e-12), FRONT_POINTS):

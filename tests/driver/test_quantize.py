@@ -1,0 +1,110 @@
+"""optimize(quantize=...): within the budget, where it pays, within limits that were asked for; refused otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planish import cli
+from planish.driver.budget import Budget
+from planish.driver.optimize import optimize
+from planish.driver.select import Goal
+from planish.ir.errors import BudgetError, UsageError
+from planish.ir.graph import Model
+from planish.ir.onnx_writer import model_to_bytes, write_model
+from planish.models.mlp import mlp
+from planish.passes.manager import Pipeline
+from planish.passes.pipeline import flatten
+from planish.passes.pipelines import QUANTIZE
+
+INPUTS = {"input": np.random.default_rng(0).standard_normal((12, 4, 256)).astype(np.float32)}
+TARGET = "x86-64-v4-vnni"
+
+
+def model() -> Model:
+    """Two large products and one too small to matter."""
+    return mlp((256, 384, 384, 10), batch=4)
+
+
+def quantized(how: str, budget: Budget, **options: Any) -> Any:
+    arguments: dict[str, Any] = {"samples": INPUTS, "measure": False, "max_growth": 1.0, **options}
+    return optimize(model(), TARGET, budget=budget, quantize=how, **arguments)
+
+
+def ops_of(found: Any) -> set[str]:
+    return {node.op for node in found.model.graph}
+
+
+@pytest.mark.parametrize("how", sorted(QUANTIZE))
+def test_groups_are_pipelines(how: str) -> None:
+    assert any(p.lossy for p in flatten(Pipeline(QUANTIZE[how]).steps))
+
+
+def test_int8_within_the_budget() -> None:
+    found = quantized("int8", Budget(0.05, "rms"), goal=Goal())
+    ledger = found.report.budget
+    assert {"QuantizeLinear", "DequantizeLinear"} <= ops_of(found)
+    assert ledger.taken
+    assert 0 < ledger.spent <= 1
+    assert found.report.after.file_bytes < found.report.before.file_bytes / 2
+
+
+def test_nothing_within_a_budget_that_is_too_small() -> None:
+    found = quantized("int8", Budget(1e-5, "rms"), goal=Goal())
+    assert not found.report.budget.taken
+    assert "nothing fits" in found.report.budget.because
+    assert "QuantizeLinear" not in ops_of(found)
+
+
+def test_a_part_where_all_is_too_much() -> None:
+    everything = quantized("int8", Budget(1.0, "rms"), goal=Goal()).report.budget
+    limit = 0.8 * everything.outputs[0].error
+    ledger = quantized("int8", Budget(limit, "rms"), goal=Goal()).report.budget
+    assert 0 < len(ledger.taken) < len(everything.taken)
+    assert ledger.spent <= 1
+
+
+def test_least_error_within_a_size() -> None:
+    plain = len(model_to_bytes(model()))
+    limit = int(plain * 0.6)
+    found = quantized("weights", Budget(0.5, "rms"), goal=Goal(minimize="error", max_bytes=limit))
+    assert found.report.after.file_bytes <= limit
+    smaller = quantized("weights", Budget(0.5, "rms"), goal=Goal(minimize="error", max_bytes=int(plain * 0.2)))
+    assert smaller.report.after.file_bytes <= plain * 0.2
+    assert smaller.report.budget.spent > found.report.budget.spent
+
+
+def test_a_size_that_cannot_be_had_is_refused() -> None:
+    with pytest.raises(BudgetError, match="1000 bytes cannot be had"):
+        quantized("weights", Budget(0.5, "rms"), goal=Goal(minimize="error", max_bytes=1000))
+
+
+def test_a_budget_is_needed() -> None:
+    with pytest.raises(UsageError, match="needs an error budget"):
+        optimize(model(), TARGET, samples=INPUTS, quantize="int8")
+
+
+def test_unknown_ways() -> None:
+    with pytest.raises(UsageError, match="no way to quantize called 'int3'"):
+        quantized("int3", Budget(0.1))
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--quantize with every limit, the table in JSON, and the picture."""
+    source, samples, out, plot = (tmp_path / n for n in ("m.onnx", "s.npz", "o.onnx", "front.svg"))
+    write_model(model(), source)
+    np.savez(samples, **INPUTS)
+    command = f"optimize {source} -o {out} -t {TARGET} --samples {samples} --no-measure --json --max-growth 1"
+    lossy = f"--quantize weights --max-error 0.5 --metric rms --max-size 400kB --plot {plot}"
+    assert cli.run([*command.split(), *lossy.split()]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert out.stat().st_size <= 400_000
+    assert any(p["chosen"] for p in printed["budget"]["front"]["points"])
+    assert plot.read_text().lstrip().startswith("<?xml")
+    for wrong in ("--max-size 3apples", "--max-latency fast"):
+        assert cli.run([*command.split(), *lossy.split(), *wrong.split()]) == 2
+        assert "is not a number with a unit" in capsys.readouterr().err
