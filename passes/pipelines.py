@@ -51,6 +51,7 @@ PIPELINES: dict[str, str] = {
 
 QUANTIZE: dict[str, str] = {
     "int8": "assign-quant,insert-qdq",
+    "dynamic": "quantize-dynamic",
     "weights": "quantize-weights",
     "int8-weights": "quantize-weights{bits=8}",
     "int4-weights": "quantize-weights{bits=4}",
