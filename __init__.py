@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .driver.bench import bench as bench
     from .driver.bisect import bisect as bisect
     from .driver.budget import Budget as Budget
+    from .driver.calibrate import calibrate as calibrate
     from .driver.compile import compile as compile
     from .driver.diff import diff as diff
     from .driver.explain import explain as explain
@@ -46,6 +47,7 @@ _NAMES = {
     "Target": ("passes.target", "Target"),
     "bench": ("driver.bench", "bench"),
     "bisect": ("driver.bisect", "bisect"),
+    "calibrate": ("driver.calibrate", "calibrate"),
     "compile": ("driver.compile", "compile"),
     "diff": ("driver.diff", "diff"),
     "explain": ("driver.explain", "explain"),
@@ -69,6 +71,7 @@ __all__ = [
     "__version__",
     "bench",
     "bisect",
+    "calibrate",
     "compile",
     "diff",
     "explain",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from ..ir.errors import PipelineError, PlanishError, UsageError
-from .shared import FAILED, INTERNAL, INTERRUPTED, OK, USAGE, app
+from .shared import FAILED, INTERNAL, INTERRUPTED, OK, USAGE, Interrupted, app
 
 REPORT_AT = "https://github.com/planish/planish/issues"
 
@@ -32,6 +32,9 @@ def run(arguments: Sequence[str]) -> int:
         return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else OK
     except PlanishError as error:
         return _planish_error(error, as_json, traceback)
+    except Interrupted as stopped:
+        sys.stderr.write(f"interrupted; {stopped}\n")
+        return INTERRUPTED
     except typer.Abort:
         return _interrupted()
     except KeyboardInterrupt:

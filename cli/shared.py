@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
 
+
+class Interrupted(Exception):
+    """Ctrl-C, with what is left of the work."""
+
+
 app = typer.Typer(
     name="planish",
     help="Optimizes neural networks and proves that they still compute the same.",
@@ -91,12 +96,17 @@ def parse_goal(max_size: str | None, max_latency: str | None) -> Goal | None:
         return None
     goal = Goal(minimize="error")
     if max_size is not None:
-        number, unit = _number(max_size, "--max-size", _SIZES)
-        goal = replace(goal, max_bytes=int(number * _SIZES[unit]))
+        goal = replace(goal, max_bytes=parse_size(max_size, "--max-size"))
     if max_latency is not None:
         number, unit = _number(max_latency, "--max-latency", {**_TIMES, "%": 0.01})
         goal = replace(goal, max_time=number / 100) if unit == "%" else replace(goal, max_us=number * _TIMES[unit])
     return goal
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes. Raises ``UsageError``."""
+    number, unit = _number(text, option, _SIZES)
+    return int(number * _SIZES[unit])
 
 
 def _number(text: str, option: str, units: Mapping[str, float]) -> tuple[float, str]:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from .calibrate import Calibration, calibrate
+from .file import CalibrationFile, read_calibration, write_calibration
 from .observe import MAX_MEMORY_BYTES, Observe, Observer, observer
 from .stream import SampleStream, calibration_samples
 
-__all__ = ["MAX_MEMORY_BYTES", "Observe", "Observer", "SampleStream", "calibration_samples", "observer"]
+__all__ = [
+    "MAX_MEMORY_BYTES",
+    "Calibration",
+    "CalibrationFile",
+    "Observe",
+    "Observer",
+    "SampleStream",
+    "calibrate",
+    "calibration_samples",
+    "observer",
+    "read_calibration",
+    "write_calibration",
+]
