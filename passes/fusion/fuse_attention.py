@@ -4,7 +4,7 @@
 
 Queries, keys and values that are split into heads in front, and the result that is merged behind, are taken in as
 [B, S, H*D]; keys and values repeated for grouped heads are taken in once; a key-value cache becomes ``past_key``,
-``past_value`` and the results ``present``.
+``past_value`` and the results ``present``; a mask that hides what comes later, and nothing else, becomes ``is_causal``.
 
 **Why** one node for eight to forty, no copies for heads, no scores in memory between nodes; what every runtime's
 attention kernels take.
@@ -35,6 +35,7 @@ from ..rewrite.greedy import apply_rules
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
 from ..shared.attention import Attention, attention_around
+from ..shared.attention_causal import is_causal
 from ..shared.attention_heads import cached, merged_heads, packed_heads, ungrouped
 from ..shared.attention_mask import operand_mask, require_known_mask
 from ..shared.bounds import Bounds
@@ -50,6 +51,7 @@ class FuseAttention(RewritePass):
     """See the module."""
 
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+    spreads: ClassVar[bool] = True
     cache: bool = True
     """Take a key-value cache in. Without it the cache is concatenated in front of the operator."""
     softcap: bool = False
@@ -140,7 +142,9 @@ class AroundSoftmax(NodeRule):
             q, key, value, extra = found.q, _stacked(r, k), _stacked(r, v), {}
             if found.folded:
                 extra = {"q_num_heads": 1, "kv_num_heads": 1}
-        mask = operand_mask(r, found, self.bounds, *_key_extent(found, k))
+        keys, parts = _key_extent(found, k)
+        causal = k.past is None and len(found.masks) == 1 and is_causal(found.masks[0], _queries(found), keys)
+        mask = None if causal else operand_mask(r, found, self.bounds, keys, parts)
         results: Any = r.op(
             "Attention",
             q,
@@ -149,6 +153,7 @@ class AroundSoftmax(NodeRule):
             *([mask, k.past, v.past] if k.past is not None else [mask] if mask is not None else []),
             scale=found.scale,
             softcap=found.softcap or None,
+            is_causal=1 if causal else None,
             _outputs=3 if k.past is not None else 1,
             **extra,
         )
@@ -194,6 +199,10 @@ def _folded_again(r: Rewriter, y: Value, found: Attention) -> Value:
     batch, heads, steps = (r.Shape(found.q, start=a, end=a + 1) for a in range(3))
     size = np.array([shape[2] if shape is not None else -1], np.int64)
     return r.Reshape(y, r.Concat(r.Mul(batch, heads), steps, size, axis=0))
+
+
+def _queries(found: Attention) -> Dim:
+    return found.q.shape[-2] if found.q.shape else None
 
 
 def _key_extent(found: Attention, k: _Side) -> tuple[Dim, list[tuple[Value, int]]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,15 +24,11 @@ from ...ir.dims import same_shape
 from ...ir.graph import Node, Value
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter
-from ..rewrite.matcher import scalar_value
 from ..shared.attention_scores import same_shape_or_wider
+from ..shared.ranges import everywhere
 
-_MOVES = frozenset("Expand Reshape Unsqueeze Squeeze Transpose Flatten Identity Slice Tile".split())
-_COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-_LONGEST = 8
 _OPSET = 15
 """Shape takes the axes it is asked for."""
-_MAX_ELEMENTS = 1 << 22
 
 
 @dataclass
@@ -53,7 +49,7 @@ class OfNothing(NodeRule):
     roots = ("Where",)
 
     def apply(self, r: Rewriter, node: Node) -> Value:
-        condition = _everywhere(node.inputs[0])
+        condition = everywhere(node.inputs[0])
         if condition is None:
             raise NoMatch("the condition is not known, or differs somewhere")
         chosen = node.inputs[1 if condition else 2]
@@ -72,7 +68,7 @@ class OfZeros(NodeRule):
             raise NoMatch("a sum of integers")
         for i in (0, 1):
             mask, x = node.inputs[i], node.inputs[1 - i]
-            if mask is not None and x is not None and _everywhere(mask) == 0:
+            if mask is not None and x is not None and everywhere(mask) == 0:
                 if not same_shape_or_wider(x, mask):
                     raise NoMatch(f"the zeros {mask.type} widen {x.type}")
                 return x
@@ -87,7 +83,7 @@ class OfTruth(NodeRule):
     def apply(self, r: Rewriter, node: Node) -> Value:
         for i in (0, 1):
             truth, kept = node.inputs[i], node.inputs[1 - i]
-            if truth is None or kept is None or not _everywhere(truth):
+            if truth is None or kept is None or not everywhere(truth):
                 continue
             if same_shape(kept.shape, node.output.shape):
                 return kept
@@ -102,59 +98,3 @@ class OfTruth(NodeRule):
             ]
             return r.Expand(kept, r.Concat(*lengths, axis=0))
         raise NoMatch("no operand is known to hold everywhere")
-
-
-def _everywhere(v: Value | None) -> Any:
-    """The element that ``v`` has everywhere; ``None`` where that is not known. Values without elements have none."""
-    for _ in range(_LONGEST):
-        if v is None:
-            return None
-        if v.data is not None:
-            return _sole_element(v)
-        node = v.producer
-        if node is None or node.domain:
-            return None
-        if node.op in _COMPARISONS:
-            return True if _is_no_less(node) else None
-        if node.op == "Where":
-            condition = _everywhere(node.inputs[0])
-            if condition is None:
-                return None
-            v = node.inputs[1 if condition else 2]
-        elif node.op in _MOVES:
-            v = node.inputs[0]
-        else:
-            return None
-    return None
-
-
-def _is_no_less(node: Node) -> bool:
-    """Whether a comparison asks of counted positions (0, 1, ...) if they are at least 0, or above a negative number."""
-    flipped = node.op.startswith("Less")
-    x, limit = (node.input(1), node.input(0)) if flipped else (node.input(0), node.input(1))
-    number = scalar_value(limit, node)
-    strict = not node.op.endswith("Equal")
-    return number is not None and (number < 0 or (number == 0 and not strict)) and _counts(x)
-
-
-def _counts(v: Value | None) -> bool:
-    """Whether ``v`` is a Range that starts at 0 or above and goes up, moved about."""
-    for _ in range(_LONGEST):
-        node = v.producer if v is not None else None
-        if node is None or node.domain:
-            return False
-        if node.op == "Range":
-            start, step = scalar_value(node.inputs[0], node), scalar_value(node.inputs[2], node)
-            return start is not None and step is not None and start >= 0 and step > 0
-        if node.op not in _MOVES:
-            return False
-        v = node.inputs[0]
-    return False
-
-
-def _sole_element(v: Value) -> Any:
-    data = v.data
-    if data is None or not 0 < data.count <= _MAX_ELEMENTS or data.dtype.numpy == np.dtype(object):
-        return None
-    flat = data.numpy().reshape(-1)
-    return flat[0].item() if bool((flat == flat[0]).all()) else None

@@ -17,6 +17,7 @@ from ..rewrite.matcher import scalar_value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .attention import Attention
+from .attention_causal import FAR
 from .attention_scores import Term
 from .bounds import Bounds
 from .emit import unsqueeze
@@ -25,8 +26,6 @@ _LOWEST = {DType.F32: -3.4028234663852886e38, DType.F16: -65504.0, DType.F64: -1
 RAISED = {dtype: float(np.asarray(0.875 * lowest, dtype.numpy)) for dtype, lowest in _LOWEST.items()}
 """What the fill becomes: the sum with any usual score is the same number for all of them."""
 _MAX_CONSTANT = 1 << 24
-_FAR = -1e30
-"""A fill below it hides whatever a mask adds to it."""
 
 
 def require_known_mask(r: Rewriter, found: Attention) -> None:
@@ -35,7 +34,7 @@ def require_known_mask(r: Rewriter, found: Attention) -> None:
     if fills - {float("-inf")} and len(fills) > 1:
         raise NoMatch(f"scores are replaced by {sorted(fills)}")
     added = [term for term in found.masks if term.fill is None]
-    if added and any(fill > _FAR for fill in fills):
+    if added and any(fill > FAR for fill in fills):
         raise NoMatch(f"scores are replaced by {max(fills)}, which is no limit next to what is added")
     for term in found.masks:
         _require_place(found, term)
@@ -104,13 +103,14 @@ def _replaced(r: Rewriter, found: Attention, condition: Value, term: Term, inner
 
 
 def _raised(r: Rewriter, mask: Value, bounds: Bounds) -> Value:
-    lowest = _LOWEST.get(mask.dtype) if mask.dtype is not None else None
+    dtype = mask.dtype
+    lowest = _LOWEST.get(dtype) if dtype is not None else None
     bound = bounds.of(mask)
-    if lowest is None or (bound is not None and bound < -lowest * (1 - 2.0**-10)):
+    if lowest is None or dtype is None or (bound is not None and bound < -lowest * (1 - 2.0**-10)):
         return mask
     if mask.data is not None and _rows_live(mask):
         return mask
-    raised = RAISED[mask.dtype]
+    raised = RAISED[dtype]
     node = mask.producer
     if node is not None and node.op == "Where" and not node.domain:
         choice = [c for c in (_scalar(node, 1), _scalar(node, 2)) if c is not None]
