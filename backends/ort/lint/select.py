@@ -12,9 +12,9 @@ import numpy as np
 
 from ....ir.dtypes import DType
 from ....ir.graph import Node
-from . import pairs as p
-from .prepare import Work
+from ... import pairs as p
 from .units import Declined, Unit, clip_bounds, find_unit
+from .work import Work
 
 
 @dataclass
@@ -72,7 +72,9 @@ def _implied(node: Node, q: Node) -> bool:
     low, high = np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max
     if node.op == "Relu":
         return zero == low
-    scale, bounds = q.inputs[p.SCALE], clip_bounds(node)
+    scale, bounds, source = q.inputs[p.SCALE], clip_bounds(node), node.inputs[0]
+    if source is None or source.producer is None:
+        return False  # the runtime cannot remove a node of several operands that reads an input of the graph
     if dtype not in (DType.I8, DType.U8) or bounds is None or scale is None or scale.data is None:
         return False
     if scale.rank != 0 or scale.dtype is not DType.F32:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ....ir.dtypes import DType
 from ....ir.graph import Node, Value
-from . import pairs as p
+from ... import pairs as p
 
 
 class Declined(Exception):
@@ -62,14 +62,15 @@ def find_unit(node: Node, *, int8: bool) -> Unit:
     if not checks:
         raise Declined("no-integer-kernel", f"the runtime has no integer kernel for {node.op}")
     c = _candidate(node, int8=int8)
-    first: Declined | None = None
+    reasons: list[Declined] = []
     for check in checks:
         try:
             return _unit(c, check(c))
         except Declined as reason:
-            first = first or reason
-    assert first is not None
-    raise first
+            reasons.append(reason)
+    x = node.inputs[0]
+    weight_only = x is not None and not p.is_dequantize(x.producer)
+    raise reasons[-1 if weight_only else 0]
 
 
 def _candidate(node: Node, *, int8: bool) -> Candidate:

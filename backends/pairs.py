@@ -11,9 +11,9 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ....ir.constants import ArrayConstant, SplatConstant
-from ....ir.dtypes import DType
-from ....ir.graph import Graph, Node, Value
+from ..ir.constants import ArrayConstant, SplatConstant
+from ..ir.dtypes import DType
+from ..ir.graph import Graph, Node, Value
 
 CONTRIB = "com.microsoft"
 SCALE, ZERO = 1, 2
@@ -142,3 +142,9 @@ def placeholder(graph: Graph, like: Value) -> Value | None:
 def nodes(graph: Graph) -> Iterator[Node]:
     """The nodes that are there when the walk begins and are still there when it arrives at them."""
     return (n for n in list(graph) if not n.erased and not n.is_return)
+
+
+def producer_of(value: Value | None, op: str) -> Node | None:
+    """The node of the default domain with operator ``op`` that computes ``value``."""
+    node = value.producer if value is not None else None
+    return node if node is not None and node.op == op and node.domain == "" else None
