@@ -28,7 +28,7 @@ from ..bisect.reduce import Reduced, reduce_model
 from ..bisect.reproducer import with_sample
 from ..document import SCHEMA, Document, Table, Text, plain_data
 from .check import Failure, Subject
-from .mutate import Mutants
+from .mutants import Mutants
 
 Progress = Callable[[str, int, int], None]
 Draw = Callable[[int, int], Case]

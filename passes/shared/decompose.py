@@ -20,6 +20,7 @@ from ...ir.errors import PlanishError
 from ...ir.graph import Attr, AttrRef, Graph, Node, Value
 from ...ir.onnx_proto import attr_from_proto, attr_to_proto, type_to_proto
 from ...ir.schema import ABSENT
+from ...ir.type_agreement import contradiction
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from .attributes import require_own_attributes
@@ -35,8 +36,18 @@ Equation = Callable[[Rewriter, Node], Results]
 def decompose(r: Rewriter, node: Node) -> Results:
     """Emits what ``node`` computes by more basic operators and returns its results.
 
-    Raises :class:`NoMatch` where no decomposition is known or it needs what the model's opset lacks.
+    Raises :class:`NoMatch` where no decomposition is known, it needs what the model's opset lacks, or its results have
+    other types: kernels do not check all operands (a bias of more axes than what it is added to), inference fewer.
     """
+    results = _results(r, node)
+    for old, new in zip(node.outputs, results, strict=False):
+        against = None if new is None else contradiction(old.type, new.type)
+        if against is not None:
+            raise NoMatch(f"the definition of {node.op} gives another type, for these operands: {against}")
+    return results
+
+
+def _results(r: Rewriter, node: Node) -> Results:
     require_own_attributes(node)
     equation = CONTRIB_EQUATIONS.get((node.domain, node.op)) or (EQUATIONS.get(node.op) if not node.domain else None)
     if equation is not None:

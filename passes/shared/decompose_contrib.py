@@ -43,17 +43,7 @@ def _gelu(r: Rewriter, x: Value) -> Value:
 
 
 def _bias_gelu(r: Rewriter, node: Node) -> Results:
-    return [_gelu(r, _with_bias(r, node))]
-
-
-def _with_bias(r: Rewriter, node: Node) -> Value:
-    """The first operand, and the second one on it. Runtimes type the result like the first, whatever the second is."""
-    bias = node.input(1)
-    if bias is None:
-        return _in(node, 0)
-    if bias.rank != 1:
-        raise NoMatch(f"the bias of {node.op} is {bias.type}, expected a vector")
-    return r.Add(_in(node, 0), bias)
+    return [_gelu(r, r.Add(_in(node, 0), _in(node, 1)))]
 
 
 def _plain_gelu(r: Rewriter, node: Node) -> Results:
@@ -63,7 +53,8 @@ def _plain_gelu(r: Rewriter, node: Node) -> Results:
 def _fast_gelu(r: Rewriter, node: Node) -> Results:
     if node.output.dtype is DType.F64:
         raise NoMatch("the function body of FastGelu takes its constants in float32, for float64 too")
-    x = _with_bias(r, node)
+    bias = node.input(1)
+    x = _in(node, 0) if bias is None else r.Add(_in(node, 0), bias)
     inner = r.Mul(r.Add(x, r.Mul(r.Mul(r.Mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
     return [r.Mul(r.Mul(x, r.Add(r.Tanh(inner), 1.0)), 0.5)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from planish.backends.ort.session import Session
 from planish.driver.document import plain
 from planish.driver.fuzz.campaign import SIZES, Campaign, default_pipelines, fuzz
+from planish.driver.fuzz.join import joined_with_any
+from planish.driver.fuzz.mutants import seeds
 from planish.ir.clone import clone_model
 from planish.ir.errors import BackendError, UsageError
+from planish.ir.infer import infer_model
 from planish.ir.onnx_writer import model_to_bytes
+from planish.ir.verify import verify
 from planish.models.random import random_case
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
@@ -118,3 +123,16 @@ def test_a_pipeline_may_name_its_target() -> None:
     assert list(found.tallies) == ["fuse@x86-64-v4"]
     with pytest.raises(UsageError, match="no target"):
         fuzz(models=1, pipelines=["fuse@pdp-11"])
+
+
+def test_golden_cases_are_joined() -> None:
+    """An output of one model goes where an input of another was: the result is a model about as often as its parts."""
+    models = list(seeds(GOLDEN / "clean"))
+    rng = random.Random(7)
+    found = [joined_with_any(rng.choice(models), models, rng) for _ in range(40)]
+    made = [model for model in found if model is not None]
+    sound = [model for model in made if not infer_model(model)]
+    assert len(made) >= 10
+    assert len(sound) >= 0.7 * len(made)
+    for model in sound:
+        verify(model, types=True)
