@@ -93,14 +93,15 @@ class QuantizeWeights(Pass):
     def run(self, model: Model, r: Rewriter) -> None:
         self._require_options()
         weights = list(self._weights(model, r))
-        statistics = self._statistics(model, weights, r)
-        names = value_names(model) if statistics is not None else {}
+        names = value_names(model)
+        # Taken now: what weights are multiplied with is replaced as others are quantized.
+        data = [[names[use.data] for use in weight.uses if use.data is not None] for weight in weights]
+        statistics = self._statistics(model, data, r)
         for i, weight in enumerate(weights):
             if r.ctx.progress is not None:
                 r.ctx.progress("quantizing weights", i, len(weights))
-            observed = [statistics.get(names[u.data]) for u in weight.uses if u.data is not None] if statistics else []
             try:
-                self._quantize(weight, observed, _key_of(statistics, weight, names), r)
+                self._quantize(weight, _Seen(statistics, data[i]), r)
             except NoMatch as declined:
                 r.ctx.note(f"%{weight.value.name} {declined.reason}")
 
@@ -151,21 +152,19 @@ class QuantizeWeights(Pass):
                 raise NoMatch(f"is a weight of {use.node.op}, the pass is asked for {', '.join(self.ops)}")
         return uses
 
-    def _statistics(self, model: Model, weights: Sequence[_Weight], r: Rewriter) -> Statistics | None:
+    def _statistics(self, model: Model, data: Sequence[Sequence[str]], r: Rewriter) -> Statistics | None:
         """What is known of the data that weights are multiplied with."""
-        if self.method in ("rtn", "hqq") or not weights:
+        if self.method in ("rtn", "hqq") or not data:
             return None
         if r.ctx.observe is None:
             if self.method in ("gptq", "awq"):
                 r.ctx.note(f"method {self.method} needs samples (--samples FILE): weights are rounded by themselves")
             return None
-        names = value_names(model)
         kinds = Kind.CHANNELS if self.method == "search" else Kind.CHANNELS | Kind.MOMENTS
-        data = {names[u.data]: None for w in weights for u in w.uses if u.data is not None}
-        wants = [Want(name, kinds, axis=-1) for name in data]
+        wants = [Want(name, kinds, axis=-1) for name in dict.fromkeys(name for names in data for name in names)]
         return r.ctx.observe(model, wants) if wants else None
 
-    def _quantize(self, weight: _Weight, observed: Sequence[Observed | None], key: object, r: Rewriter) -> None:
+    def _quantize(self, weight: _Weight, seen: _Seen, r: Rewriter) -> None:
         """Takes the narrowest width that is allowed. Raises ``NoMatch`` before any change."""
         opset = (weight.first.graph or r.graph).opsets.get("", 0)
         wishes = Wishes(self.form, self.block, self.symmetric, self.accuracy)
@@ -177,8 +176,14 @@ class QuantizeWeights(Pass):
                 reasons.append(declined.reason)
                 continue
             found = r.ctx.memo.get(
-                (self.name, key, weight.value.data.digest() if weight.value.data else "", plan.scheme, self.method),
-                lambda plan=plan: self._quantized(weight, plan, _inputs_of(observed)),
+                (
+                    self.name,
+                    seen.key,
+                    weight.value.data.digest() if weight.value.data else "",
+                    plan.scheme,
+                    self.method,
+                ),
+                lambda plan=plan: self._quantized(weight, plan, seen.data()),
                 lambda q: q.nbytes,
             )
             if self._take(weight, plan, found, r):
@@ -212,7 +217,8 @@ class QuantizeWeights(Pass):
     def _take(self, weight: _Weight, plan: Plan, found: _Quantized, r: Rewriter) -> bool:
         data = weight.value.data
         assert data is not None
-        subject = weight.uses[0].node if len(weight.uses) == 1 else weight.value
+        node = weight.uses[0].node
+        subject = node if len(weight.uses) == 1 and node.name else weight.value
         error = float(np.hypot(found.error, _ROUNDED_DATA if plan.accuracy >= 4 else 0.0))
         saved = data.nbytes - stored_bytes(plan, weight.matrix.n, weight.matrix.k)
         return r.take(f"{self.name}/int{plan.scheme.bits}", subject, error=error, saved_bytes=saved)
@@ -228,6 +234,24 @@ class _Data:
 
     def fits(self, k: int) -> bool:
         return all(a is None or len(a) == k for a in (self.moments, self.squares))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Where it says what was seen of the data that one weight is multiplied with."""
+
+    statistics: Statistics | None
+    names: Sequence[str]
+
+    @property
+    def key(self) -> object:
+        """Says which observations a result depends on."""
+        s = self.statistics
+        return None if s is None else (s.model, s.samples, tuple(self.names))
+
+    def data(self) -> _Data:
+        s = self.statistics
+        return _Data() if s is None else _inputs_of([s.get(name) for name in self.names])
 
 
 def _inputs_of(observed: Sequence[Observed | None]) -> _Data:
@@ -246,13 +270,6 @@ def _inputs_of(observed: Sequence[Observed | None]) -> _Data:
         return _Data(None, squares, magnitudes)
     rows = sum(o.rows for o in seen)
     return _Data(regularized(np.asarray(sum(sums)), rows), squares, magnitudes)
-
-
-def _key_of(statistics: Statistics | None, weight: _Weight, names: dict[Value, str]) -> object:
-    """Says which observations a result depends on."""
-    if statistics is None:
-        return None
-    return (statistics.model, statistics.samples, tuple(names[u.data] for u in weight.uses if u.data is not None))
 
 
 def _is_float(dtype: DType) -> bool:

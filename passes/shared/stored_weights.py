@@ -102,7 +102,8 @@ def largest_of(dtype: DType) -> float:
     """The largest finite number of a float type."""
     import ml_dtypes
 
-    return float(ml_dtypes.finfo(dtype.numpy).max)
+    info: Any = ml_dtypes.finfo(dtype.numpy)
+    return float(info.max)
 
 
 def _float_weights(graph: Graph) -> Iterator[tuple[Node, Value]]:

@@ -157,12 +157,12 @@ class Emitter:
                 self.r.begin(use.node, tuple(origin))
                 self.r.replace(*(self._looked_up(use) if use.role is Role.LOOKUP else self._product(use)))
             return
-        for use in [u for u in uses if u.role is Role.LOOKUP]:
-            self.r.begin(use.node)
-            self.r.replace(use.node, self._rows(use.node))
         self.r.begin(self.first, (self.value.name,))
         self.r.replace_value(self.value, self._unpacked(uses[0].axis))
         self.r.remove_constant(self.value)
+        for use in [u for u in uses if u.role is Role.LOOKUP]:
+            self.r.begin(use.node)
+            self.r.replace(use.node, self._rows(use.node))
 
     def _const(self, name: str, array: Array, dtype: DType | None = None) -> Value:
         """One constant for all uses, owned by the graph that owned the weight."""
