@@ -16,7 +16,7 @@ from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from .emit import CONTRIB, split, unsqueeze
+from .emit import CONTRIB, split, squeeze, unsqueeze
 
 Results = list[Value | None]
 _HEADS_FIRST = (0, 2, 1, 3)
@@ -84,13 +84,24 @@ def _padding(r: Rewriter, node: Node, keep: Value, like: Value) -> Any:
     return unsqueeze(r, r.Mul(hidden, float(node.attr("mask_filter_value", -10000.0))), [1, 2])
 
 
+def _later(r: Rewriter, node: Node, q: Value, k: Value) -> Any:
+    """[S, T] to be added: hides the keys [B, N, T, D] behind each query [B, N, S, D], of which the last stand side by
+    side."""
+    steps, total = (squeeze(r, r.Slice(r.Shape(x), _ints(2), _ints(3)), [0]) for x in (q, k))
+    zero, one = r.const(np.int64(0)), r.const(np.int64(1))
+    rows = r.Add(unsqueeze(r, r.Range(zero, steps, one), [1]), r.Sub(total, steps))
+    assert q.dtype is not None
+    fill = float(node.attr("mask_filter_value", -10000.0))
+    return r.Where(r.LessOrEqual(r.Range(zero, total, one), rows), r.const(0.0, q.dtype), r.const(fill, q.dtype))
+
+
 def _cached(r: Rewriter, past: Value | None, new: Value) -> Any:
     return new if past is None else r.Concat(past, new, axis=2)
 
 
 def _multi_head(r: Rewriter, node: Node) -> Results:
     """MultiHeadAttention of separate [B, S, N*D] queries, keys and values."""
-    _require(r, node, 8, unidirectional=0)
+    _require(r, node, 8)
     q, k, v = _in(node, 0), _in(node, 1), _in(node, 2)
     if not q.rank == k.rank == v.rank == 3 or _used(node, 3):
         raise NoMatch("MultiHeadAttention of packed or 4-dimensional operands, or with scores as a result")
@@ -106,13 +117,15 @@ def _multi_head(r: Rewriter, node: Node) -> Results:
         masks.append(_padding(r, node, keep, q))
     width = _static(v, 2)
     key, value = _cached(r, node.input(6), _heads(r, k, heads)), _cached(r, node.input(7), _heads(r, v, heads))
-    y = _attend(r, _heads(r, q, heads), key, value, scale, masks)
+    query = _heads(r, q, heads)
+    masks += [_later(r, node, query, key)] if node.attr("unidirectional", 0) else []
+    y = _attend(r, query, key, value, scale, masks)
     return [_merged(r, y, width), key if _used(node, 1) else None, value if _used(node, 2) else None]
 
 
 def _packed(r: Rewriter, node: Node) -> Results:
     """Attention of one [B, S, W] input with weights [W, 3*N*D]."""
-    _require(r, node, 6, unidirectional=0, do_rotary=0, past_present_share_buffer=0)
+    _require(r, node, 6, do_rotary=0, past_present_share_buffer=0)
     x, w, heads = _in(node, 0), _in(node, 1), int(node.attr("num_heads"))
     if node.input(4) is not None or _used(node, 1):
         raise NoMatch("Attention with a cache of its own form")
@@ -127,6 +140,7 @@ def _packed(r: Rewriter, node: Node) -> Results:
         masks.append(_padding(r, node, keep, x))
     scale = float(node.attr("scale", 0.0) or 0.0) or 1.0 / math.sqrt(sizes[0] // heads)
     q, k, v = (_heads(r, part, heads) for part in parts)
+    masks += [_later(r, node, q, k)] if node.attr("unidirectional", 0) else []
     return [_merged(r, _attend(r, q, k, v, scale, masks), sizes[2])]
 
 

@@ -162,6 +162,15 @@ def _attention() -> list[Case]:
     return [
         Case("Attention", [f(2, 3, 8), wf(8, 24), wf(24), mask], {"num_heads": 2}),
         Case("MultiHeadAttention", [f(2, 3, 8), f(2, 5, 8), f(2, 5, 8), wf(24)], {"num_heads": 2}),
+        Case("Attention", [f(2, 3, 8), wf(8, 24), wf(24)], {"num_heads": 2, "unidirectional": 1}, note="causal"),
+        Case("Attention", [f(2, 3, 8), wf(8, 24), wf(24), mask], {"num_heads": 2, "unidirectional": 1}, note="both"),
+        Case(
+            "MultiHeadAttention",
+            [f(2, 3, 8), f(2, 3, 8), f(2, 3, 8), wf(24), None, None, f(2, 2, 4, 4), f(2, 2, 4, 4)],
+            {"num_heads": 2, "unidirectional": 1},
+            3,
+            note="causal, behind a cache",
+        ),
         Case("RotaryEmbedding", [f(2, 3, 16), np.array([[0, 1, 2], [3, 4, 5]]), *TABLE]),
         Case(
             "MRotaryEmbedding",
