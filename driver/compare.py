@@ -18,7 +18,7 @@ differ from the reference by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -26,7 +26,6 @@ import numpy as np
 
 from ..backends.core import Array, Outputs
 from ..ir.dtypes import from_numpy
-from .trouble import NOT_FINITE
 
 FLOOR = 8.0
 """Roundings that any reordering may add: sums of a few terms, a product folded into a weight."""
@@ -146,27 +145,6 @@ def check_output(
     if not is_float(expected):
         return _check_exact(label, expected, found, sample, noise)
     return _check_floats(label, expected, found, sample, noise, tolerance, resolution)
-
-
-def excused(
-    found: OutputCheck, kind: str, pair: tuple[Any, Any], again: Callable[[Any, Any], OutputCheck]
-) -> OutputCheck:
-    """The result on a sample that aims at trouble of a kind; ``again`` compares arrays.
-
-    Elements that are not finite in the original are left out; with NaN and infinities among the inputs nothing counts.
-    """
-    a, b = pair
-    if not kind or found.status != DIFFERENT or a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
-        return found
-    if kind == NOT_FINITE:
-        return OutputCheck(found.output, ROUNDED, note=f"with NaN and infinities in the inputs: {found.reason}")
-    if not is_float(a) or np.isfinite(a.astype(np.float64)).all():
-        return found
-    kept = again(a, np.where(np.isfinite(a.astype(np.float64)), b, a))
-    if kept.status != DIFFERENT:
-        kept.status = max(kept.status, ROUNDED, key=ORDER.index)
-        kept.note = f"where the original is not finite ({kind} inputs): {found.reason}"
-    return kept
 
 
 def _check_exact(label: str, a: Array, b: Array, sample: int, noise: Noise | None) -> OutputCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..passes.core import Numbers
@@ -10,15 +11,22 @@ from ..passes.manager import Pipeline, RunRecord
 from ..passes.pipeline import flatten
 
 
-def contract_of(record: RunRecord, pipeline: Pipeline) -> Numbers:
+@dataclass(frozen=True)
+class Contract:
+    """A promise about what an optimized model computes."""
+
+    numbers: Numbers = Numbers.REASSOCIATES
+    spreads: bool = False
+    """Whether NaN may reach results that it did not reach (see ``Pass.spreads``)."""
+
+
+def contract_of(record: RunRecord, pipeline: Pipeline) -> Contract:
     """The weakest promise of the passes that changed something."""
     order = [Numbers.EXACT, Numbers.REASSOCIATES, Numbers.APPROXIMATES]
     changed = {p.name for p in record.passes if p.changes}
-    found = Numbers.EXACT
-    for step in leaf_steps(pipeline.steps):
-        if str(step) in changed:
-            found = max(found, *(p.numbers for p in flatten([step])), key=order.index)
-    return found
+    ran = [p for step in leaf_steps(pipeline.steps) if str(step) in changed for p in flatten([step])]
+    numbers = max([Numbers.EXACT, *(p.numbers for p in ran)], key=order.index)
+    return Contract(numbers, any(p.spreads for p in ran))
 
 
 def leaf_steps(steps: Sequence[Any]) -> list[Any]:

@@ -17,11 +17,13 @@ from ..ir.errors import BackendError, PlanishError
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes
 from ..ir.ops import is_known, is_pure
-from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, excused, leaves
+from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
+from .contract import Contract
 from .noise import noisy_model, noisy_sample, resolutions
 from .sizes import constant_bytes, is_external
 from .ties import Ties
 from .trial import Trial, needs_trial, too_large
+from .unusual import excused
 
 Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
@@ -49,6 +51,9 @@ class Reference:
         self.samples: list[Sample] = []
         self.kinds: list[str] = []
         """Which trouble each sample aims at, where samples were made up (see ``trouble.py``)."""
+        self.contract: Contract | None = None
+        """What is promised of the models that are compared, where that is known: it decides what counts on samples
+        with NaN and infinities (see ``unusual.py``)."""
         self.names = [port.name for port in model.graph.ports]
         self.resolutions = dict(zip(self.names, resolutions(model), strict=True))
         """For each output the least scale it is judged by."""
@@ -115,7 +120,7 @@ class Reference:
         checks = [self._tied(i, c, p, check) for c, p in zip(checks, pairs, strict=True)]
         kind = self.kinds[i] if i < len(self.kinds) else ""
         return [
-            excused(c, kind, p[1:], lambda a, b, p=p: check(p[0], a, b, noise.get(p[0])))
+            excused(c, kind, p[1:], lambda a, b, p=p: check(p[0], a, b, noise.get(p[0])), self.contract)
             for c, p in zip(checks, pairs, strict=True)
         ]
 

@@ -6,11 +6,10 @@ Kinds, in the order of the samples:
 * ``padded``: masks that end (or begin) in padding, with token ids of 0 under it;
 * ``zeros``: all numbers 0 (one float in three is -0);
 * ``extreme``: negative and positive numbers large and subnormal, and zeros, among ordinary ones;
-* ``not finite``: NaN and infinities among ordinary ones.
+* ``NaN``, ``infinities``: these among ordinary ones.
 
-Under these, elements that are not finite in the original's own result say nothing about a rewrite, which is claimed for
-real numbers (``excused`` in ``compare.py``); with NaN and infinities in the inputs, kernels of one and the same runtime
-differ, so that a difference is reported and is no proof.
+Under these, elements that are not finite in the original's own result say nothing about a rewrite that is claimed for
+real numbers. What a difference on a sample with NaN or infinities means is in ``unusual.py``.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from ..backends.core import Array, Sample
 from ..ir.dtypes import from_numpy
 
 ORDINARY = ""
-SHORT, PADDED, ZEROS, EXTREME, NOT_FINITE = "short", "padded", "zeros", "extreme", "not finite"
-KINDS = (SHORT, PADDED, ZEROS, EXTREME, NOT_FINITE)
+SHORT, PADDED, ZEROS, EXTREME, NANS, INFINITIES = "short", "padded", "zeros", "extreme", "NaN", "infinities"
+KINDS = (SHORT, PADDED, ZEROS, EXTREME, NANS, INFINITIES)
+UNUSUAL = (NANS, INFINITIES)
 LARGE = {2: 60.0, 4: 1e4, 8: 1e8}
 """By bytes of an element: products of a few stay finite."""
 
@@ -89,9 +89,9 @@ def _floats(kind: str, array: Array, random: np.random.Generator) -> Array:
     size = array.dtype.itemsize
     large = LARGE.get(size, 4.0)
     tiny = {2: 1e-7, 4: 1e-40, 8: 1e-310}.get(size, 0.0)
-    odd = [np.nan, np.inf, -np.inf] if kind == NOT_FINITE else [large, -large, tiny, -tiny, 0.0, -0.0, -1.0]
+    odd = {NANS: [np.nan], INFINITIES: [np.inf, -np.inf]}.get(kind, [large, -large, tiny, -tiny, 0.0, -0.0, -1.0])
     made: Array = array.astype(np.float64).reshape(-1)
-    share = 0.02 if kind == NOT_FINITE else 0.3
+    share = 0.02 if kind in UNUSUAL else 0.3
     chosen = random.random(made.size) < share
     chosen[random.integers(made.size)] = True
     made[chosen] = np.resize(np.array(odd), int(chosen.sum()))

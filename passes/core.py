@@ -124,6 +124,9 @@ class Pass:
     name: ClassVar[str] = ""
     family: ClassVar[str] = ""
     numbers: ClassVar[Numbers] = Numbers.EXACT
+    spreads: ClassVar[bool] = False
+    """Whether NaN in an operand may reach results that it did not reach, because it is multiplied by zeros that were
+    not there, or goes through a kernel for the whole. (NaN must stay NaN all the same.)"""
     proposes: ClassVar[bool] = False
     """Whether a lossy pass asks ``r.take`` for each of its decisions. One that does not is asked for by the engine:
     each application of a pattern, each rule in plain code as a whole, or the whole pass where it has no rules."""

@@ -48,6 +48,7 @@ class PadChannels(RewritePass):
     """See the module."""
 
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+    spreads: ClassVar[bool] = True
     lanes: int = 0
     """Lanes of a vector; 0 asks the target."""
     growth: float = 2.0

@@ -46,6 +46,7 @@ class WidenConvolution(RewritePass):
     """See the module."""
 
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+    spreads: ClassVar[bool] = True
     lanes: int = 0
     """Lanes of a vector; 0 asks the target."""
     least: int = _LEAST
