@@ -10,7 +10,7 @@ from typing import Any
 
 from ..passes.pipelines import PIPELINES
 from ..passes.registry import Entry, entries
-from ..passes.target import TARGETS, Target
+from ..passes.target import EXPORT_TARGETS, TARGETS, Target
 from .document import SCHEMA, Document, Table, Text
 from .explain import rule_names
 
@@ -66,7 +66,7 @@ def pass_list(*, rules: bool = False) -> PassList:
 
 def target_list() -> TargetList:
     """All targets."""
-    return TargetList(list(TARGETS.values()))
+    return TargetList([*TARGETS.values(), *EXPORT_TARGETS.values()])
 
 
 def _summary(entry: Entry) -> str:

@@ -88,15 +88,32 @@ TARGETS: dict[str, Target] = {
 }
 
 
+def _export(name: str, description: str) -> Target:
+    return Target(name, "any", description, runtime=name, newest_opset=17, contrib=False, value_info=False)
+
+
+EXPORT_TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        _export("tensorrt", "NVIDIA TensorRT: i8 with zero points 0"),
+        _export("openvino", "Intel OpenVINO on x86-64: u8 activations, i8 weights"),
+        _export("qnn", "Qualcomm QNN (HTP): u8 or u16 activations, static shapes"),
+        _export("coreml", "Apple Core ML: only weights are stored narrow"),
+    )
+}
+"""Runtimes that models are made for but that do not run here: standard ONNX, opsets that they read."""
+
+
 def get_target(name: str) -> Target:
     """The target of that name; ``native`` is this machine's. Raises ``UsageError`` with the nearest names."""
-    found = TARGETS.get(native() if name == "native" else name)
+    known = TARGETS | EXPORT_TARGETS
+    found = known.get(native() if name == "native" else name)
     if found is None:
-        near = difflib.get_close_matches(name, TARGETS, 3, 0.3)
+        near = difflib.get_close_matches(name, known, 3, 0.3)
         raise UsageError(
             f"there is no target {name!r}",
             where="target",
-            help=f"targets: {', '.join(near or TARGETS)}; `planish targets` describes them",
+            help=f"targets: {', '.join(near or known)}; `planish targets` describes them",
         )
     return found
 
