@@ -103,7 +103,7 @@ class AroundSoftmax(NodeRule):
     def _fused(self, r: Rewriter, node: Node, found: Attention) -> Replacement:
         if r.opset() < OPSET:
             raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
-        _require_type(r, node.output.dtype)
+        _require_type(r, found.q.dtype)
         if not found.scale > 0:
             raise NoMatch(f"the scores are scaled by {found.scale}, which ONNX Runtime's Attention refuses")
         if found.softcap and not self.options.softcap:
@@ -154,6 +154,7 @@ class AroundSoftmax(NodeRule):
             scale=found.scale,
             softcap=found.softcap or None,
             is_causal=1 if causal else None,
+            softmax_precision=DType.F32.code if found.widened else None,
             _outputs=3 if k.past is not None else 1,
             **extra,
         )

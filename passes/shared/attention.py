@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...ir.dims import same_shape
+from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rule import NoMatch
@@ -43,6 +44,8 @@ class Attention:
     guarded: bool = False
     """Whether probabilities that are NaN (of a row in which everything is masked by -inf) are replaced by zeros."""
     folded: bool = False
+    widened: bool = False
+    """Whether the softmax is computed in float32, and everything else in another type."""
     nodes: list[Node] = field(default_factory=list[Node])
 
 
@@ -75,10 +78,11 @@ def _around(softmax: Node, nodes: list[Node]) -> Attention:
     k, perm = _keys(kt, nodes)
     k, k_scale = unscaled(k, nodes) if kt in _results(nodes) else (k, 1.0)
     guarded = _guard(softmax, nodes)
-    root, v = _values(guarded or softmax, nodes)
+    last = _narrowed(guarded or softmax, q.dtype, nodes) if scores.widened else guarded or softmax
+    root, v = _values(last, nodes)
     scale = scores.scale * q_scale * kt_scale * k_scale
     found = Attention(softmax, q, k, v, root, scale, scores.softcap, scores.terms, perm, guarded is not None)
-    found.nodes = nodes
+    found.nodes, found.widened = nodes, scores.widened
     if v.rank != q.rank:
         raise NoMatch(f"queries {q.type} and values {v.type} of different ranks")
     if q.rank == 3 and not _unfold(found):
@@ -120,6 +124,15 @@ def _guard(softmax: Node, nodes: list[Node]) -> Node | None:
         return None
     nodes += [question, where]
     return where
+
+
+def _narrowed(last: Node, dtype: DType | None, nodes: list[Node]) -> Node:
+    """The Cast of the probabilities back to the type of the queries."""
+    cast = last.output.sole_user
+    if cast is None or cast.op != "Cast" or cast.domain or cast.output.dtype is not dtype:
+        raise NoMatch("the scores are cast to float32, and the probabilities alone are not cast back")
+    nodes.append(cast)
+    return cast
 
 
 def _values(last: Node, nodes: list[Node]) -> tuple[Node, Value]:

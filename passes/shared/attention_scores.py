@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from ...ir.dims import Dim, mul, same_dim, same_shape
+from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
 from ..rewrite.matcher import scalar_value
 from ..rewrite.rule import NoMatch
@@ -45,6 +46,8 @@ class Scores:
     scale: float = 1.0
     softcap: float = 0.0
     """0: none."""
+    widened: bool = False
+    """Whether scores in 16 bits are cast to float32 for the softmax."""
     terms: list[Term] = field(default_factory=list[Term])
     """Nearest to the softmax first."""
     nodes: list[Node] = field(default_factory=list[Node])
@@ -84,6 +87,11 @@ def _step(found: Scores, node: Node) -> Value:
         found.terms.append(term)
         return x
     if node.op == "Reshape" and regroups(node):
+        return _operand(node, 0)
+    if node.op == "Cast" and not found.widened and node.output.dtype is DType.F32:
+        if any(term.fill is None for term in found.terms):
+            raise NoMatch("a mask is added in float32 to scores of another type")
+        found.widened = True
         return _operand(node, 0)
     raise NoMatch(f"{node.op} between product and softmax")
 
@@ -163,7 +171,7 @@ def _leads_to_product(x: Value) -> bool:
             continue
         if node.op == "MatMul":
             return True
-        if (node.op in ("Mul", "Div") and number(node)) or node.op in ("Tanh", "Reshape", "Sub"):
+        if (node.op in ("Mul", "Div") and number(node)) or node.op in ("Tanh", "Reshape", "Sub", "Cast"):
             stack.append(other(node) if node.op in ("Mul", "Div") else _operand(node, 0))
         elif node.op in ("Add", "Where"):
             stack.extend(v for v in node.inputs[-2:] if v is not None and v.rank in (3, 4) and v.data is None)
