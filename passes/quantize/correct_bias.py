@@ -1,0 +1,126 @@
+"""correct-bias: the bias takes up what rounding a weight moves the mean of the outputs by.
+
+    E[Q(W) x + b'] = E[W x + b]   for   b' = b - (Q(W) - W) E[x]
+
+The weight itself becomes ``Q(W)`` in floats, so that nothing is left to correct.
+
+**Why**    rounding errors of the weights of one output do not cancel where inputs have a mean, as behind a Relu: whole
+           channels are shifted, which costs far more than noise of the same size.
+**Needs**  annotated weights (``assign-quant``) of Conv and Gemm, and samples, from which ``E[x]`` of each input channel
+           is taken; run it in front of ``insert-qdq``, behind passes that choose how weights are rounded.
+**Leaves** biases that are not constants or that others use; weights without an annotation. At the border of padded
+           convolutions fewer inputs count than the correction assumes.
+**Numbers** approximates: less error in all than without it, as a part of what ``assign-quant`` decided.
+**Source** Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir.graph import Model, Node, Value
+from ..core import Context, Numbers, Pass
+from ..rewrite.rewriter import Rewriter
+from ..rewrite.rule import NoMatch
+from ..shared.attributes import require_own_attributes
+from ..shared.quant.scheme import rounded
+from ..shared.quant.statistics import Kind, Statistics, Want, value_names
+
+Array = np.ndarray[Any, Any]
+_PRODUCTS = ("Conv", "Gemm")
+_LEAST_CHANGE = 1e-6
+"""Of the bias and the largest output change: a correction below that is rounding."""
+
+
+@dataclass
+class CorrectBias(Pass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        found = [n for root in model.roots() for n in root.all_nodes() if n.op in _PRODUCTS and not n.domain]
+        nodes = [n for n in found if _has_annotated_weight(n)]
+        if not nodes:
+            if r.ctx.trace:
+                r.ctx.note("no product has an annotated weight; assign-quant makes them")
+            return
+        names = value_names(model)
+        seen = _means(model, nodes, names, r.ctx)
+        if seen is None:
+            r.ctx.note("no bias is corrected: means of inputs come from samples; give some with --samples")
+            return
+        on_grid: dict[Value, Value] = {}
+        for node in nodes:
+            try:
+                _correct(node, seen, names, on_grid, r)
+            except NoMatch as declined:
+                if r.ctx.trace:
+                    r.ctx.note(f"{node.op} {node.name or node.output.name!r}: {declined.reason}")
+
+
+def _has_annotated_weight(node: Node) -> bool:
+    x, weight = node.inputs[0], node.inputs[1]
+    if x is None or weight is None or weight.data is None or weight.tensor is None:
+        return False
+    return weight.tensor.quant is not None and x.tensor is not None and x.tensor.quant is not None
+
+
+def _means(model: Model, nodes: list[Node], names: dict[Value, str], ctx: Context) -> Statistics | None:
+    if ctx.observe is None:
+        return None
+    values = dict.fromkeys((node.inputs[0], _axis(node)) for node in nodes)
+    return ctx.observe(model, [Want(names[v], Kind.CHANNELS, a) for v, a in values if v is not None and v in names])
+
+
+def _axis(node: Node) -> int:
+    """Of the input channels in ``x``."""
+    return 0 if node.op == "Gemm" and node.attr("transA") else 1
+
+
+def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dict[Value, Value], r: Rewriter) -> None:
+    """``on_grid`` holds weights that were rounded for others. Raises ``NoMatch`` before any change."""
+    require_own_attributes(node)
+    x, weight, bias = node.inputs[0], node.inputs[1], node.input(2)
+    assert x is not None
+    assert weight is not None
+    observed = seen.get(names.get(x, ""))
+    if observed is None or observed.channels is None:
+        raise NoMatch(f"%{x.name} was not observed by channels")
+    if observed.nan or observed.infinite:
+        raise NoMatch(f"%{x.name} holds {observed.nan} NaN and {observed.infinite} infinities")
+    shift = _shift(node, weight, observed.channels.mean)
+    if bias is not None and (bias.data is None or bias.data.shape != shift.shape):
+        raise NoMatch(f"the bias %{bias.name} is not a constant of shape {list(shift.shape)}")
+    old = np.zeros(shift.shape) if bias is None else bias.numpy().astype(np.float64)
+    if np.abs(shift).max(initial=0.0) <= _LEAST_CHANGE * np.abs(old).max(initial=0.0) or not shift.any():
+        raise NoMatch("rounding moves no mean")
+    if not r.allow(node):
+        return
+    r.begin(node)
+    made = r.const((old - shift).astype(np.float32), name=bias.name if bias is not None else "")
+    if weight not in on_grid:
+        assert weight.tensor is not None
+        assert weight.tensor.quant is not None
+        on_grid[weight] = r.const(rounded(weight.numpy(), weight.tensor.quant), name=weight.name)
+        r.annotate(on_grid[weight], weight.tensor.quant)
+    r.set_inputs(node, [x, on_grid[weight], made])
+
+
+def _shift(node: Node, weight: Value, mean: Array) -> Array:
+    """What rounding the weight adds to the mean of each output channel."""
+    assert weight.tensor is not None
+    assert weight.tensor.quant is not None
+    array = weight.numpy()
+    error = rounded(array, weight.tensor.quant).astype(np.float64) - array
+    if node.op == "Gemm":
+        return (error if node.attr("transB") else error.T) @ mean
+    groups = int(node.attr("group", 1))
+    sums = error.reshape(*error.shape[:2], -1).sum(axis=2)  # [M, C / groups]
+    inputs = np.repeat(mean.reshape(groups, -1), array.shape[0] // groups, axis=0)
+    found: Array = (sums * inputs).sum(axis=1)
+    return found
