@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends.findings import LintReport, Runs
 from ..backends.ort.lint import lint as lint_ort
+from ..backends.vendor import coreml, openvino, qnn, tensorrt
 from ..ir.clone import clone_model
 from ..ir.errors import UsageError
 from ..ir.graph import Model
@@ -18,7 +19,13 @@ from ..passes.target import Target, get_target
 from .document import SCHEMA, Document, Table, Text
 from .validate import AnyModel, as_model
 
-LINTERS: dict[str, Callable[[Model, Target], LintReport]] = {"ort": lint_ort}
+LINTERS: dict[str, Callable[[Model, Target], LintReport]] = {
+    "ort": lint_ort,
+    "tensorrt": tensorrt.lint,
+    "openvino": openvino.lint,
+    "qnn": qnn.lint,
+    "coreml": coreml.lint,
+}
 """By ``Target.runtime``."""
 _PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
