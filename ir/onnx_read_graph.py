@@ -354,7 +354,7 @@ def _spelling(dim: Any) -> str:
 def _keep_declared(infos: Sequence[ValueInfoProto], scope: dict[str, Value], foreign: set[str]) -> None:
     """Runtimes rely on the file's word for outputs of operators that have no inference."""
     for info in infos:
-        if info.name in foreign and info.type.WhichOneof("value") not in (None, "opaque_type"):
+        if info.name in foreign and info.name in scope and info.type.WhichOneof("value") not in (None, "opaque_type"):
             _note(scope[info.name], "declared", type_from_proto(info.type))
 
 

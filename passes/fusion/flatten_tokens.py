@@ -192,8 +192,7 @@ class _Flattening:
                 self._node(node, add)
         inside = set(self.region.nodes)
         for node in self.region.nodes:
-            for user in [u for u, _ in node.output.uses if u not in inside]:
-                self._leave(node.output, user)
+            self._leave(node, [u for u, _ in node.output.uses if u not in inside])
         for node in reversed(self.region.nodes):
             if not node.erased:
                 self.r.erase(node)
@@ -233,18 +232,24 @@ class _Flattening:
             return r.Shape(v, start=0, end=rank)
         return r.Slice(r.Shape(v), np.array([0], np.int64), np.array([rank], np.int64))
 
-    def _leave(self, v: Value, user: Node) -> None:
-        """Gives ``user`` what it needs of the flat form."""
-        lead, flat, r = self.region.lead, self.flat[v], self.r
-        shape = user.output.shape if _splits(user, lead) else v.shape
+    def _leave(self, node: Node, users: list[Node]) -> None:
+        """Gives users outside what they need of the flat form: heads split at once, the others its old shape."""
+        lead, v, r = self.region.lead, node.output, self.r
+        splits = dict.fromkeys(user for user in users if _splits(user, lead))
+        for user in splits:
+            r.begin(user, origin_of([node]))
+            r.replace(user, self._reshaped(v, user.output.shape))
+        if any(user not in splits for user in users):
+            assert node.graph is not None
+            # Right behind it: users come in any order, and from bodies.
+            r.begin(node.next or node.graph.ret, origin_of([node]))
+            r.replace_value(v, self._reshaped(v, v.shape))
+
+    def _reshaped(self, v: Value, shape: Shape | None) -> Value:
         assert shape is not None
-        rest = [d for d in shape[len(lead) :] if isinstance(d, int)]
-        r.begin(user, origin_of([v.producer]) if v.producer is not None else ())
-        made = r.Reshape(flat, self._target(rest), allowzero=None if self.lead_value is None else 1)
-        if _splits(user, lead):
-            r.replace(user, made)
-        else:
-            r.replace_value(v, made)
+        rest = [d for d in shape[len(self.region.lead) :] if isinstance(d, int)]
+        allowzero = None if self.lead_value is None else 1
+        return self.r.Reshape(self.flat[v], self._target(rest), allowzero=allowzero)
 
     def _target(self, rest: list[int]) -> Any:
         lead, r = self.region.lead, self.r
