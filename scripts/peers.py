@@ -46,7 +46,7 @@ MAX_SAMPLE = 300
 """A sample whose text is longer is not shown."""
 HEADER = """# What bisecting finds in other optimizers
 
-Written by `scripts/peers --models {models} --seed {seed}`. Those of the {models} random models (`models/random`) that
+Written by `scripts/peers --models {models} --seed {seed} --shrink {shrink}`. Those of the {models} random models (`models/random`) that
 onnx's checker takes{zoo}
 went through each tool as it is by default. Each result was compared with the original, both run by ONNX Runtime
 {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results/peers.md"))
     args = parser.parse_args()
     head = HEADER.format(
-        models=args.models, seed=args.seed, onnxruntime=_version("onnxruntime"),
+        models=args.models, seed=args.seed, shrink=args.shrink, onnxruntime=_version("onnxruntime"),
         zoo=", and the models of the zoo with two real samples each," if args.zoo else "",
     )  # fmt: skip
     tallies: dict[str, Tally] = {}
