@@ -24,7 +24,7 @@ from ...ir.dtypes import DType
 from ...ir.errors import PipelineError
 from ...ir.graph import Value
 from ..rewrite.rule import NoMatch
-from ..shared.stored_weights import StoreNarrow, largest_of
+from ..shared.stored_weights import LARGEST, StoreNarrow
 from ..shared.weight_uses import uses_of
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,7 @@ class StoreFloat8(StoreNarrow):
         axis = _output_axis(value)
         others = tuple(i for i in range(wide.ndim) if i != axis)
         largest = np.abs(wide).max(axis=others, keepdims=True)
-        scale = (np.maximum(largest, 1e-30) / largest_of(self.storage())).astype(np.float32)
+        scale = (np.maximum(largest, 1e-30) / LARGEST[self.storage()]).astype(np.float32)
         return (wide / scale).astype(self.storage().numpy), scale
 
 

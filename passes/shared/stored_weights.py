@@ -18,6 +18,8 @@ from ..rewrite.rule import NoMatch
 from .weight_uses import weights_of
 
 Array = np.ndarray[Any, Any]
+LARGEST = {DType.F16: 65504.0, DType.BF16: 3.3895313892515355e38, DType.F8E4M3FN: 448.0, DType.F8E5M2: 57344.0}
+"""The largest finite number of a type."""
 
 
 @dataclass
@@ -49,7 +51,7 @@ class StoreNarrow(Pass):
         lost = np.isinf(narrow.astype(np.float32)) & np.isfinite(wide)
         if lost.any():
             largest = float(np.max(np.abs(wide[lost])))
-            raise NoMatch(f"holds {largest:.6g}, {dtype.numpy_name} ends at {largest_of(dtype):g}")
+            raise NoMatch(f"holds {largest:.6g}, {dtype.numpy_name} ends at {LARGEST[dtype]:g}")
         return narrow, None
 
     def run(self, model: Model, r: Rewriter) -> None:
@@ -77,7 +79,7 @@ class StoreNarrow(Pass):
         wide = data.numpy()
         narrow, scale = self.narrowed(value, wide)
         back = narrow.astype(np.float32)
-        worst, mean = _errors(wide, back if scale is None else back * scale)
+        worst, mean = relative_errors(wide, back if scale is None else back * scale)
         if worst > self.max_error:
             raise NoMatch(f"would lose {worst:.2g} of a slice's root mean square, more than {self.max_error:.2g}")
         dtype = self.storage()
@@ -98,14 +100,6 @@ class StoreNarrow(Pass):
         r.remove_constant(value)
 
 
-def largest_of(dtype: DType) -> float:
-    """The largest finite number of a float type."""
-    import ml_dtypes
-
-    info: Any = ml_dtypes.finfo(dtype.numpy)
-    return float(info.max)
-
-
 def _float_weights(graph: Graph) -> Iterator[tuple[Node, Value]]:
     """The graph's float32 constants, each with the first of the graph's nodes that needs it, bodies included."""
     for node, value in weights_of(graph):
@@ -121,7 +115,7 @@ def _require_ordinary_users(value: Value) -> None:
             raise NoMatch(f"is an operand of {user.domain}::{user.op}, whose kernel may want a constant")
 
 
-def _errors(wide: Array, narrow: Array) -> tuple[float, float]:
+def relative_errors(wide: Array, narrow: Array) -> tuple[float, float]:
     """Root mean square error over root mean square: the largest of all slices along one axis, and of the whole."""
     finite = np.isfinite(wide)
     signal = np.where(finite, wide, 0.0).astype(np.float64)
