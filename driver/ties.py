@@ -6,7 +6,9 @@ one of a tie where it comes from another choice among scores that the bound of `
 * Where the positions themselves are returned (cast or reshaped, at most), the scores at both are compared, and within
   a row they must stay distinct. What does not tie is different, however much noise changes by itself.
 * Where something is computed from them (Gather, arithmetic), the original runs again with other choices put in the
-  place of the node's own, and an element of the result may be what any of these runs gives.
+  place of the node's own. An element of the result may be what any of these runs gives; and where not more than
+  ``MAX_RUNS`` single positions have an alternative, one choice for all of them must give the whole result, so that a
+  row that was looked up is one row of the table, and not looked up twice where TopK chose it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ SCORES = {"NonMaxSuppression": 1}
 MAX_NODES = 8
 MAX_CHOICES = 8
 """Other positions that are tried for each one."""
+MAX_RUNS = 64
+"""Single positions that are exchanged one after the other, to find one choice that explains a whole result."""
 MAX_PAIRS = 1 << 24
 """Pairs of a position and a candidate; larger nodes are left alone."""
 _SAME_ORDER = frozenset(("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"))
@@ -57,7 +61,7 @@ class Ties:
         self.samples: list[Sample] = []
         self._measure = measure
         self._scores: Measured | None = None
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[tuple[int, ...], Session] = {}
         self._runs: dict[int, list[dict[str, Any]]] = {}
 
     def check(
@@ -90,11 +94,14 @@ class Ties:
                 other = run.get(label)
                 if other is not None and other.shape == found.shape and other.dtype == found.dtype:
                     adapted = _closer(adapted, other, found)
+            result = again(label, adapted, found)
+            if result.status == DIFFERENT or not _differs(adapted, expected).any():
+                return None
+            one = self._one_choice(i, label, expected, found)
+            if one is not None and again(label, one, found).status == DIFFERENT:
+                return None
         except BackendError:
             return None  # an original that does not run so has no ties that we know of
-        result = again(label, adapted, found)
-        if result.status == DIFFERENT or not _differs(adapted, expected).any():
-            return None
         return _moved(label, expected, adapted, None)
 
     # -- runs
@@ -104,22 +111,55 @@ class Ties:
         if i not in self._runs:
             runs: list[dict[str, Any]] = []
             for k, choices in enumerate(self._choices(i)):
-                for choice in choices:
-                    outputs = self._session(k).run({**self.samples[i], _CHOICE: choice})
-                    runs.append(dict(leaves(self.names, outputs)))
+                runs.extend(self._run(i, {k: choice}) for choice in choices)
             self._runs[i] = runs
         return self._runs[i]
 
-    def _session(self, k: int) -> Session:
-        """The original with the positions of node ``k`` as an input."""
-        if k not in self._sessions:
+    def _run(self, i: int, chosen: dict[int, Array]) -> dict[str, Any]:
+        """What the original gives where these nodes choose so, by output."""
+        given = {f"{_CHOICE}{k}": choice for k, choice in chosen.items()}
+        return dict(leaves(self.names, self._session(tuple(sorted(chosen))).run({**self.samples[i], **given})))
+
+    def _session(self, which: tuple[int, ...]) -> Session:
+        """The original with the positions of these nodes as inputs."""
+        if which not in self._sessions:
             copy = clone_model(self.model)
-            node = _choosers(copy)[k]
-            chosen = node.outputs[CHOOSERS[node.op]]
-            given = copy.graph.add_input(_CHOICE, chosen.type)
-            chosen.replace_uses(given)
-            self._sessions[k] = Session(copy)
-        return self._sessions[k]
+            nodes = _choosers(copy)
+            for k in which:
+                chosen = nodes[k].outputs[CHOOSERS[nodes[k].op]]
+                chosen.replace_uses(copy.graph.add_input(f"{_CHOICE}{k}", chosen.type))
+            self._sessions[which] = Session(copy)
+        return self._sessions[which]
+
+    def _one_choice(self, i: int, label: str, expected: Array, found: Array) -> Array | None:
+        """What one choice gives that comes as near to ``found`` as can be, position by position.
+
+        ``None`` where there are too many positions to say. Where it names a position twice, ``expected``.
+        """
+        single = [
+            (k, at, choice)
+            for k, rest in enumerate(self._choices(i))
+            for choice in rest
+            for at in self._other(i, k, choice)
+        ]
+        if len(single) > MAX_RUNS:
+            return None
+        best, chosen = expected, dict[int, Array]()
+        for k, at, choice in single:
+            trial = chosen.get(k, self._own(i, k)).copy()
+            trial.flat[at] = choice.flat[at]
+            other = self._run(i, {**chosen, k: trial}).get(label)
+            if other is not None and other.shape == found.shape and _distance(other, found) < _distance(best, found):
+                best, chosen[k] = other, trial
+        rows = {k: self._rows(i, _choosers(self.model)[k]) for k in chosen}
+        return best if all(r is not None and r.distinct(chosen[k]) for k, r in rows.items()) else expected
+
+    def _own(self, i: int, k: int) -> Array:
+        return np.asarray(self._measured().outputs(i)[2 * k + 1])
+
+    def _other(self, i: int, k: int, choice: Array) -> list[int]:
+        """Where a choice is not the node's own."""
+        return [int(at) for at in np.flatnonzero(choice != self._own(i, k))]
 
     def _choices(self, i: int) -> list[list[Array]]:
         """For each node other positions, in arrays that can stand for its result."""
@@ -279,6 +319,14 @@ def _closer(best: Array, other: Array, found: Array) -> Array:
     with np.errstate(invalid="ignore"):
         near, far = (np.abs(a.astype(np.float64) - found.astype(np.float64)) for a in (other, best))
         return np.where(near < far, other, best)
+
+
+def _distance(a: Array, found: Array) -> float:
+    """How far results are apart: by elements that differ, or by what they differ."""
+    if not is_float(a):
+        return float(_differs(a, found).sum())
+    with np.errstate(invalid="ignore"):
+        return float(np.nansum(np.abs(a.astype(np.float64) - found.astype(np.float64))))
 
 
 def _differs(a: Array, b: Array) -> Array:

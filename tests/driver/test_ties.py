@@ -192,3 +192,36 @@ def test_integers_that_are_equal() -> None:
     across[0, 1:] = across[0, :0:-1]
     assert reference.compare(0, [inside])[0].status == "within-bound"
     assert reference.compare(0, [across])[0].status == "different"
+
+
+def looked_up(b: Builder, x: Any) -> Any:
+    """Rows of a table for the two largest: what a ranking or a detector returns."""
+    table = b.const(np.random.default_rng(3).standard_normal((20, 3)).astype(np.float32))
+    return b.Gather(table, topk(b, x), axis=0)
+
+
+def test_rows_that_are_looked_up_are_rows_of_one_choice() -> None:
+    reference = Reference(model(looked_up))
+    reference.samples = [{"x": scores(0.0)}]
+    expected = np.asarray(reference.outputs(0)[0])
+    other = expected.copy()
+    other[1] = expected[1, ::-1]
+    mixed, twice = other.copy(), expected.copy()
+    mixed[1, 0, 2] = expected[1, 0, 2]  # each element is one of a row that ties, the row is none
+    twice[1, 1] = expected[1, 0]
+    assert reference.compare(0, [other])[0].status == "within-bound"
+    for wrong in (mixed, twice):  # rounding alone decides the tie, so that other rows come as no surprise
+        assert reference.compare(0, [wrong])[0].status == "unstable", wrong
+
+
+def test_two_nodes_that_choose_together() -> None:
+    """A sum of what two ArgMax look up: both ties may have gone the other way at once."""
+
+    def both(b: Builder, x: Any) -> Any:
+        table = b.const(np.random.default_rng(3).standard_normal((20, 3)).astype(np.float32))
+        first = b.Gather(table, b.ArgMax(x, axis=-1, keepdims=0), axis=0)
+        turned = b.ArgMax(b.Neg(b.Neg(x)), axis=-1, keepdims=0, select_last_index=0)
+        return b.Concat(first, b.Gather(table, turned, axis=0), axis=1)
+
+    assert outcome(model(both), 0.0, swapped) == "within-bound"
+    assert outcome(model(both), 1e-4, swapped) == "different"
