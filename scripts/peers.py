@@ -46,8 +46,8 @@ MAX_SAMPLE = 300
 """A sample whose text is longer is not shown."""
 HEADER = """# What bisecting finds in other optimizers
 
-Written by `scripts/peers --models {models} --seed {seed} --shrink {shrink}`. Those of the {models} random models (`models/random`) that
-onnx's checker takes{zoo}
+Written by `scripts/peers --models {models} --seed {seed} --shrink {shrink}`.
+Those of the {models} random models (`models/random`) that onnx's checker takes{zoo}
 went through each tool as it is by default. Each result was compared with the original, both run by ONNX Runtime
 {onnxruntime} without its own optimizations, with the bounds of `planish validate`.
 planish's own default pipeline is the control. `interface` counts results whose inputs or outputs differ (mostly
