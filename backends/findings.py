@@ -79,6 +79,13 @@ def operator(node: Node) -> str:
     return f"{node.domain}.{node.op}" if node.domain else node.op
 
 
+def in_floats(node: Node, rule: str, why: str, *, between: bool) -> Finding:
+    """A node that is computed in floats. Where there is no kernel at all, pairs that end there are as they should be;
+    ``between``: pairs on both sides."""
+    severity = "note" if rule == "no-integer-kernel" and not between else "warning"
+    return Finding(label(node), node.op, Runs.FLOAT, rule=rule, why=why, severity=severity)
+
+
 def about_model(rule: str, why: str, severity: str = "error") -> Finding:
     """A finding that concerns no single node."""
     return Finding("", "", Runs.PLAIN, rule=rule, why=why, severity=severity)

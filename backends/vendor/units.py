@@ -15,7 +15,7 @@ from ...ir.graph import Graph, Model, Node
 from ...passes.shared.quant.rules import Output, QuantRules, Role, UnitRule, role_of, weight_channel_axis
 from ...passes.target import Target
 from .. import pairs as p
-from ..findings import Finding, LintReport, Runs, about_model, in_order, label
+from ..findings import Finding, LintReport, Runs, about_model, in_floats, in_order, label
 
 INTEGER_OPERATORS = frozenset(
     ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "MatMulNBits")
@@ -94,7 +94,8 @@ def _node(node: Node, rules: QuantRules, special: Special) -> Finding:
     try:
         check_unit(node, rules, special)
     except Declined as reason:
-        return Finding(name, node.op, Runs.FLOAT, rule=reason.rule, why=reason.why, severity="warning")
+        between = bool(p.dequantizers(node)) and bool(p.quantizers(node))
+        return in_floats(node, reason.rule, reason.why, between=between)
     return Finding(name, node.op, Runs.INTEGER)
 
 

@@ -11,42 +11,15 @@ import pytest
 from planish.backends.findings import Finding, LintReport, Runs
 from planish.backends.ort.lint import agree, lint, observe
 from planish.backends.ort.session import Session, SessionSettings
-from planish.ir import Builder, DType
+from planish.ir import DType
 from planish.ir.constants import ArrayConstant
 from planish.ir.errors import BackendError
-from planish.ir.graph import Model, Value
+from planish.ir.graph import Model
 from planish.passes.target import TARGETS
 
-from .qdq_models import random_model
+from .qdq_models import Net, random_model
 
 AVX2, VNNI, ARM = (TARGETS[name] for name in ("x86-64-v3", "x86-64-v4-vnni", "aarch64-dotprod"))
-
-
-class Net(Builder):
-    """A builder with pairs; scale 0.1 for activations, 0.02 for weights."""
-
-    def x(self, *shape: int) -> Value:
-        return self.Tanh(self.input("x", DType.F32, shape))
-
-    def pair(self, x: Value, scale: float = 0.1, zero: int = 0, dtype: Any = np.uint8, *, bare: bool = False) -> Value:
-        s, z = self.const(np.float32(scale)), [] if bare else [self.const(dtype(zero))]
-        return self.DequantizeLinear(self.QuantizeLinear(x, s, *z), s, *z)
-
-    def stored(self, *shape: int, dtype: Any = np.int8, most: int = 60, axis: int | None = None) -> Value:
-        data = np.random.default_rng(0).integers(0 if dtype is np.uint8 else -most, most, shape).astype(dtype)
-        count = () if axis is None else (shape[axis],)
-        zero = np.zeros(count, dtype)
-        attrs = {} if axis is None else {"axis": axis}
-        return self.DequantizeLinear(
-            self.const(data), self.const(np.full(count, 0.02, np.float32)), self.const(zero), **attrs
-        )
-
-    def shift(self, count: int, scale: float = 0.002) -> Value:
-        return self.DequantizeLinear(self.const(np.full(count, 50, np.int32)), self.const(np.float32(scale)))
-
-    def done(self, y: Value) -> Model:
-        self.output(self.Erf(y), "y")
-        return self.model()
 
 
 def conv(

@@ -9,7 +9,7 @@ from ....ir.dtypes import DType
 from ....ir.graph import Graph, Model, Node
 from ....passes.target import Target
 from ... import pairs as p
-from ...findings import Finding, LintReport, Runs, about_model, in_order, label
+from ...findings import Finding, LintReport, Runs, about_model, in_floats, in_order, label
 from .integer_ops import INTEGER_OPS
 from .prepare import prepare
 from .select import Selection, select
@@ -73,7 +73,8 @@ def _finding(node: Node, theirs: Node | None, work: Work, selection: Selection) 
         first = node.input(0)
         moved = node.op in _MOVES and first is not None and first.dtype in _STORED
         return Finding(name, node.op, Runs.INTEGER if moved else Runs.PLAIN)
-    return Finding(name, node.op, Runs.FLOAT, rule=declined.rule, why=declined.why, severity="warning")
+    between = bool(p.dequantizers(theirs)) and bool(p.quantizers(theirs))
+    return in_floats(node, declined.rule, declined.why, between=between)
 
 
 def _complain(found: Finding, node: Node, unit: Unit, target: Target) -> Finding:

@@ -218,7 +218,7 @@ _TENSORRT = QuantRules(
             "Gemm": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
             "MatMul": UnitRule((_D, _W), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
             "Add": UnitRule((_P, _D), output=_TRT_PRODUCT),
-            "Concat": UnitRule((_D,), equal=True, variadic=True),
+            "Concat": UnitRule((_D,), output=_TRT_PRODUCT, equal=True, variadic=True),
         }
     ),
     fused_activations=frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSwish", "Tanh", "BatchNormalization"}),
@@ -235,9 +235,9 @@ _OV_MOVEMENT = (
 )
 _OPENVINO = QuantRules(
     "openvino",
-    activations=(U8,),
+    activations=(U8, I8),
     weights=(I8,),
-    pairs=frozenset({(U8, I8)}),
+    pairs=frozenset({(U8, I8), (I8, I8)}),
     bias=None,
     units=MappingProxyType(
         dict.fromkeys(_OV_MOVEMENT, UnitRule((_D,), equal=True))
