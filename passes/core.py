@@ -55,7 +55,7 @@ class Application:
     rule: str
     """``pass-name`` or ``pass-name/RuleClass``."""
     at: str
-    """Name of the node at which it matched."""
+    """Name of the node at which it matched, or of its first result (``%name``)."""
     origin: tuple[str, ...]
     """Names of the original model's nodes concerned."""
 

@@ -364,7 +364,12 @@ class Rewriter:
 
     def applied(self, label: str, node: Node) -> None:
         """Counts one application of a rule."""
-        self._log(label, node.name, origin_of([node]) if self.ctx.log is not None else ())
+        if self.ctx.log is None:
+            self._log(label, node.name, ())
+            return
+        # An erased node has lost its results, not their names.
+        at = node.name or next((f"%{out.name}" for out in node.outputs if out.name), node.op)
+        self._log(label, at, origin_of([node]))
 
     def _show(self) -> None:
         """Shows what a pass in plain code did before the change that it is about to make."""
