@@ -13,7 +13,8 @@ process, single-threaded and kept on one processor, so that a slow second hits a
 time. Sessions are made anew in each round, in another random order, because speed also depends on where a session's
 weights happen to lie in memory (5 to 10 % of a model bound by memory). Figures: the median over the rounds of the
 ratio to the plain model, with the smallest and the largest of them, nodes that run, the largest difference of an
-output element relative to the largest one, and the processor time to make a session.
+output element relative to the largest one, and the processor time to make a session (the shortest: what disturbs only
+adds to it).
 
 A target may name a pipeline of its own behind a plus: ``native+smallest`` is what has the fewest nodes.
 
@@ -199,7 +200,7 @@ def measure(subject: Subject, files: dict[str, Path], seconds: float, rounds: in
     for tool, row in rows.items():
         found = ratios[tool] or [1.0]
         row.ratio, row.low, row.high = statistics.median(found), min(found), max(found)
-        row.load_ms = statistics.median(loads[tool])
+        row.load_ms = min(loads[tool])
     return Result(subject.name, subject.trained, statistics.median(plain) if plain else math.nan, list(rows.values()))
 
 

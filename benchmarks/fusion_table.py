@@ -53,7 +53,7 @@ class Row:
     error: float = math.nan
     """Largest difference of an output element, relative to the largest one."""
     load_ms: float = math.nan
-    """Median processor time to make a session."""
+    """Processor time to make a session, the shortest of the rounds."""
     note: str = ""
     """Why there is no measurement."""
 

@@ -23,6 +23,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from ...ir.dims import Dim, Shape, SymDim, same_dim
 from ...ir.dtypes import DType
 from ...ir.graph import Node, Value
@@ -30,7 +32,7 @@ from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import MODIFIED, NodeRule, NoMatch, Replacement
 from ..shared.attributes import require_own_attributes
-from ..shared.operands import constant_of, int_operand, normalized
+from ..shared.operands import constant_of, int_operand, normalized, producer_of
 from ..shared.targets import reshape_target
 
 END = (1 << 63) - 1
@@ -162,8 +164,10 @@ class ShapeSource(NodeRule):
 
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         wanted, x = node.output.known, node.inputs[0]
-        if node.output.rank != 1 or node.output.dtype is not DType.I64 or x is None or node.graph is None:
+        if node.output.rank not in (0, 1) or node.output.dtype is not DType.I64 or x is None or node.graph is None:
             raise NoMatch("no vector of extents")
+        if node.output.rank == 0:
+            return self._single(r, node, producer_of(node, 0, "Shape"))
         if node.op == "Shape" and x.producer is None:
             raise NoMatch("the operand is not computed")
         require_own_attributes(node)
@@ -179,6 +183,18 @@ class ShapeSource(NodeRule):
                 continue
             return r.Shape(source, start=None if whole else start, end=None if whole else start + len(wanted))
         raise NoMatch(lambda: f"no input has the extents {list(wanted)} next to each other")
+
+    def _single(self, r: Rewriter, node: Node, shape: Node | None) -> Value:
+        """One extent as a scalar, which is picked from a shape."""
+        wanted, x = node.output.known, shape.inputs[0] if shape is not None else None
+        if x is None or x.producer is None or not wanted or not isinstance(wanted[0], SymDim) or node.graph is None:
+            raise NoMatch("no extent that is picked from the shape of a computed tensor")
+        r.begin(node)
+        for source in node.graph.inputs:
+            start = _run_of(wanted, source.shape or ())
+            if start is not None:
+                return r.Gather(r.Shape(source), np.int64(start))
+        raise NoMatch(lambda: f"no input has the extent {wanted[0]}")
 
 
 def _run_of(wanted: Shape, shape: Shape) -> int | None:

@@ -27,8 +27,8 @@ from ..rewrite import NodeRule, NoMatch, Rewriter
 from ..shared.attention_scores import same_shape_or_wider
 from ..shared.ranges import everywhere
 
-_OPSET = 15
-"""Shape takes the axes it is asked for."""
+_SHAPE_OF_AXES = 15
+"""Opset from which Shape takes the axes it is asked for."""
 
 
 @dataclass
@@ -75,6 +75,13 @@ class OfZeros(NodeRule):
         raise NoMatch("no operand is known to be zero everywhere")
 
 
+def _extent(r: Rewriter, x: Value, axis: int) -> Value:
+    """[1]"""
+    if r.opset() >= _SHAPE_OF_AXES:
+        return r.Shape(x, start=axis, end=axis + 1)
+    return r.Slice(r.Shape(x), np.array([axis], np.int64), np.array([axis + 1], np.int64))
+
+
 class OfTruth(NodeRule):
     """The conjunction with a condition that always holds."""
 
@@ -87,14 +94,13 @@ class OfTruth(NodeRule):
                 continue
             if same_shape(kept.shape, node.output.shape):
                 return kept
-            shape = truth.shape
-            if shape is None or r.opset() < _OPSET:
+            if truth.shape is None:
                 raise NoMatch(f"{truth.type} widens {kept.type}")
             r.begin(node)
-            first = next(i for i, d in enumerate(shape) if d != 1)
+            first = next(i for i, d in enumerate(truth.shape) if d != 1)
             lengths = [
-                np.array([d], np.int64) if isinstance(d, int) else r.Shape(truth, start=first + i, end=first + i + 1)
-                for i, d in enumerate(shape[first:])
+                np.array([d], np.int64) if isinstance(d, int) else _extent(r, truth, first + i)
+                for i, d in enumerate(truth.shape[first:])
             ]
             return r.Expand(kept, r.Concat(*lengths, axis=0))
         raise NoMatch("no operand is known to hold everywhere")
