@@ -5,9 +5,9 @@ makes it faster than the float product). A weight is stored once, whatever uses 
 embedding. Each bit width is a unit of the error budget, the narrowest first; the first that is taken wins.
 
 **Why**    an eighth or a quarter of the bytes; on processors a product of few rows is bound by reading its weight.
-**Needs**  constant float32 weights of at least ``min-bytes``: of MatMul, Gemm, Gather, Conv, ConvTranspose, also
-           transposed or in bodies and functions. Samples for the methods that look at data (gptq, awq); without
-           them ``auto`` searches scales by the weights alone.
+**Needs**  constant float32 weights of at least ``min-bytes``: of MatMul, Gemm, Gather, Conv, ConvTranspose, LSTM,
+           GRU, RNN, also transposed or in bodies. Samples for the methods that look at data (gptq, awq); without them
+           ``auto`` searches scales by the weights alone.
 **Leaves** weights that something else uses too, that a graph returns, that hold NaN or infinities; rows that are no
            whole blocks where lookups need them; bit widths that the opset or the target has no form for.
 **Numbers** approximates: by half a step of each block's scale, predicted from the data's second moments.
@@ -85,7 +85,7 @@ class QuantizeWeights(Pass):
     """matmul-nbits, blocked-dq, channel-dq, cast; auto is the target's best."""
     accuracy: int | None = None
     """``accuracy_level`` of MatMulNBits; none: 4 on processors, where level 0 is slower than floats."""
-    ops: tuple[str, ...] = ("MatMul", "Gemm", "Gather", "Conv", "ConvTranspose")
+    ops: tuple[str, ...] = ("MatMul", "Gemm", "Gather", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN")
     """Operators whose weights are considered."""
     min_bytes: int = 4096
     """Smaller weights stay."""

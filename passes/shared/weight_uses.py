@@ -23,7 +23,7 @@ class Role(Enum):
     LOOKUP = "lookup"
     """Gather of rows."""
     KERNEL = "kernel"
-    """Conv or ConvTranspose."""
+    """Conv, ConvTranspose, and the recurrent LSTM, GRU, RNN."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _role(user: Node, i: int, rank: int) -> tuple[Role, int]:
         if user.op == "Conv" and i == 1 and rank > 2:
             return Role.KERNEL, 0
         if user.op == "ConvTranspose" and i == 1 and rank > 2 and user.attr("group", 1) == 1:
+            return Role.KERNEL, 1
+        if user.op in ("LSTM", "GRU", "RNN") and i in (1, 2) and rank == 3:
             return Role.KERNEL, 1
     raise NoMatch(f"is operand {i} of {_name(user)}, rank {rank}")
 

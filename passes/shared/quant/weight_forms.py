@@ -68,7 +68,7 @@ def plan_for(value: Value, uses: Sequence[Use], bits: int, wishes: Wishes, targe
     if bits < 8 and Role.LOOKUP in roles:
         raise NoMatch(f"is looked up in too, which only 8 bits allow as {form}")
     _require_opset(form, bits, opset)
-    if form == "blocked-dq" and roles == {Role.PRODUCT} and uses[0].node.op != "Conv":
+    if form == "blocked-dq" and roles == {Role.PRODUCT}:
         return Plan(form, BlockScheme(bits, wishes.block, wishes.symmetric, positive=True))
     if form == "blocked-dq":
         form = "channel-dq"
@@ -110,9 +110,11 @@ def _require_whole_blocks(value: Value, bits: int, block: int) -> None:
 
 def _kernel_plan(value: Value, uses: Sequence[Use], bits: int, wishes: Wishes, target: Target | None) -> Plan:
     if any(use.role is Role.KERNEL for use in uses):
-        raise NoMatch("is the kernel of a convolution, MatMulNBits has none")
+        raise NoMatch("is no second factor of a product, MatMulNBits has no other")
     for use in uses:
         x = use.data
+        if x is not None and x.type is None:
+            raise NoMatch("is multiplied with data of unknown type, which inline-functions finds in functions")
         if x is not None and (x.rank is None or x.rank < 2 or x.dtype is not DType.F32):
             raise NoMatch(f"is multiplied with {x.type}, MatMulNBits takes f32 of rank 2 or more")
         if use.role is Role.LOOKUP:
