@@ -20,7 +20,7 @@ from ...backends.ort.session import SessionSettings
 from ...ir.errors import BackendError
 from ...ir.graph import Model, Value
 from ...ir.types import TensorType
-from ...passes.shared.quant.accumulate import Accumulator, working_bytes
+from ...passes.shared.quant.accumulate import Accumulator, kept_bytes, passing_bytes
 from ...passes.shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
 from .content import model_digest
 from .runner import Plan, Runner, opened_nodes
@@ -178,8 +178,9 @@ class Observation:
         self._extents.update((name, _largest(shape, self._extents.get(name))) for name, shape in larger.items())
         shapes = value_shapes(self.model, sample, self.accumulators, environment, self.settings)
         bytes_ = {v: value_bytes(v, s) for v, s in shapes.items()}
-        kept = sum(working_bytes(a.want, shapes.get(v, ())) for v, a in self.accumulators.items())
-        budget = max((self.max_memory_bytes - kept) // 2, self.max_memory_bytes // 16)
+        wants = [(a.want, shapes.get(v, ())) for v, a in self.accumulators.items()]
+        kept = sum(kept_bytes(*w) for w in wants) + max((passing_bytes(*w) for w in wants), default=0)
+        budget = max(self.max_memory_bytes - kept, self.max_memory_bytes // 4) // 2
         whole = sum(bytes_.values()) <= budget
         if whole and self._runner is not None and self._runner.plan.settings.memory_arena:
             return self._runner

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .histogram import LARGEST, Counter
+from .histogram import LARGEST, PAGE, Counter
 from .statistics import Channels, Kind, Observed, Want
 
 Array = np.ndarray[Any, Any]
@@ -220,14 +220,21 @@ def _some(array: Array, seen: int) -> Array:
     return np.ascontiguousarray(flat[seen % step :: step])
 
 
-def working_bytes(want: Want, shape: tuple[int, ...]) -> int:
-    """What an accumulator takes besides its tensor."""
-    size = math.prod(shape)
-    found = 8 * HISTOGRAM_NUMBERS
-    found += (1 << 18) * sum(kind in want.kinds for kind in (Kind.HISTOGRAM, Kind.TOKENS))
+def kept_bytes(want: Want, shape: tuple[int, ...]) -> int:
+    """About what an accumulator of tensors of this shape keeps."""
+    found = 8 * 6 * PAGE * sum(kind in want.kinds for kind in (Kind.HISTOGRAM, Kind.TOKENS))
+    if Kind.CHANNELS in want.kinds and -len(shape) <= want.axis < len(shape):
+        found += 40 * shape[want.axis]
+    if Kind.MOMENTS in want.kinds and shape:
+        found += 8 * shape[-1] * shape[-1]
+    return found
+
+
+def passing_bytes(want: Want, shape: tuple[int, ...]) -> int:
+    """What it takes while it takes in a tensor."""
+    found = 16 * HISTOGRAM_NUMBERS
     if Kind.CHANNELS in want.kinds:
-        found += 8 * size + (40 * shape[want.axis] if -len(shape) <= want.axis < len(shape) else 0)
-    if Kind.MOMENTS in want.kinds:
-        width = shape[-1] if shape else 1
-        found += 12 * width * width
+        found += 8 * math.prod(shape)
+    if Kind.MOMENTS in want.kinds and shape:
+        found += 4 * shape[-1] * shape[-1]
     return found

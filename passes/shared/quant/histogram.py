@@ -15,8 +15,8 @@ Array = np.ndarray[Any, Any]
 
 _DROPPED_BITS = 17
 BINS = 1 << (32 - _DROPPED_BITS)
+PAGE = 1 << 10
 _NEGATIVE = BINS >> 1
-_INFINITE = 0xFF << (23 - _DROPPED_BITS)
 _FEW = 4096
 """Numbers that are counted one by one: a table of all bins costs as much as several thousand of them."""
 LARGEST = float(np.finfo(np.float32).max)
@@ -67,24 +67,38 @@ def _number(keys: Array) -> Array:
 
 
 class Counter:
-    """A histogram in the making: 256 KiB."""
+    """A histogram in the making: pages of 16 powers of two each, made when a number falls there."""
 
     def __init__(self, start: Histogram | None = None) -> None:
-        self._counts = np.zeros(BINS, np.int64)
+        self._pages: dict[int, Array] = {}
         if start is not None:
-            self._counts[start.keys] = start.counts
+            counts = np.zeros(BINS, np.int64)
+            counts[start.keys] = start.counts
+            self._add(counts)
 
     def add(self, numbers: Array) -> None:
         """Counts finite numbers (float32, contiguous, one axis)."""
         keys: Array = np.right_shift(numbers.view(np.uint32), np.uint32(_DROPPED_BITS))
-        if keys.size < _FEW:
-            np.add.at(self._counts, keys, 1)
-        else:
-            found = np.bincount(keys)
-            self._counts[: found.size] += found
+        if keys.size >= _FEW:
+            self._add(np.bincount(keys))
+            return
+        pages = keys // PAGE
+        for page in np.flatnonzero(np.bincount(pages)):
+            np.add.at(self._page(int(page)), keys[pages == page] % PAGE, 1)
+
+    def _add(self, counts: Array) -> None:
+        for page in range(-(-counts.size // PAGE)):
+            part = counts[page * PAGE : (page + 1) * PAGE]
+            if part.any():
+                self._page(page)[: part.size] += part
+
+    def _page(self, page: int) -> Array:
+        return self._pages.setdefault(page, np.zeros(PAGE, np.int64))
 
     def finish(self) -> Histogram:
-        counts = self._counts.copy()
+        counts = np.zeros(BINS, np.int64)
+        for page, part in self._pages.items():
+            counts[page * PAGE : (page + 1) * PAGE] = part
         counts[0] += counts[_NEGATIVE]  # zero has one bin
         counts[_NEGATIVE] = 0
         keys = np.flatnonzero(counts)
