@@ -176,13 +176,7 @@ class QuantizeWeights(Pass):
                 reasons.append(declined.reason)
                 continue
             found = r.ctx.memo.get(
-                (
-                    self.name,
-                    seen.key,
-                    weight.value.data.digest() if weight.value.data else "",
-                    plan.scheme,
-                    self.method,
-                ),
+                (self._key(weight, plan), seen.key),
                 lambda plan=plan: self._quantized(weight, plan, seen.data()),
                 lambda q: q.nbytes,
             )
@@ -192,6 +186,12 @@ class QuantizeWeights(Pass):
                 return
             reasons.append("is left out to stay within the error budget")
         raise NoMatch("; ".join(dict.fromkeys(reasons)))
+
+    def _key(self, weight: _Weight, plan: Plan) -> object:
+        """Says what a result depends on, beside data."""
+        assert weight.value.data is not None
+        roles = frozenset(use.role for use in weight.uses)
+        return (self.name, self.method, weight.value.data.digest(), weight.uses[0].axis, roles, plan.form, plan.scheme)
 
     def _quantized(self, weight: _Weight, plan: Plan, inputs: _Data) -> _Quantized:
         """Raises ``NoMatch`` where the weight has numbers that cannot be scaled."""
