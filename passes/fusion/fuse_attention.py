@@ -104,6 +104,8 @@ class AroundSoftmax(NodeRule):
         if r.opset() < OPSET:
             raise NoMatch(f"Attention needs opset {OPSET}, the model imports {r.opset()}")
         _require_type(r, found.q.dtype)
+        if any(v.shape is not None and 0 in v.shape for v in (found.q, found.k, found.v)):
+            raise NoMatch("an operand is empty, which kernels of Attention refuse")
         if not found.scale > 0:
             raise NoMatch(f"the scores are scaled by {found.scale}, which ONNX Runtime's Attention refuses")
         if found.softcap and not self.options.softcap:
