@@ -8,7 +8,7 @@ that come from the first model's own rounding noise at that very value.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Departure:
     agree: list[Value]
     """The last values that agree, from which it is computed."""
     differing: int
-    """Pairs that differ in all."""
+    """Pairs that differ on the way to the outputs."""
 
 
 @dataclass
@@ -112,11 +112,17 @@ class Pairing:
                     found.setdefault(value, check).merge(check)
         return found
 
-    def departure(self) -> Departure | None:
-        """The first value that differs while everything it is computed from agrees; ``None`` where none does."""
+    def departure(self, wrong: Collection[str] | None = None) -> Departure | None:
+        """The first value that differs while everything it is computed from agrees, and that reaches an output by
+        values that differ or are not paired: tools use a name again for what follows. ``None`` where there is none.
+
+        ``wrong``: the outputs in question, by default all.
+        """
         checks = self.checks()
         order = {v: i for i, v in enumerate(v for node in self.left.graph for v in node.outputs)}
-        bad = [v for v, c in checks.items() if not c.equivalent and v in order]
+        ports = zip(self.left.graph.ports, self.left.graph.outputs, strict=True)
+        ends = [v for port, v in ports if wrong is None or port.name in wrong]
+        bad = [v for v in _behind(ends, {v for v, c in checks.items() if c.equivalent}) if v in checks and v in order]
         if not bad:
             return None
         good = {v for v, c in checks.items() if c.equivalent}
@@ -203,6 +209,19 @@ def _depends(value: Value, on: set[Value]) -> bool:
             seen.add(operand)
             stack.append(operand)
     return False
+
+
+def _behind(ends: list[Value], good: set[Value]) -> list[Value]:
+    """The values that the ends are computed from, up to those that agree."""
+    stack = [v for v in ends if v not in good]
+    found = dict.fromkeys(stack)
+    while stack:
+        node = stack.pop().producer
+        for operand in node.inputs if node is not None else ():
+            if operand is not None and operand not in good and operand not in found:
+                found[operand] = None
+                stack.append(operand)
+    return list(found)
 
 
 def _between(value: Value, good: set[Value]) -> tuple[list[Node], list[Value]]:

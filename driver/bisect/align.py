@@ -7,14 +7,11 @@ everything it is computed from agrees, is where the second model went wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...backends.core import Sample
 from ...backends.ort.session import Session
 from ...ir.errors import PlanishError, UsageError
-from ...ir.graph import Model
 from ...ir.text.printer import print_node
 from ..compare import OutputCheck
 from ..document import SCHEMA, Document, Text, plain_data
@@ -35,7 +32,7 @@ class Alignment:
     values: tuple[int, int] = (0, 0)
     """Values of the two models' main graphs."""
     first: str = ""
-    """The first value that differs, by its name in the first model; empty where none does."""
+    """Where outputs differ the first value that does, by its name in the first model; else empty."""
     check: OutputCheck | None = None
     a: list[str] = field(default_factory=list[str])
     """The nodes of the first model between values that agree and the one that differs."""
@@ -44,7 +41,7 @@ class Alignment:
     agree: list[str] = field(default_factory=list[str])
     """The last values that agree, from which it is computed."""
     differing: int = 0
-    """Pairs that differ in all."""
+    """Pairs that differ on the way to the outputs."""
     outputs: list[OutputCheck] = field(default_factory=list[OutputCheck])
     because: str = ""
     """Why less was found than asked for."""
@@ -68,9 +65,14 @@ class Alignment:
             bad = [c for c in self.outputs if not c.equivalent]
             document += [Text(f"  {c}", "red") for c in bad]
             if not bad and not self.because:
-                document.append(Text(f"all agree on {self.samples} samples", "green"))
+                document.append(Text(f"the outputs agree on {self.samples} samples", "green"))
             return document
-        document.append(Text(f"the first value that differs is {self.first!r}; {self.differing} differ in all", "bold"))
+        document.append(
+            Text(
+                f"the first value that differs is {self.first!r}; {self.differing} differ from there to the outputs",
+                "bold",
+            )
+        )
         document.append(Text(f"  {self.check}"))
         if self.agree:
             document.append(Text(f"  computed from values that agree: {', '.join(self.agree[:MAX_SHOWN])}"))
@@ -98,21 +100,23 @@ def align(
     if isinstance(reference, str):
         raise UsageError(f"nothing to compare with: {reference}", where="bisect", help="aligning runs both models")
     items = make_samples(samples, left, reference, seed=seed).items
-    found = _aligned(left, right, items, tolerance)
+    found = Alignment()
     found.outputs = _outputs(reference, run_right, found, tolerance)
+    _pair(found, Pairing(left, right, items, tolerance))
     found.samples, found.seconds = len(items), time.monotonic() - start
     return found
 
 
-def _aligned(left: Model, right: Model, samples: Sequence[Sample], tolerance: float) -> Alignment:
-    pairing = Pairing(left, right, samples, tolerance)
-    departure = pairing.departure()
-    found = Alignment(pairing.found, (len(pairing.values[0]), len(pairing.values[1])), because=pairing.because)
+def _pair(found: Alignment, pairing: Pairing) -> None:
+    """Adds the values that correspond, and where outputs differ the first of them that does."""
+    found.paired, found.values = pairing.found, (len(pairing.values[0]), len(pairing.values[1]))
+    wrong = [c.output for c in found.outputs if not c.equivalent]
+    departure = pairing.departure([port.partition("[")[0] for port in wrong]) if wrong else None
+    found.because = found.because or pairing.because
     if departure is not None:
         found.first, found.check, found.differing = departure.value.name, departure.check, departure.differing
         found.a, found.b = ([print_node(n) for n in nodes] for nodes in (departure.a, departure.b))
         found.agree = [v.name for v in departure.agree]
-    return found
 
 
 def _outputs(reference: Reference, right: Any, found: Alignment, tolerance: float) -> list[OutputCheck]:

@@ -94,6 +94,19 @@ def test_the_first_value_that_differs_is_named(tmp_path: Path) -> None:
     assert "the first value that differs is 't'" in plain(found.document())
 
 
+def test_a_name_that_is_used_again_is_no_difference() -> None:
+    """Optimizers fold what follows into a node and keep its name: other numbers, and the outputs agree."""
+    other = network()
+    by_op = {n.op: n for n in other.graph}
+    by_op["Relu"].output.name, by_op["Gemm"].output.name = "h", "r"
+    found = align(network(), other)
+    assert found.equal, found.document()
+    assert not found.first
+    by_op["Softmax"].op = "LogSoftmax"
+    wrong = align(network(), other)
+    assert (wrong.first, wrong.agree, wrong.equal) == ("y", ["m"], False)
+
+
 def test_values_without_names_are_paired_by_structure_and_content() -> None:
     other = network()
     for i, node in enumerate(other.graph):
