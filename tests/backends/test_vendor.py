@@ -16,7 +16,7 @@ from planish.ir.graph import Model
 from planish.ir.onnx_writer import write_model
 from planish.passes.target import EXPORT_TARGETS
 
-from .qdq_models import Net
+from .qdq_nets import Net
 
 LINTERS: dict[str, Callable[[Model, Any], LintReport]] = {
     "tensorrt": tensorrt.lint,
