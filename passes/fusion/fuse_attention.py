@@ -12,7 +12,7 @@ attention kernels take.
 **Leaves** numbers on the sum of scores and mask, a softmax over another axis, probabilities that are
 also an output or are dropped out in training.
 Grouped heads stay with this operator: on processors ONNX Runtime 1.31's GroupQueryAttention took 1.0 to 1.4 times its
-time (16 query and 4 key heads of 64; 1 to 128 new and 0 to 512 cached tokens), and it takes no mask but the causal one.
+time (16 query and 4 key heads of 64; 1 to 128 new and 0 to 512 cached tokens); `fuse-group-query` makes it on request.
 **Numbers** reassociates: the scale is spread over both factors. A row in which everything is masked by -inf, which
 gives NaN, may give zeros or the mean of the values instead.
 **Source** A. Vaswani et al., 2017; J. Ainslie et al. (grouped queries), 2023; Attention-23.
