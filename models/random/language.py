@@ -216,6 +216,25 @@ def attention_operator(d: Draft) -> bool:
     return True
 
 
+def cached_attention(d: Draft) -> bool:
+    """Attention-23 behind a cache of keys and values, with a mask of numbers."""
+    if d.depth or d.opset < 23:
+        return False
+    batch, length, past, groups = d.choose(1, 2), d.choose(1, 3), d.choose(2, 4), d.choose(1, 2)
+    x = d.input(F32, [batch, length, 6])
+    cache = [d.input(F32, [batch, groups, past, 8]) for _ in range(2)]
+    mask = d.input(BOOL, [batch, 1, length, past + length], 0, 1)
+    parts = [d.op("MatMul", x, d.weight((6, 8 * n), 0.5), bound=8.0) for n in (2, groups, groups)]
+    low = np.asarray(d.choose(-1e4, -1e4, -np.inf), np.float32)
+    numbers = d.op("Where", mask, np.asarray(0, np.float32), low, bound=1.0)
+    attrs: dict[str, Any] = {"q_num_heads": 2, "kv_num_heads": groups, "scale": d.choose(0.25, 0.3535)}
+    y, *present = d.op("Attention", *parts, numbers, *cache, _outputs=3, bound=8.0, **attrs)
+    d.keep(y)
+    for value in present:
+        d.keep(value)
+    return True
+
+
 def rotation(d: Draft) -> bool:
     """Rotary embedding of halves or pairs, of whole heads or of their first elements."""
     x = tokens(d, (8,), empty=True)
@@ -321,5 +340,6 @@ def tied_head(d: Draft) -> bool:
 
 MOTIFS = (
     (2, skip_norm), (2, softmax_quotient), (2, moment_norm), (2, self_gated), (3, layers), (2, heads_with_bias),
-    (2, packed_heads), (3, attention_operator), (3, rotation), (2, index_grid), (2, guarded_softmax), (2, tied_head),
+    (2, packed_heads), (3, attention_operator), (2, cached_attention), (3, rotation), (2, index_grid),
+    (2, guarded_softmax), (2, tied_head),
 )  # fmt: skip

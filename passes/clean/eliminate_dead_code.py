@@ -7,7 +7,8 @@ themselves; optional results at the end of a node's list.
 **Why**    dead weights make files large, dead results cost memory in every run.
 **Needs**  nothing: ONNX operators have no side effects.
 **Leaves** operators that planish does not know (a runtime's own may have effects); inputs of the main graph,
-           which callers name; the results of BatchNormalization before opset 14, whose number chooses training.
+           which callers name; the results of BatchNormalization before opset 14, whose number chooses training; the
+           cache that attention with a past gives, which ONNX Runtime's kernels compute in.
 **Numbers** exact.
 **Source** ONNX IR specification: operators are pure functions of their operands and attributes.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from ...ir.graph import Graph, Model, Node
 from ...ir.ops import function_of, is_removable, node_schema
+from ...ir.schema import Schema
 from ..core import Pass
 from ..rewrite.rewriter import Rewriter
 from ..shared.bodies import drop_loop_results, drop_results
@@ -75,9 +77,21 @@ def drop_optional(node: Node, r: Rewriter) -> None:
     while len(node.outputs) > max(1, known.min_outputs):
         last = node.outputs[-1]
         position = len(node.outputs) - 1
-        if last.uses or position >= len(known.outputs) or not known.outputs[position].optional or not r.allow(node):
+        if last.uses or position >= len(known.outputs) or not known.outputs[position].optional:
+            return
+        if _is_cache(node, known, position):
+            r.ctx.note(f"{node.op} with a past has to give its {known.outputs[position].name}: kernels compute in it")
+            return
+        if not r.allow(node):
             return
         r.drop_output(node, position)
+
+
+def _is_cache(node: Node, known: Schema, position: int) -> bool:
+    """Whether the result is a cache that goes on: attention kernels refuse a past without room for the present."""
+    operands = zip(known.inputs, node.inputs, strict=False)
+    past = any(v is not None and param.name.startswith("past") for param, v in operands)
+    return past and known.outputs[position].name.startswith("present")
 
 
 def called(model: Model) -> set[tuple[str, str, str]]:
