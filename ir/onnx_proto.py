@@ -186,7 +186,8 @@ def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = N
         raise _damaged(f"{what} has shape {list(shape)}: an extent is negative, or over {MAX_ELEMENTS} elements")
     if len(shape) > MAX_RANK:
         raise _damaged(f"{what} has {len(shape)} axes, expected at most {MAX_RANK}")
-    filled = [field for field in _FIELDS if len(getattr(proto, field))]
+    raw = proto.raw_data  # once: every look at it copies it
+    filled = [field for field in _FIELDS if (raw if field == "raw_data" else len(getattr(proto, field)))]
     if len(filled) + (proto.data_location == 1) > 1:
         places = " and ".join(filled if proto.data_location != 1 else [*filled, "another file"])
         raise _damaged(f"{what} holds its data twice, in {places}")
@@ -198,7 +199,6 @@ def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = N
         raise _damaged(f"{what} is one segment of a larger tensor; no tool writes these")
     if dtype is DType.STRING:
         return _strings(proto, shape, count, what)
-    raw = proto.raw_data
     if not raw and count:
         field = _field_of(dtype)
         if filled not in ([], [field]):
