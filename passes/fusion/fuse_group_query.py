@@ -166,6 +166,10 @@ def _rotary(q: Value, k: Value, past: Value) -> tuple[Node, Node] | None:
 
 def _lengths(r: Rewriter, k: Value, past: Value) -> tuple[Value, Value]:
     """[B] the last position of every sequence, and [] how many positions there are, both int32."""
+    known = add(past.shape[2], k.shape[1]) if past.shape is not None and k.shape is not None else None
+    if isinstance(known, int):  # ONNX Runtime's inference carries computed numbers as int64, and then refuses them here
+        last = r.Expand(r.const(np.array([known - 1], np.int32)), r.Shape(k, start=0, end=1))
+        return last, r.const(np.array(known, np.int32))
     total = r.Add(r.Shape(past, start=2, end=3), r.Shape(k, start=1, end=2))
     narrow = r.Cast(total, to=DType.I32.code)
     last = r.Expand(r.Sub(narrow, r.const(np.array([1], np.int32))), r.Shape(k, start=0, end=1))
