@@ -40,14 +40,11 @@ class Regions:
     """Sites at work that take a value as integers."""
 
     def gives_integers(self, site: Site) -> bool:
-        """Whether the results are integers. An operator with a choice gives floats unless all users take integers."""
+        """Whether the results are integers. An operator with a choice gives floats unless somebody takes integers: then
+        all read these, since its kernel has one kind of result."""
         if site.rule.output is Output.REQUIRED:
             return True
-        return site.rule.output is Output.OPTIONAL and all(self._only_integers(r) for r in site.results)
-
-    def _only_integers(self, value: Value) -> bool:
-        takers = self.takers.get(value, set())
-        return bool(takers) and all(user in takers for user in value.users)
+        return site.rule.output is Output.OPTIONAL and any(self.takers.get(r) for r in site.results)
 
     def comes_as_integers(self, value: Value) -> bool:
         """Whether the node that computes the value gives integers."""
