@@ -2,14 +2,15 @@
 
     reshape(x, [B,S,3,H,D])[:, :, i] = reshape(split(x, 3)[i], [B,S,H,D])
 
-also where a Transpose stands between the Reshape and the choice (timm's ``permute(2, 0, 3, 1, 4).unbind(0)``).
+also where a Transpose stands between the Reshape and the choice (timm's ``permute(2, 0, 3, 1, 4).unbind(0)``). Parts
+that do not lie together ([B,S,H,3,D]) are brought together in the columns of the product that made x.
 
 **Why** what is behind is the usual split into heads, which attention takes in; three Gathers or Slices and Squeezes of
 tensors of rank five go.
 **Needs** a Reshape that splits the last axis with the parts in front; known numbers of parts and sizes; users that all
-choose one part.
-**Leaves** parts that do not lie together ([B,S,H,3,D]), choices that are not constant, other users.
-**Numbers** exact.
+choose one part; for parts apart a product with constant weights that nothing else reads.
+**Leaves** choices that are not constant, other users.
+**Numbers** exact, up to the order in which a kernel sums where columns move: reassociates.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 
 from ...ir.dims import same_shape
 from ...ir.graph import Node, Value
-from ..core import RewritePass
+from ..core import Numbers, RewritePass
 from ..rewrite import MODIFIED, NodeRule, NoMatch, Rewriter
 from ..rewrite.rewriter import origin_of
 from ..rewrite.rule import Replacement
 from ..shared.emit import split
+from ..shared.linear import linear_at, with_outputs
 from ..shared.operands import constant_ints, int_list, int_operand, perm_of
 from ..shared.targets import emit_reshape, reshape_target
 
@@ -32,6 +37,8 @@ from ..shared.targets import emit_reshape, reshape_target
 @dataclass
 class SplitPacked(RewritePass):
     """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
 
     def rules(self) -> Iterable[NodeRule]:
         yield ChoiceOfParts()
@@ -49,29 +56,57 @@ class ChoiceOfParts(NodeRule):
         x, wide = node.inputs[0], node.output.shape
         if x is None or x.shape is None or wide is None or len(wide) <= len(x.shape):
             raise NoMatch("the Reshape does not split an axis")
-        axis = len(x.shape) - 1
-        count, inner = wide[axis], tuple(d for d in wide[axis + 1 :] if isinstance(d, int))
-        if not isinstance(count, int) or count < 2 or not inner or len(inner) != len(wide) - axis - 1:
-            raise NoMatch(f"the parts {wide[axis:]} are not known numbers")
-        size = math.prod(inner)
-        if not same_shape(x.shape[:-1], wide[:axis]) or x.shape[-1] != count * size:
+        first = len(x.shape) - 1
+        dims = [d for d in wide[first:] if isinstance(d, int)]
+        if len(dims) != len(wide) - first or len(dims) < 2:
+            raise NoMatch(f"the parts {wide[first:]} are not known numbers")
+        if not same_shape(x.shape[:-1], wide[:first]) or x.shape[-1] != math.prod(dims):
             raise NoMatch("the Reshape does not split the last axis alone")
         perm, users = _through_transpose(node)
-        chosen = [found for user, v in users for found in _choices(user, v, perm.index(axis), count)]
-        parts_shape = (*x.shape[:-1], *inner)
-        target = reshape_target((*x.shape[:-1], size), parts_shape, nonempty=True)
+        axis, chosen = _chosen(users, perm, first, dims)
+        count, rest = dims[axis - first], (*dims[: axis - first], *dims[axis - first + 1 :])
+        size = math.prod(rest)
+        target = reshape_target((*x.shape[:-1], size), (*x.shape[:-1], *rest), nonempty=True)
         if target is None:
             raise NoMatch("the shape of a part cannot be said by constants")
+        if axis > first:
+            x = _brought_together(r, x, dims, axis - first)
         order = tuple(a - (a > axis) for a in perm if a != axis)
         r.begin(node, origin_of([node, *(last for last, _ in chosen)]))
         parts = split(r, x, [size] * count, -1)
         views: dict[int, Value] = {}
         for last, index in chosen:
             if index not in views:
-                part = parts[index] if len(inner) == 1 else emit_reshape(r, parts[index], target, node)
+                part = parts[index] if len(rest) == 1 else emit_reshape(r, parts[index], target, node)
                 views[index] = part if order == tuple(range(len(order))) else r.Transpose(part, perm=order)
             r.replace(last, views[index])
         return MODIFIED
+
+
+def _chosen(
+    users: list[tuple[Node, Value]], perm: tuple[int, ...], first: int, dims: list[int]
+) -> tuple[int, list[tuple[Node, int]]]:
+    """The axis of parts, and who takes which part. Raises :class:`NoMatch` with what is in the way of the first one."""
+    refused: NoMatch | None = None
+    for axis, count in enumerate(dims, first):
+        if count < 2:
+            continue
+        try:
+            return axis, [found for user, v in users for found in _choices(user, v, perm.index(axis), count)]
+        except NoMatch as declined:
+            refused = refused or declined
+    raise refused or NoMatch("there is one part")
+
+
+def _brought_together(r: Rewriter, x: Value, dims: list[int], at: int) -> Value:
+    """``x`` with the columns of each part side by side: by the order of columns in what it is a product with."""
+    linear = linear_at(x, "the packed value")
+    columns = np.moveaxis(np.arange(math.prod(dims)).reshape(dims), at, 0).reshape(-1)
+    made = linear.add or linear.node
+    r.begin(made, origin_of([made]))
+    moved = with_outputs(r, linear, columns)
+    r.replace(made, moved)
+    return moved
 
 
 def _through_transpose(node: Node) -> tuple[tuple[int, ...], list[tuple[Node, Value]]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.constants import Constant
+from ...ir.constants import ArrayConstant, Constant
 from ...ir.graph import Node, Value
 from ...ir.repetition import stored_bytes
 from ..rewrite.rewriter import Rewriter
@@ -212,14 +212,23 @@ def _reshaped(linear: Linear, gain: Array, factor: Array, axes: tuple[int, ...])
     data = _data(linear.weight)
     if linear.node.op != "ConvTranspose":
         return scaled_weight(data, factor, axes)
-    from ...ir.constants import ArrayConstant
-
     shape, groups = data.shape, linear.groups
     split = (groups, shape[0] // groups, *shape[1:])
     if gain.ndim:
         factor = gain.reshape(groups, 1, shape[1], *[1] * (len(shape) - 2))
     whole = ArrayConstant(data.numpy().reshape(split), data.dtype)
     return ArrayConstant(scaled_weight(whole, factor, (0, 2)).numpy().reshape(shape), data.dtype)
+
+
+def with_outputs(r: Rewriter, linear: Linear, order: Array) -> Value:
+    """Emits the product with a matrix with its output channels in another order. Raises :class:`NoMatch`."""
+    data = _data(linear.weight)
+    if len(data.shape) != 2 or linear.axis != -1:
+        raise NoMatch(f"the weight has shape {list(data.shape)}, the channels are axis {linear.axis}")
+    require_cheap_copy(linear.weight, SHARED_BYTES)
+    weight = ArrayConstant(np.take(data.numpy(), order, _output_axis(linear)), data.dtype)
+    bias = None if linear.bias is None else np.broadcast_to(linear.bias_vector(), (len(order),))[order]
+    return _emit(r, linear, linear.x, weight, bias)
 
 
 # -- an affine map in front
