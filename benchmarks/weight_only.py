@@ -152,18 +152,20 @@ def tools() -> Iterator[Tool]:
         for name in ("default", "rtn", "k_quant", "hqq", "gptq"):
             yield Tool(f"onnxruntime {name}", block, 4, theirs(4, block, name))
     yield Tool("planish as shipped", 32, 8, ours(8, 32))
+    for bits in (4, 8):
+        yield Tool("planish with embeddings", 32, bits, ours(bits, 32, ops="[MatMul,Gemm,Gather]"))
     yield Tool("onnxruntime default", 32, 8, theirs(8, 32, "default"))
     yield Tool("onnxruntime quantize_dynamic", 0, 8, dynamic)
 
 
 def ours(bits: int, block: int, **options: Any) -> Callable[[Subject, Path], None]:
-    """Products only, as the other tools do it."""
+    """Products only, as the other tools do it, unless ``ops`` says otherwise."""
 
     def make(subject: Subject, out: Path) -> None:
         model = planish.load(subject.path)
-        given = "".join(f",{k}={v}" for k, v in options.items())
+        given = "".join(f",{k}={v}" for k, v in {"ops": "[MatMul,Gemm]", **options}.items())
         context = Context(target=get_target("native"), observe=observer(subject.calibration))
-        planish.Pipeline(f"quantize-weights{{bits={bits},block={block},ops=[MatMul,Gemm]{given}}}").run(model, context)
+        planish.Pipeline(f"quantize-weights{{bits={bits},block={block}{given}}}").run(model, context)
         write_model(model, out, external_data=False)
 
     return make
@@ -262,12 +264,12 @@ def measure(subject: Subject, rows: list[Row], chosen: list[Tool], work: Path) -
 PREFACE = """# Weights of a few bits
 
 Written by `python -P benchmarks/weight_only.py{arguments}` with onnxruntime {onnxruntime} on a machine of target
-{machine}. Only products are quantized, embeddings stay float for every tool. *error* is the root mean square of the
-difference from the float model's outputs relative to theirs, on data that no tool has seen; *time* is one run relative
-to the float model, one thread, least of interleaved rounds; *seconds* is processor time to quantize. *planish as
-shipped* has `accuracy_level` 4: the kernel rounds data to 8 bits by blocks, which costs a little and makes it fast; all
-other rows keep float data (level 0), as ONNX Runtime's tools do by default. Its HQQ stores zero points as floats, which
-is why its files are larger.
+{machine}. Only products are quantized, embeddings stay float, but in the rows *with embeddings*. *error* is the root
+mean square of the difference from the float model's outputs relative to theirs, on data that no tool has seen; *time*
+is one run relative to the float model, one thread, least of interleaved rounds; *seconds* is processor time to
+quantize. *planish as shipped* has `accuracy_level` 4: the kernel rounds data to 8 bits by blocks, which costs a little
+and makes it fast; all other rows keep float data (level 0), as ONNX Runtime's tools do by default. Its HQQ stores zero
+points as floats, which is why its files are larger.
 
 MiniLM is the trained encoder of the zoo: calibrated on 44 sentences, measured on 44 others (output: unit embeddings).
 The decoder is `models/llama.py` with seeded weights of heavy tails and channels of unequal size: no package was found
