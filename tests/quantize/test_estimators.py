@@ -37,7 +37,8 @@ SHAPES: dict[str, Array] = {
 
 def observe(data: Array, kinds: Kind = Kind.RANGE | Kind.HISTOGRAM, axis: int = -1) -> Observed:
     accumulator = Accumulator(Want("x", kinds, axis))
-    accumulator.add(data.astype(np.float32))
+    for part in np.array_split(data.astype(np.float32), max(1, data.size // 5_000)):  # so that all are counted
+        accumulator.add(part)
     return accumulator.finish()
 
 
@@ -93,6 +94,14 @@ def test_percentile_leaves_out_what_it_says() -> None:
     low, high = estimate(observe(SHAPES["relu"]), U8, "percentile", percentile=99.0)
     assert low == 0.0
     assert (SHAPES["relu"] > high).mean() == pytest.approx(0.01, rel=0.25)
+
+
+def test_a_single_number_far_away_in_a_large_tensor_is_seen() -> None:
+    accumulator = Accumulator(Want("x"))
+    accumulator.add(SHAPES["outlier"].astype(np.float32))
+    low, high = estimate(accumulator.finish(), U8, "mse")
+    best = real_error(SHAPES["outlier"], *estimate(observe(SHAPES["outlier"]), U8, "mse"), U8)
+    assert real_error(SHAPES["outlier"], low, high, U8) < 1.05 * best
 
 
 def test_entropy_cuts_outliers() -> None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .histogram import LARGEST, PAGE, Counter
+from .histogram import LARGEST, Counter, counter_bytes
 from .statistics import Channels, Kind, Observed, Want
 
 Array = np.ndarray[Any, Any]
 
-HISTOGRAM_NUMBERS = 1 << 16
-"""A histogram takes in at most about this many numbers of one tensor, at even distances: it costs ten times as much as
-everything else, and the ends of the range are known anyway."""
+HISTOGRAM_NUMBERS = 1 << 13
+"""A histogram takes in at most about this many numbers of one tensor, at even distances, each for all between: it costs
+ten times as much as everything else. The lowest and the highest number are always in it."""
+_NEIGHBOURS = 16
+"""Numbers that are taken together: those in one line of the cache."""
 AVERAGED = 100
 """Tensors over which the running mean of ranges goes."""
+_BLOCK = 1 << 16
 _ROW = 1024
 """Float32 sums are added up in float64 after this many numbers."""
 
@@ -59,14 +64,15 @@ class Accumulator:
         array = np.ascontiguousarray(array)
         if not array.size:
             return
-        low, high = float(array.min()), float(array.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        totals = _totals(array.reshape(-1))
+        if totals is None:
             self._add_odd(array)
             return
-        self._add_range(array.reshape(-1), low, high)
+        self._add_totals(array.size, totals)
+        low, high = totals.low, totals.high
         narrow = _narrow(array, low, high)
         if self._histogram is not None:
-            self._histogram.add(_some(narrow, self._count))
+            self._count_some(self._histogram, narrow, low, high)
         if self._channels is not None:
             self._channels.add(narrow, self._declined)
         if self._tokens is not None:
@@ -105,27 +111,36 @@ class Accumulator:
         numbers = array[finite]
         if not numbers.size:
             return
-        low, high = float(numbers.min()), float(numbers.max())
-        self._add_range(numbers, low, high)
+        totals = _totals(numbers)
+        assert totals is not None
+        self._add_totals(numbers.size, totals)
         if self._histogram is not None:
-            self._histogram.add(_some(_narrow(numbers, low, high), self._count))
+            low, high = totals.low, totals.high
+            self._count_some(self._histogram, _narrow(numbers, low, high), low, high)
         for kind in (Kind.CHANNELS, Kind.TOKENS, Kind.MOMENTS):
             if kind in self.want.kinds:
                 self._declined[str(kind.name)] = "some tensors hold NaN or infinities, which are left out"
 
-    def _add_range(self, numbers: Array, low: float, high: float) -> None:
+    def _count_some(self, histogram: Counter, array: Array, low: float, high: float) -> None:
+        """Groups of neighbours at even distances, ``HISTOGRAM_NUMBERS`` at most, for all; and both ends."""
+        step, flat = _step(array), array.reshape(-1)
+        if step == 1:
+            histogram.add(flat)
+            return
+        groups = flat[: flat.size - flat.size % _NEIGHBOURS].reshape(-1, _NEIGHBOURS)
+        histogram.add(np.ascontiguousarray(groups[self._count % step :: step]).reshape(-1), step)
+        histogram.add_one(max(low, -LARGEST))
+        histogram.add_one(min(high, LARGEST))
+
+    def _add_totals(self, count: int, totals: _Totals) -> None:
+        low, high = totals.low, totals.high
         self._low, self._high = min(self._low, low), max(self._high, high)
         self._arrays += 1
         seen, old = min(self._arrays, AVERAGED), self._average
         self._average = (old[0] + (low - old[0]) / seen, old[1] + (high - old[1]) / seen)
-        self._count += numbers.size
-        whole = numbers.size - numbers.size % _ROW
-        for part in (numbers[:whole].reshape(-1, _ROW), numbers[None, whole:]):
-            part = _squarable(part, low, high)
-            with np.errstate(over="ignore"):
-                squares = np.vecdot(part, part)
-            self._sum += float(part.sum(axis=1).sum(dtype=np.float64))
-            self._squares += float(squares.sum(dtype=np.float64))
+        self._count += count
+        self._sum += totals.sum
+        self._squares += totals.squares
 
     def _add_moments(self, rows: Array) -> None:
         width = rows.shape[1]
@@ -140,6 +155,35 @@ class Accumulator:
         for start in range(0, len(rows), _ROW):
             part = rows[start : start + _ROW]
             self._moments += part.T @ part
+
+
+@dataclass
+class _Totals:
+    """Of finite numbers."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    sum: float = 0.0
+    squares: float = 0.0
+
+
+def _totals(flat: Array) -> _Totals | None:
+    """Block by block, each of which stays in the cache; ``None`` where some number is not finite."""
+    found = _Totals()
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        low, high = float(block.min()), float(block.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return None
+        found.low, found.high = min(found.low, low), max(found.high, high)
+        block = _squarable(block, low, high)
+        whole = block.size - block.size % _ROW
+        for part in (block[:whole].reshape(-1, _ROW), block[None, whole:]):
+            if part.size:
+                found.sum += float((part @ np.ones(part.shape[1], part.dtype)).sum(dtype=np.float64))
+                with np.errstate(over="ignore") if part.dtype == np.float64 else nullcontext():
+                    found.squares += float(np.vecdot(part, part).sum(dtype=np.float64))
+    return found
 
 
 class _ChannelSums:
@@ -165,8 +209,7 @@ class _ChannelSums:
         low, high = (f(f(cut, axis=2), axis=0).astype(np.float64) for f in (np.min, np.max))
         magnitude = np.abs(cut)
         cut = _squarable(cut, float(low.min()), float(high.max()))
-        with np.errstate(over="ignore"):
-            sums = np.stack([_channel_sums(cut), _channel_sums(magnitude), _channel_sums(np.square(cut))])
+        sums = np.stack([_channel_sums(cut), _channel_sums(magnitude), _channel_sums(np.square(cut))])
         if self.low is None or self.high is None or self.sums is None:
             self.low, self.high, self.sums = low, high, sums
         else:
@@ -209,20 +252,19 @@ def _narrow(array: Array, low: float, high: float) -> Array:
     return array.astype(np.float32)
 
 
-def _some(array: Array, seen: int) -> Array:
-    """Numbers of a tensor at even distances, ``HISTOGRAM_NUMBERS`` at most; all where there are no more."""
-    flat = array.reshape(-1)
-    if flat.size <= HISTOGRAM_NUMBERS:
-        return flat
-    step = -(-flat.size // HISTOGRAM_NUMBERS)
+def _step(array: Array) -> int:
+    """Of how many numbers one is counted."""
+    if array.size <= HISTOGRAM_NUMBERS:
+        return 1
+    step = -(-array.size // HISTOGRAM_NUMBERS)
     while any(math.gcd(step, extent) > 1 for extent in array.shape):  # else some columns would never come
         step += 1
-    return np.ascontiguousarray(flat[seen % step :: step])
+    return step
 
 
 def kept_bytes(want: Want, shape: tuple[int, ...]) -> int:
     """About what an accumulator of tensors of this shape keeps."""
-    found = 8 * 6 * PAGE * sum(kind in want.kinds for kind in (Kind.HISTOGRAM, Kind.TOKENS))
+    found = counter_bytes() * sum(kind in want.kinds for kind in (Kind.HISTOGRAM, Kind.TOKENS))
     if Kind.CHANNELS in want.kinds and -len(shape) <= want.axis < len(shape):
         found += 40 * shape[want.axis]
     if Kind.MOMENTS in want.kinds and shape:

@@ -17,8 +17,7 @@ _DROPPED_BITS = 17
 BINS = 1 << (32 - _DROPPED_BITS)
 PAGE = 1 << 10
 _NEGATIVE = BINS >> 1
-_FEW = 4096
-"""Numbers that are counted one by one: a table of all bins costs as much as several thousand of them."""
+_WAITING = 1 << 15
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -58,6 +57,11 @@ class Histogram:
         return float(low[i] + (high[i] - low[i]) * min(max(part, 0.0), 1.0))
 
 
+def counter_bytes() -> int:
+    """What a counter takes, about."""
+    return 2 * _WAITING + 6 * 8 * PAGE
+
+
 def _number(keys: Array) -> Array:
     """The number nearest to zero of each bin of positive numbers, float64."""
     bits: Array = np.left_shift(keys.astype(np.uint32), np.uint32(_DROPPED_BITS))
@@ -67,35 +71,59 @@ def _number(keys: Array) -> Array:
 
 
 class Counter:
-    """A histogram in the making: pages of 16 powers of two each, made when a number falls there."""
+    """A histogram in the making: pages of 16 powers of two each, made when a number falls there.
+
+    Bins of new numbers wait until there are so many that going over a page costs nothing beside them.
+    """
 
     def __init__(self, start: Histogram | None = None) -> None:
         self._pages: dict[int, Array] = {}
+        self._waiting = np.empty(_WAITING, np.uint16)
+        self._count = 0
+        self._weight = 1
         if start is not None:
             counts = np.zeros(BINS, np.int64)
             counts[start.keys] = start.counts
             self._add(counts)
 
-    def add(self, numbers: Array) -> None:
-        """Counts finite numbers (float32, contiguous, one axis)."""
+    def add(self, numbers: Array, weight: int = 1) -> None:
+        """Counts finite numbers (float32, contiguous, one axis), each as ``weight``."""
+        if weight != self._weight:
+            self._flush()
+            self._weight = weight
         keys: Array = np.right_shift(numbers.view(np.uint32), np.uint32(_DROPPED_BITS))
-        if keys.size >= _FEW:
-            self._add(np.bincount(keys))
+        if keys.size > _WAITING:
+            self._add(np.bincount(keys) * weight)
             return
-        pages = keys // PAGE
-        for page in np.flatnonzero(np.bincount(pages)):
-            np.add.at(self._page(int(page)), keys[pages == page] % PAGE, 1)
+        if self._count + keys.size > _WAITING:
+            self._flush()
+        self._waiting[self._count : self._count + keys.size] = keys
+        self._count += keys.size
+
+    def _flush(self) -> None:
+        if self._count:
+            self._add(np.bincount(self._waiting[: self._count]) * self._weight)
+        self._count = 0
+
+    def add_one(self, number: float) -> None:
+        """Counts one more."""
+        key = int(np.array(number, np.float32).view(np.uint32)) >> _DROPPED_BITS
+        self._page(key // PAGE)[key % PAGE] += 1
 
     def _add(self, counts: Array) -> None:
-        for page in range(-(-counts.size // PAGE)):
-            part = counts[page * PAGE : (page + 1) * PAGE]
+        for start in range(0, counts.size, PAGE):
+            part = counts[start : start + PAGE]
             if part.any():
-                self._page(page)[: part.size] += part
+                self._page(start // PAGE)[: part.size] += part
 
     def _page(self, page: int) -> Array:
-        return self._pages.setdefault(page, np.zeros(PAGE, np.int64))
+        found = self._pages.get(page)
+        if found is None:
+            found = self._pages[page] = np.zeros(PAGE, np.int64)
+        return found
 
     def finish(self) -> Histogram:
+        self._flush()
         counts = np.zeros(BINS, np.int64)
         for page, part in self._pages.items():
             counts[page * PAGE : (page + 1) * PAGE] = part
