@@ -10,8 +10,8 @@ from ....ir.dtypes import DType
 from .blocks import Blocked
 
 Array = np.ndarray[Any, Any]
-_SIGNED = {2: DType.I2, 4: DType.I4, 8: DType.I8}
-_UNSIGNED = {2: DType.U2, 4: DType.U4, 8: DType.U8}
+SIGNED = {2: DType.I2, 4: DType.I4, 8: DType.I8}
+UNSIGNED = {2: DType.U2, 4: DType.U4, 8: DType.U8}
 
 
 def packed_rows(codes: Array, bits: int) -> Array:
@@ -43,7 +43,7 @@ def linear_operands(found: Blocked) -> tuple[Array, Array, Array | None, DType]:
     Symmetric schemes become signed numbers without a zero point.
     """
     if not found.scheme.symmetric:
-        dtype = _UNSIGNED[found.scheme.bits]
+        dtype = UNSIGNED[found.scheme.bits]
         return found.codes.astype(dtype.numpy), found.scale, found.zero.astype(dtype.numpy), dtype
-    dtype = _SIGNED[found.scheme.bits]
+    dtype = SIGNED[found.scheme.bits]
     return (found.codes.astype(np.int16) - found.scheme.middle).astype(dtype.numpy), found.scale, None, dtype

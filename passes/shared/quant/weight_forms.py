@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ from ...target import Target
 from ..emit import CONTRIB
 from ..weight_uses import Role, Use
 from .blocks import Blocked, BlockScheme
-from .packing import linear_operands, nbits_operands
+from .packing import SIGNED, UNSIGNED, linear_operands, nbits_operands
+from .rules import QuantRules, rules_for
 
 Array = np.ndarray[Any, Any]
 FORMS = ("auto", "matmul-nbits", "blocked-dq", "channel-dq", "cast")
@@ -68,11 +69,28 @@ def plan_for(value: Value, uses: Sequence[Use], bits: int, wishes: Wishes, targe
     if bits < 8 and Role.LOOKUP in roles:
         raise NoMatch(f"is looked up in too, which only 8 bits allow as {form}")
     _require_opset(form, bits, opset)
+    rules = rules_for(target) if target is not None else None
     if form == "blocked-dq" and roles == {Role.PRODUCT}:
-        return Plan(form, BlockScheme(bits, wishes.block, wishes.symmetric, positive=True))
-    if form == "blocked-dq":
-        form = "channel-dq"
-    return Plan(form, BlockScheme(bits, 0, symmetric=True, positive=True))
+        return Plan(form, _blocked_scheme(bits, wishes, rules))
+    if form != "cast" and rules is not None and SIGNED[bits] not in rules.weight_only:
+        raise NoMatch(f"cannot be stored in {bits} bits: {rules.name} takes no {SIGNED[bits]!r} beside float data")
+    return Plan("cast" if form == "cast" else "channel-dq", BlockScheme(bits, 0, symmetric=True, positive=True))
+
+
+def _blocked_scheme(bits: int, wishes: Wishes, rules: QuantRules | None) -> BlockScheme:
+    """Symmetric where the runtime takes signed codes alone."""
+    symmetric = wishes.symmetric
+    if rules is not None:
+        if wishes.block not in rules.weight_only_blocks:
+            raise NoMatch(f"in blocks of {wishes.block}: {rules.name} takes {_names(rules.weight_only_blocks)}")
+        symmetric = symmetric or UNSIGNED[bits] not in rules.weight_only
+        if (SIGNED if symmetric else UNSIGNED)[bits] not in rules.weight_only:
+            raise NoMatch(f"cannot be stored in {bits} bits: {rules.name} takes {_names(rules.weight_only)}")
+    return BlockScheme(bits, wishes.block, symmetric, positive=True)
+
+
+def _names(items: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, items))) or "none"
 
 
 def _best_form(roles: set[Role], bits: int, *, contrib: bool, runtime: str, opset: int) -> str:
