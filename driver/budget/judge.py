@@ -13,7 +13,8 @@ from ...backends.core import Outputs, Sample
 from ...backends.ort.session import EXACT, Session
 from ...ir.errors import BudgetError, PlanishError
 from ..compare import leaves
-from ..reference import Reference, Runnable
+from ..reference import Runnable
+from .holdout import Measured
 from .limits import Budget
 from .metrics import METRICS, output_error
 
@@ -68,7 +69,7 @@ class Judge(Protocol):
     def baseline(self) -> float | None: ...
 
 
-def make_judge(budget: Budget, reference: Reference) -> Judge:
+def make_judge(budget: Budget, reference: Measured) -> Judge:
     """Raises ``BudgetError`` where the task's metric fails on the original."""
     return OutputJudge(budget, reference) if isinstance(budget.metric, str) else TaskJudge(budget, reference)
 
@@ -94,7 +95,7 @@ class OutputJudge:
 
     baseline: float | None = None
 
-    def __init__(self, budget: Budget, reference: Reference) -> None:
+    def __init__(self, budget: Budget, reference: Measured) -> None:
         self.budget, self.reference = budget, reference
         assert isinstance(budget.metric, str)
         self.metric = budget.metric
@@ -142,7 +143,7 @@ class OutputJudge:
 class TaskJudge:
     """By a callable of the user's."""
 
-    def __init__(self, budget: Budget, reference: Reference) -> None:
+    def __init__(self, budget: Budget, reference: Measured) -> None:
         self.budget, self.reference = budget, reference
         self.scores = [self._score(reference.run) for _ in range(REPEATS)]
         odd = next((s for s in self.scores if isinstance(s, str)), None)

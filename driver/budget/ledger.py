@@ -63,6 +63,9 @@ class Ledger:
     max_evaluations: int = 0
     """How many there might have been."""
     samples: int = 0
+    held: int = 0
+    """Of these samples so many were not used to select by: 0 where there were too few, or what was selected by the
+    others did not fit with them."""
     warnings: list[str] = field(default_factory=list[str])
     front: Front | None = None
     """Of error, time and size, where times were measured."""
@@ -80,7 +83,7 @@ class Ledger:
 
 
 def _parts(ledger: Ledger) -> Iterator[Text | Table]:
-    yield Text(f"error budget: {ledger.budget}; {percent(ledger.spent)} spent on {ledger.samples} samples", "green")
+    yield Text(f"error budget: {ledger.budget}; {percent(ledger.spent)} spent on {_samples(ledger)}", "green")
     if ledger.entries:
         columns = ("pass", "kind", "units>", "saves>", "of budget>")
         yield Table("", columns, [_row(e) for e in ledger.entries])
@@ -103,6 +106,11 @@ def _parts(ledger: Ledger) -> Iterator[Text | Table]:
         yield Text(f"  left out: {len(ledger.left) - _SHOWN} more", "yellow")
     for warning in ledger.warnings:
         yield Text(f"  warning: {warning}", "yellow")
+
+
+def _samples(ledger: Ledger) -> str:
+    held = f", {ledger.held} of them not used to select by" if ledger.held else ""
+    return f"{ledger.samples} samples{held}"
 
 
 def _worst(ledger: Ledger) -> str:

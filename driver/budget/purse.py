@@ -22,7 +22,8 @@ from ..reference import Reference, Runnable
 from ..samples import Samples
 from ..select import Choice, Goal, make_problem, select
 from ..sizes import constant_bytes, file_bytes
-from .judge import OPTIMIZED, WRITTEN, Spending, make_judge, spending_of
+from .holdout import split
+from .judge import OPTIMIZED, WRITTEN, Judge, Spending, make_judge, spending_of
 from .ledger import LOSSY, ROUNDING, Entry, Ledger, percent
 from .limits import Budget
 from .paying import Paying, PayingLab
@@ -67,6 +68,12 @@ class Purse:
         if random is not None:
             raise BudgetError(f"the budget cannot be judged: {random}", where="budget", help="remove what is random")
         self.judge = make_judge(budget, reference)
+        """By all samples."""
+        parts = split(budget, reference)
+        self.held = 0 if parts is None else parts[2]
+        """How many samples are held back, so that what was selected is checked on others as well."""
+        self.selector = self.judge if parts is None else make_judge(*parts[:2])
+        """By the others."""
         self.noise = self._noise(reference)
         self.dropped: list[str] = []
         self.steps: list[str] = []
@@ -172,9 +179,9 @@ class Purse:
         problem = make_problem(units, stages.model, shapes)
         if goal.max_bytes is not None:
             goal = replace(goal, min_saved_bytes=max(self._bytes(stages, Choices(lossless=True)) - goal.max_bytes, 0))
-        lab = PayingLab(stages, units, self.judge, self.samples, self.job.runnable, self.job.paying, base.spent)
-        for levels in ((OPTIMIZED,), BOTH):
-            lab.levels = levels
+        lab = PayingLab(stages, units, self.selector, self.samples, self.job.runnable, self.job.paying, base.spent)
+        final = base
+        for lab.levels, lab.judge in self._rounds():
             choice = select(problem, lab, goal, progress=self.job.paying.progress)
             outcome = _outcome(units, choice, base.spent)
             self._count(outcome)
@@ -184,8 +191,19 @@ class Purse:
             self._require(goal, choice, stages, units)
             if final.spent <= 1:
                 return outcome, final, built
-            self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
+            self._again(final, built[0])
         raise self._fickle(final)
+
+    def _rounds(self) -> list[tuple[Sequence[str], Judge]]:
+        """How selections are measured: as users run the model, by what is not held back; then by everything."""
+        return [((OPTIMIZED,), self.selector), (BOTH, self.judge)]
+
+    def _again(self, final: Spending, model: Model) -> None:
+        """Says why a selection that fitted does not, and that the next one is made by everything."""
+        why = "when the runtime optimizes nothing"
+        if self.held and spending_of(self.judge, self.job.runnable(model, "candidate"), [OPTIMIZED]).spent > 1:
+            why, self.held = "with the samples that were held back", 0
+        self.steps.append(f"{percent(final.spent)} {why}: selected again by everything")
 
     def _require(self, goal: Goal, choice: Choice, stages: Stages, units: Sequence[Unit]) -> None:
         """Raises ``BudgetError`` where a limit that was asked for is not met."""
@@ -210,11 +228,13 @@ class Purse:
     def _select(
         self, stages: Stages, units: list[Unit], base: Spending
     ) -> tuple[Outcome, Spending, tuple[Model, RunRecord]]:
-        """Searches with the model as users run it; where the result does not hold as written, again with both."""
-        for levels in ((OPTIMIZED,), BOTH):
+        """Searches with the model as users run it; where the result does not hold as written, or on the samples that
+        were held back, again with all that."""
+        final = base
+        for levels, judge in self._rounds():
             outcome = search(
                 units,
-                partial(self._spent, stages, units, base, levels),
+                partial(self._spent, stages, units, base, levels, judge),
                 total_bytes=constant_bytes(stages.model),
                 total_flops=sum(u.saved_flops for u in units),
                 max_evaluations=self.budget.max_evaluations,
@@ -224,7 +244,7 @@ class Purse:
             final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
             if final.spent <= 1:
                 return outcome, final, built
-            self.steps.append(f"{percent(final.spent)} when the runtime optimizes nothing: selected again for both")
+            self._again(final, built[0])
         raise self._fickle(final)
 
     def _fickle(self, final: Spending) -> BudgetError:
@@ -235,12 +255,18 @@ class Purse:
         )
 
     def _spent(
-        self, stages: Stages, units: list[Unit], base: Spending, levels: Sequence[str], taken: frozenset[str]
+        self,
+        stages: Stages,
+        units: list[Unit],
+        base: Spending,
+        levels: Sequence[str],
+        judge: Judge,
+        taken: frozenset[str],
     ) -> float:
         if not taken:
             return base.spent
         model, _ = stages.build(_left(units, taken))
-        return spending_of(self.judge, self.job.runnable(model, "candidate"), levels).spent
+        return spending_of(judge, self.job.runnable(model, "candidate"), levels).spent
 
     def _parts(self, stages: Stages, units: list[Unit], outcome: Outcome, base: Spending) -> list[Entry]:
         """Each lossy pass alone; the only one in parts. Together they give an estimate to compare the whole with."""
@@ -251,7 +277,7 @@ class Purse:
             part = [u for u in offered if u in taken]
             alone = base.spent
             if part:
-                alone = self._spent(stages, units, base, (OPTIMIZED,), frozenset(u.key for u in part))
+                alone = self._spent(stages, units, base, (OPTIMIZED,), self.judge, frozenset(u.key for u in part))
                 self.evaluations, self.limit = self.evaluations + 1, self.limit + 1
             entry = Entry(name, LOSSY, max(alone - base.spent, 0.0), len(offered), len(part))
             entry.saved_bytes = sum(u.saved_bytes for u in part)
@@ -296,6 +322,7 @@ class Purse:
     def _conclude(self, ledger: Ledger, final: Spending) -> None:
         ledger.spent, ledger.outputs, ledger.score = final.spent, final.outputs, final.score
         ledger.steps, ledger.evaluations, ledger.max_evaluations = self.steps, self.evaluations, self.limit
+        ledger.held = self.held if ledger.taken else 0
 
 
 def _units(stages: Stages) -> list[Unit]:

@@ -214,6 +214,49 @@ def test_a_lost_output_is_refused_although_the_mean_hides_it() -> None:
         assert ledger.left.keys() == {"nudge@part_scores"}
 
 
+def gated() -> Model:
+    """Two parts, each behind a factor of the input: a sample decides which of them shows."""
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    first, second = b.input("p", DType.F32, ()), b.input("q", DType.F32, ())
+    y = b.Add(x, b.Mul(first, b.const(np.zeros(32, np.float32), "part_a")))
+    b.output(b.Add(y, b.Mul(second, b.const(np.zeros(32, np.float32), "part_b"))), "y")
+    return b.model()
+
+
+def gates(shown: int | None) -> list[dict[str, Any]]:
+    """Eight samples; only the one of this number sees the second part."""
+    return [
+        {"x": array(2, 32, seed=i), "p": np.float32(1e-5), "q": np.float32(1.0 if i == shown else 0.0)}
+        for i in range(8)
+    ]
+
+
+@pytest.mark.parametrize("shown", [None, 2, 3])
+def test_what_is_selected_is_checked_on_samples_that_were_held_back(shown: int | None) -> None:
+    ledger = ledger_of(spend(gated(), gates(shown), 1e-3, "nudge"))
+    assert ledger.taken == (["nudge@part_a", "nudge@part_b"] if shown is None else ["nudge@part_a"])
+    assert ledger.spent <= 1
+    assert ledger.held == (0 if shown == 3 else 2)  # the fourth is held back: then all are needed to select by
+    assert any("held back" in step for step in ledger.steps) == (shown == 3)
+    assert ("not used to select by" in str(ledger.document()[0])) == (shown != 3)
+
+
+def test_labels_are_held_back_with_their_samples() -> None:
+    asked: list[list[int]] = []
+
+    def right(outputs: list[dict[str, Any]], labels: list[int]) -> float:
+        asked.append(list(labels))
+        return float(np.mean([abs(o["y"]).max() < 100 for o in outputs]))
+
+    budget = Budget(0.01, right, labels=list(range(8)))
+    assert ledger_of(spend(gated(), gates(None), budget, "nudge")).held == 2
+    assert [0, 1, 2, 4, 5, 6] in asked
+    assert asked[-1] == list(range(8))
+    one_number = Budget(0.01, lambda outputs, labels: 1.0, labels=3)
+    assert ledger_of(spend(gated(), gates(None), one_number, "nudge")).held == 0
+
+
 def test_task_metrics() -> None:
     def best(outputs: list[dict[str, Any]], samples: list[dict[str, Any]]) -> float:
         assert len(outputs) == len(samples) == 3

@@ -1,0 +1,66 @@
+"""Samples that no selection is made on, so that what was selected can be checked on data that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ...backends.core import Outputs, Sample
+from ..reference import Reference
+from .limits import Budget
+
+LEAST = 8
+"""With fewer samples none are held back."""
+EVERY = 4
+"""One in so many is."""
+
+
+class Measured(Protocol):
+    """What a judge needs of a reference."""
+
+    names: list[str]
+    resolutions: dict[str, float]
+    samples: list[Sample]
+
+    def outputs(self, i: int) -> Outputs: ...
+    def run(self, sample: Sample) -> Outputs: ...
+
+
+@dataclass
+class Part:
+    """A reference with some of its samples."""
+
+    whole: Reference
+    places: list[int]
+
+    def __post_init__(self) -> None:
+        self.names, self.resolutions = self.whole.names, self.whole.resolutions
+        self.samples = [self.whole.samples[i] for i in self.places]
+
+    def outputs(self, i: int) -> Outputs:
+        return self.whole.outputs(self.places[i])
+
+    def run(self, sample: Sample) -> Outputs:
+        return self.whole.run(sample)
+
+
+def split(budget: Budget, reference: Reference) -> tuple[Budget, Part, int] | None:
+    """The budget and the samples to select by, and how many are held back; ``None`` where none are.
+
+    Every fourth sample is held back, so that both parts have all kinds. A metric that chooses its inputs by itself, or
+    labels that are not one for each sample, cannot be split.
+    """
+    count = len(reference.samples)
+    labels: Any = budget.labels
+    if count < LEAST or budget.runs:
+        return None
+    if labels is not None and not (_is_sequence(labels) and len(labels) == count):
+        return None
+    places = [i for i in range(count) if i % EVERY != EVERY - 1]
+    own = None if labels is None else [labels[i] for i in places]
+    return replace(budget, labels=own), Part(reference, places), count - len(places)
+
+
+def _is_sequence(labels: Any) -> bool:
+    return isinstance(labels, Sequence) or (isinstance(labels, Sized) and hasattr(labels, "__getitem__"))
