@@ -217,7 +217,8 @@ class _Work:
         assert weight is not None
         assert weight.tensor is not None
         quant = self._weight_with_bias(site, weight)
-        if weight.tensor.quant not in (None, quant):  # shared with a product that wants other parameters
+        moved = weight is not site.node.inputs[site.weight_index]
+        if moved or weight.tensor.quant not in (None, quant):  # or shared with a product that wants other parameters
             self.r.begin(site.node)
             assert weight.data is not None
             own = self.r.const(weight.data, name=weight.name)

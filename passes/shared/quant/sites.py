@@ -16,10 +16,14 @@ from ....ir.graph import Model, Node, Value
 from ...rewrite.rule import NoMatch
 from ..affine import batchnorm_affine
 from ..attributes import require_own_attributes
+from ..evaluate import evaluate
+from ..kernels import NoKernel
 from .rules import Output, QuantRules, Role, UnitRule, role_of, weight_channel_axis
 
 _ONE_OPERAND = UnitRule((Role.DATA,))
 _SAME_INTEGERS = UnitRule((Role.DATA,), equal=True)
+_MOVEMENT = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"})
+_MOVED_BYTES = 1 << 30
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 """Where nearly all time goes: what else runs on integers does so to stay between them."""
 
@@ -33,7 +37,8 @@ class Site:
     data: tuple[Value, ...]
     """Activations that are to be integers, constants among them."""
     weight: Value | None
-    """Constant, with the weight type."""
+    """Constant, with the weight type. Not the operand itself where that is a constant moved by a node (a tied embedding
+    behind a Transpose), which has to become a constant of its own then."""
     weight_index: int
     """Its operand's index; -1 where there is none."""
     channel_axis: int | None
@@ -78,13 +83,13 @@ def site_of(node: Node, rules: QuantRules) -> Site:
         if value is None or role is Role.PLAIN:
             continue
         if value.dtype is not DType.F32:
-            raise NoMatch(f"%{value.name} is {value.dtype!r}, expected f32")
+            raise NoMatch(f"%{value.name} is {value.dtype or 'of unknown type'}, expected f32")
         if role is Role.BIAS and node.op == "Gemm" and value.data is None:
             residual = value
         elif role is Role.BIAS:
             bias = _constant(value, "bias")
-        elif role is Role.WEIGHT and (value.data is not None or rule.weight_constant):
-            weight, weight_index = _constant(value, "weight"), i
+        elif role is Role.WEIGHT and (_moved_constant(value) is not None or rule.weight_constant):
+            weight, weight_index = _constant(_moved_constant(value) or value, "weight"), i
         else:
             data.append(value)
     if all(v.data is not None for v in data):
@@ -121,6 +126,22 @@ def _map_of(node: Node) -> tuple[float, float]:
     if not same or gain <= 0:
         raise NoMatch("BatchNormalization with a map for each channel has no integer kernel")
     return gain, shift
+
+
+def _moved_constant(value: Value) -> Value | None:
+    """The value where it is a constant; a new one, in no graph yet, where a node only moves a constant's elements."""
+    node = value.producer
+    if value.data is not None or node is None or node.domain or node.op not in _MOVEMENT:
+        return value if value.data is not None else None
+    if any(v is None or v.data is None for v in node.inputs):
+        return None
+    try:
+        data = evaluate(node, max_bytes=_MOVED_BYTES, max_work=_MOVED_BYTES)[0]
+    except NoKernel:
+        return None
+    made = Value(value.name, data.type)
+    made.data = data
+    return made
 
 
 def _constant(value: Value, what: str) -> Value:
