@@ -84,7 +84,8 @@ class Observed:
     infinite: int = 0
     """Infinities; they are in no other figure."""
     histogram: Histogram | None = None
-    """Of all numbers of small tensors, of some of large ones, evenly drawn (see ``accumulate.py``)."""
+    """Of all numbers of small tensors, of some of large ones, evenly drawn, that count for all (see
+    ``accumulate.py``)."""
     channels: Channels | None = None
     moments: Array | None = None
     """[K, K], float64; may be mapped from a file, read-only."""
