@@ -9,7 +9,10 @@ from typing import Any
 
 from ..backends.ort.backend import Executor
 from ..ir.clone import clone_model
+from ..ir.constants import SeededConstant
 from ..ir.errors import PlanishError, UsageError
+from ..ir.graph import Model
+from ..ir.limits import current_limits
 from ..ir.text.parser import parse_model
 from ..ir.text.sidecar import load_resources
 from ..ir.verify import verify
@@ -64,6 +67,7 @@ def replay(path: str | os.PathLike[str]) -> Replay:
         )
     beside = path.with_suffix(".npz")
     original = parse_model(text, resources=load_resources(beside) if beside.exists() else None)
+    _refuse_random(original)
     model = clone_model(original)
     found = Replay(header["pipeline"], False, header.get("error", ""), header=header)
     try:
@@ -80,6 +84,19 @@ def replay(path: str | os.PathLike[str]) -> Replay:
         found.error = str(error)
     found.reproduced = bool(found.error)
     return found
+
+
+def _refuse_random(model: Model) -> None:
+    """Raises ``UsageError`` where random constants ask for more than ``Limits.random_bytes`` in all."""
+    limit, total = current_limits.get().random_bytes, 0
+    for value in [v for graph in model.all_graphs() for v in graph.constants]:
+        total += value.data.nbytes if isinstance(value.data, SeededConstant) else 0
+        if total > limit:
+            raise UsageError(
+                f"random constants of {total} bytes up to %{value.name}, the limit is {limit}",
+                where="run",
+                help="if you trust who wrote the text: planish --limit random_bytes=N run FILE",
+            )
 
 
 def _header(text: str) -> dict[str, str]:

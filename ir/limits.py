@@ -24,6 +24,8 @@ class Limits:
     """Bytes of weights in other files, in all. (A file of holes takes no room on the disk, and hours to copy.)"""
     allow_hard_links: bool = False
     """Whether a file of weights may have several names (some package managers install by hard links)."""
+    random_bytes: int = 1 << 30
+    """Random constants (``rand<7>``) of a textual form that is run, in all: a few letters ask for any amount."""
     sample_bytes: int = 1 << 30
     """All arrays of one file of samples."""
     value_bytes: int = 4 << 30

@@ -142,6 +142,20 @@ CASES = [
         lambda: _lines(", ".join(f"%r{i}" for i in range(20_000)) + " = Split(%x)", result="%r0"),
         SURVIVES,
     ),
+    Case(
+        "text-random",
+        "random constants of 4 GiB, from a few letters",
+        raw(
+            (
+                "// pipeline: clean\ngraph @main(%x: f32[1]) {\n"
+                + "".join(f"  %c{i}: f32[268435456] = const rand<{i}>\n" for i in range(4))
+                + "  %y = Neg(%x)\n  return %y\n}\n"
+            ).encode(),
+            "repro.ir",
+        ),
+        "random constants of 2147483648 bytes up to %c1, the limit is 1073741824",
+        command="run",
+    ),
     _case(
         "text-opset",
         "version 0 of the operators",
