@@ -24,7 +24,7 @@ from ...ir.dtypes import DType
 from ...ir.errors import PipelineError
 from ...ir.graph import Value
 from ..rewrite.rule import NoMatch
-from ..shared.stored_weights import LARGEST, StoreNarrow
+from ..shared.stored_weights import LARGEST, StoreNarrow, row_pieces
 from ..shared.weight_uses import uses_of
 
 Array = np.ndarray[Any, Any]
@@ -48,14 +48,22 @@ class StoreFloat8(StoreNarrow):
             raise PipelineError(f"option type is {self.type}", where=self.name, help=f"expected: {', '.join(_TYPES)}")
         return _TYPES[self.type]
 
-    def narrowed(self, value: Value, wide: Array) -> tuple[Array, Array | None]:
-        if not np.isfinite(wide).all():
-            raise NoMatch("holds NaN or infinities, which cannot be scaled")
-        axis = _output_axis(value)
-        others = tuple(i for i in range(wide.ndim) if i != axis)
-        largest = np.abs(wide).max(axis=others, keepdims=True)
-        scale = (np.maximum(largest, 1e-30) / LARGEST[self.storage()]).astype(np.float32)
-        return (wide / scale).astype(self.storage().numpy), scale
+    def scale_of(self, value: Value) -> Array:
+        assert value.data is not None
+        axis, rank = _output_axis(value), len(value.data.shape)
+        others = tuple(i for i in range(rank) if i != axis)
+        largest: Array | None = None
+        for _, wide in row_pieces(value.data):
+            if not np.isfinite(wide).all():
+                raise NoMatch("holds NaN or infinities, which cannot be scaled")
+            found = np.max(np.abs(wide), axis=others, keepdims=True, initial=0.0)
+            if largest is None:
+                largest = found
+            else:
+                largest = np.concatenate([largest, found]) if axis == 0 else np.maximum(largest, found)
+        if largest is None:
+            raise NoMatch("is empty")
+        return np.asarray(np.maximum(largest, 1e-30) / LARGEST[self.storage()], np.float32)
 
 
 def _output_axis(value: Value) -> int | None:

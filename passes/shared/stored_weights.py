@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ir.constants import ArrayConstant, SplatConstant
+from ...ir.constants import (
+    CHUNK_BYTES,
+    ArrayConstant,
+    Constant,
+    FileConstant,
+    LazyConstant,
+    RowsConstant,
+    SplatConstant,
+)
 from ...ir.dtypes import DType
 from ...ir.graph import RETURN, Graph, Model, Node, Value
 from ..core import Numbers, Pass
@@ -40,19 +48,23 @@ class StoreNarrow(Pass):
     def storage(self) -> DType:
         """The type."""
 
-    def narrowed(self, value: Value, wide: Array) -> tuple[Array, Array | None]:
-        """The weights in the type, and by what they are multiplied again: an array that broadcasts, or nothing.
+    def scale_of(self, value: Value) -> Array | None:
+        """By what the stored numbers are multiplied again: float32, extents of 1 where all share one; or nothing.
 
-        Raises ``NoMatch`` where one is out of range.
+        Raises ``NoMatch`` where the weight cannot be scaled.
         """
+        return None
+
+    def narrowed(self, wide: Array, scale: Array | None) -> Array:
+        """Weights in the type. Raises ``NoMatch`` where one is out of range."""
         dtype = self.storage()
         with np.errstate(over="ignore"):
-            narrow = wide.astype(dtype.numpy)
+            narrow = (wide if scale is None else wide / scale).astype(dtype.numpy)
         lost = np.isinf(narrow.astype(np.float32)) & np.isfinite(wide)
         if lost.any():
             largest = float(np.max(np.abs(wide[lost])))
             raise NoMatch(f"holds {largest:.6g}, {dtype.numpy_name} ends at {LARGEST[dtype]:g}")
-        return narrow, None
+        return narrow
 
     def run(self, model: Model, r: Rewriter) -> None:
         found = model.graph.opsets.get("", 0)
@@ -73,13 +85,13 @@ class StoreNarrow(Pass):
         assert data is not None
         if isinstance(data, SplatConstant):
             raise NoMatch("is a splat, which takes no room")
+        if not data.shape:
+            raise NoMatch("is a single number")
         if data.nbytes < self.min_bytes:
             raise NoMatch(f"has {data.nbytes} bytes, fewer than {self.min_bytes}")
         _require_ordinary_users(value)
-        wide = data.numpy()
-        narrow, scale = self.narrowed(value, wide)
-        back = narrow.astype(np.float32)
-        worst, mean = relative_errors(wide, back if scale is None else back * scale)
+        scale = self.scale_of(value)
+        worst, mean = self._errors(data, scale)
         if worst > self.max_error:
             raise NoMatch(f"would lose {worst:.2g} of a slice's root mean square, more than {self.max_error:.2g}")
         dtype = self.storage()
@@ -89,15 +101,82 @@ class StoreNarrow(Pass):
         if not r.allow_value(value):
             return
         r.begin(node, (value.name,))
-        stored = r.const(ArrayConstant(narrow, dtype), name=f"{value.name}/{dtype.text}")
+        stored = r.const(self._stored(data, scale), name=f"{value.name}/{dtype.text}")
         cast = r.Cast(stored, to=DType.F32.code)
         if scale is not None:
-            factor = r.const(ArrayConstant(scale.astype(np.float32)), name=f"{value.name}/scale")
+            factor = r.const(ArrayConstant(scale), name=f"{value.name}/scale")
             cast = r.Mul(cast, factor)
             r.move_constant(factor, graph)
         r.replace_value(value, cast)
         r.move_constant(stored, graph)
         r.remove_constant(value)
+
+    def _errors(self, data: Constant, scale: Array | None) -> tuple[float, float]:
+        """See :func:`relative_errors`; a few rows are in memory at a time."""
+        sums = ErrorSums(len(data.shape))
+        for start, wide in row_pieces(data):
+            part = scale if scale is None or len(scale) == 1 else scale[start : start + len(wide)]
+            back = self.narrowed(wide, part).astype(np.float32)
+            sums.add(wide, back if part is None else back * part)
+        return sums.worst, sums.whole
+
+    def _stored(self, data: Constant, scale: Array | None) -> Constant:
+        """In memory, or for weights of a file computed as they are written."""
+        if isinstance(data, (FileConstant, RowsConstant)):
+            return LazyConstant(lambda: self.narrowed(data.numpy(), scale), self.storage(), data.shape)
+        return ArrayConstant(self.narrowed(data.numpy(), scale), self.storage())
+
+
+def row_pieces(data: Constant) -> Iterator[tuple[int, Array]]:
+    """Rows of a tensor with axes, about ``CHUNK_BYTES`` at a time, each piece with the number of its first row."""
+    rows = data.shape[0]
+    step = max(1, CHUNK_BYTES * rows // max(1, data.nbytes))
+    for start in range(0, rows, step):
+        yield start, data.rows(start, min(start + step, rows))
+
+
+class ErrorSums:
+    """Squared errors and squares of a tensor, for each slice along an axis, added up by pieces of rows."""
+
+    def __init__(self, rank: int) -> None:
+        self.sums: list[list[list[Array]]] = [[[], []] for _ in range(rank)]
+        """For each axis pieces of the noise and of the signal; for all but the first they are added up."""
+
+    def add(self, wide: Array, narrow: Array) -> None:
+        """The next rows, and what becomes of them."""
+        finite = np.isfinite(wide)
+        signal = np.where(finite, wide, 0.0).astype(np.float64)
+        noise = np.where(finite, narrow, 0.0).astype(np.float64) - signal
+        squares = (noise * noise, signal * signal)
+        for axis, both in enumerate(self.sums):
+            others = tuple(i for i in range(wide.ndim) if i != axis)
+            for pieces, square in zip(both, squares, strict=True):
+                found = square.sum(axis=others)
+                if axis == 0 or not pieces:
+                    pieces.append(found)
+                else:
+                    pieces[0] = pieces[0] + found
+
+    @property
+    def whole(self) -> float:
+        """Root mean square error over root mean square."""
+        if not self.sums:
+            return 0.0
+        noise, signal = (sum(float(p.sum()) for p in pieces) for pieces in self.sums[0])
+        return _ratio(noise, signal)
+
+    @property
+    def worst(self) -> float:
+        """The largest of all slices along one axis, and of the whole."""
+        found = [_ratio(*(np.concatenate([*pieces, np.zeros(0)]) for pieces in both)) for both in self.sums]
+        return max([self.whole, *found])
+
+
+def relative_errors(wide: Array, narrow: Array) -> tuple[float, float]:
+    """Root mean square error over root mean square: the largest of all slices along one axis, and of the whole."""
+    sums = ErrorSums(max(1, wide.ndim))
+    sums.add(np.atleast_1d(wide), np.atleast_1d(narrow))
+    return sums.worst, sums.whole
 
 
 def _float_weights(graph: Graph) -> Iterator[tuple[Node, Value]]:
@@ -113,20 +192,6 @@ def _require_ordinary_users(value: Value) -> None:
             raise NoMatch("is returned by a graph")
         if user.domain:
             raise NoMatch(f"is an operand of {user.domain}::{user.op}, whose kernel may want a constant")
-
-
-def relative_errors(wide: Array, narrow: Array) -> tuple[float, float]:
-    """Root mean square error over root mean square: the largest of all slices along one axis, and of the whole."""
-    finite = np.isfinite(wide)
-    signal = np.where(finite, wide, 0.0).astype(np.float64)
-    noise = np.where(finite, narrow, 0.0).astype(np.float64) - signal
-    signal, noise = signal * signal, noise * noise
-    whole = _ratio(noise.sum(), signal.sum())
-    worst = whole
-    for axis in range(wide.ndim):
-        others = tuple(i for i in range(wide.ndim) if i != axis)
-        worst = max(worst, _ratio(noise.sum(axis=others), signal.sum(axis=others)))
-    return worst, whole
 
 
 def _ratio(noise: Any, signal: Any) -> float:
