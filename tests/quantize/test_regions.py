@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planish.backends.findings import Runs
+from planish.backends.ort.lint import lint
 from planish.driver.calibrate import observer
 from planish.ir.dtypes import DType
 from planish.ir.graph import Model, Value
@@ -93,6 +96,16 @@ def network(seed: int) -> str:
 }}"""
 
 
+def quantize(seed: int, target: str) -> tuple[Model, Context, list[dict[str, Array]]]:
+    model = parse_model(network(seed))
+    draw = np.random.default_rng(seed)
+    samples = [{"x": draw.standard_normal((2, 4, 6, 6)).astype(np.float32)} for _ in range(8)]
+    context = Context(target=get_target(target), observe=observer(samples))
+    Pipeline("assign-quant{min-macs=1,method=min-max},correct-bias,insert-qdq").run(model, context)
+    verify(model)
+    return model, context, samples
+
+
 def outputs(model: Model, sample: dict[str, Array], *, optimized: bool) -> Array:
     import onnxruntime as ort
 
@@ -107,15 +120,38 @@ def outputs(model: Model, sample: dict[str, Array], *, optimized: bool) -> Array
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_networks_stay_near_their_float_form(seed: int) -> None:
-    model, original = parse_model(network(seed)), parse_model(network(seed))
-    draw = np.random.default_rng(seed)
-    samples = [{"x": draw.standard_normal((2, 4, 6, 6)).astype(np.float32)} for _ in range(8)]
-    context = Context(target=get_target("x86-64-v4-vnni"), observe=observer(samples))
-    Pipeline("assign-quant{min-macs=1,method=min-max},correct-bias,insert-qdq").run(model, context)
-    verify(model)
+    model, context, samples = quantize(seed, "x86-64-v4-vnni")
+    original = parse_model(network(seed))
     assert len([k for k in context.choices.offered if "/u8i8@" in k]) >= 9
     floats = outputs(original, samples[0], optimized=True)
     spread = np.sqrt(np.square(floats - floats.mean()).mean())
     written, fused = (outputs(model, samples[0], optimized=o) for o in (False, True))
     assert np.sqrt(np.square(written - floats).mean()) < 0.2 * spread
     assert np.sqrt(np.square(fused - floats).mean()) < 0.2 * spread
+
+
+@pytest.mark.parametrize(("target", "largest"), [("x86-64-v3", 64), ("x86-64-v4-vnni", 127), ("aarch64-dotprod", 127)])
+def test_weights_keep_to_the_range_of_the_kernels(target: str, largest: int) -> None:
+    for seed in range(3):
+        model, _, _ = quantize(seed, target)
+        weights = [v.numpy() for v in model.graph.constants if v.dtype is DType.I8 and v.rank == 4]
+        assert weights
+        assert max(int(np.abs(w.astype(int)).max()) for w in weights) == largest
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4-vnni", "aarch64-dotprod"])
+def test_linter_finds_every_operator_on_integers(target: str) -> None:
+    for seed in range(3):
+        model, _, _ = quantize(seed, target)
+        found = {f.op for f in lint(model, get_target(target)).findings if f.runs is Runs.FLOAT}
+        assert found <= {"QuantizeLinear", "DequantizeLinear"}
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino", "qnn"])
+def test_vendors_take_every_convolution_on_integers(target: str) -> None:
+    checker = importlib.import_module(f"planish.backends.vendor.{target}")
+    for seed in range(3):
+        model, _, _ = quantize(seed, target)
+        findings = [f for f in checker.lint(model, get_target(target)).findings if f.op == "Conv"]
+        assert findings
+        assert all(f.runs is Runs.INTEGER for f in findings)

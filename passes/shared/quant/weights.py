@@ -14,8 +14,9 @@ from .scheme import Scheme, make_quant, quant_from_range, rounded
 
 Array = np.ndarray[Any, Any]
 
-_SEARCHED_BITS = 7
-"""Types narrower than that gain from cutting off a few large numbers, wider ones do not."""
+_SEARCHED_BITS = 4
+"""Types up to that gain from cutting off a few large numbers. Wider ones do not, and what is cut off would leave a
+reduced range, which ends before the type does."""
 _FACTORS = np.linspace(1.0, 0.6, 17)
 
 
@@ -31,7 +32,7 @@ def weight_quant(weight: Value, axis: int | None, scheme: Scheme, least: Array |
         raise NoMatch(f"the weight %{weight.name} {'holds numbers that are not finite' if array.size else 'is empty'}")
     others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
     low, high = array.min(axis=others), array.max(axis=others)
-    if scheme.storage.bits - scheme.reduced <= _SEARCHED_BITS:
+    if scheme.storage.bits <= _SEARCHED_BITS:
         low, high = _searched(array, low, high, axis, scheme)
     scale, zero = quant_from_range(low, high, scheme)
     if least is not None:
