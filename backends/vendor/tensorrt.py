@@ -22,7 +22,7 @@ _TYPES = (DType.I8, DType.I4, DType.F8E4M3FN, DType.F4E2M1, DType.I32)
 
 def lint(model: Model, target: Target) -> LintReport:
     """Findings about ``model``; an ``error`` means that the importer refuses it."""
-    return check(model, target, rules_for(target), Special(_pair, _unit))
+    return check(model, target, rules_for(target), Special(_pair, _unit, mixed=frozenset({"Add"})))
 
 
 def _pair(node: Node, rules: QuantRules) -> tuple[str, str, str] | None:

@@ -42,6 +42,8 @@ class Special:
     """Raises ``Declined`` for a node that meets the rules otherwise."""
     integer_operators: str = "error"
     """Severity of operators on stored integers."""
+    mixed: frozenset[str] = frozenset()
+    """Operators for which a float operand beside a quantized one is no fault."""
 
 
 def check(model: Model, target: Target, rules: QuantRules, special: Special) -> LintReport:
@@ -94,6 +96,8 @@ def _node(node: Node, rules: QuantRules, special: Special) -> Finding:
     try:
         check_unit(node, rules, special)
     except Declined as reason:
+        if reason.rule == "operand-not-quantized" and node.op in special.mixed:
+            return Finding(name, node.op, Runs.FLOAT, why=reason.why)
         between = bool(p.dequantizers(node)) and bool(p.quantizers(node))
         return in_floats(node, reason.rule, reason.why, between=between)
     return Finding(name, node.op, Runs.INTEGER)
