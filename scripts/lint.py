@@ -1,6 +1,6 @@
 """Quantizes the zoo in many ways and holds the linter's predictions against what sessions make of each model.
 
-    scripts/lint [--model minilm] [--mode u8s8] [--random 300] [--folder FOLDER] [--out docs/results/lint.md]
+    scripts/lint [--full] [--model minilm] [--mode u8s8] [--random 300] [--folder FOLDER] [--out docs/results/lint.md]
 
 The quantizers are ONNX Runtime's own, static with one sample (ranges do not matter here, forms do), dynamic, and of
 weights only, and planish's. A node counts as predicted right where the model that the session saves computes it on
@@ -37,6 +37,9 @@ from planish.passes.manager import Pipeline
 from planish.passes.target import get_target
 
 MODELS = ("ppocr_det", "ppocr_rec", "ppocr_cls", "magika", "minilm", "nudenet", "basic_pitch", "silero_vad_sequence")
+SMALL = ("ppocr_cls", "magika")
+"""Models for modes that differ in types only, unless ``--full`` asks for all."""
+TYPES_ONLY = ("static s8s8", "static u8u8", "static u8s8, symmetric, reduced", "static u16s8")
 TARGET = get_target("x86-64-v3")
 HEADER = """# What the linter predicts, and what sessions do
 
@@ -174,12 +177,14 @@ MODES: dict[str, Callable[[zoo.ZooModel, Path], None]] = {
 }
 
 
-def zoo_rows(models: Sequence[str], modes: Sequence[str], folder: Path) -> dict[str, Row]:
+def zoo_rows(models: Sequence[str], modes: Sequence[str], folder: Path, *, full: bool) -> dict[str, Row]:
     """A row a mode."""
     rows: dict[str, Row] = {}
     for mode in modes:
         row = rows.setdefault(mode, Row())
         for name in models:
+            if mode in TYPES_ONLY and name not in SMALL and not full:
+                continue
             path = folder / f"{name}.{mode.replace(' ', '_').replace(',', '')}.onnx"
             if _made(mode, name, path):
                 judge(row, read_model(path))
@@ -248,6 +253,7 @@ def reasons(rows: dict[str, Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="every mode on every model")
     parser.add_argument("--model", action="append", help="of the zoo; all that are installed by default")
     parser.add_argument("--mode", action="append", choices=list(MODES))
     parser.add_argument("--random", type=int, default=300)
@@ -260,7 +266,7 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = zoo_rows(models, given.mode or list(MODES), folder)
+        rows = zoo_rows(models, given.mode or list(MODES), folder, full=given.full)
     rows[f"random models ({given.random})"] = random_row(given.random)
     head = HEADER.format(random=given.random, onnxruntime=onnxruntime.__version__)
     text = f"{head}Models: {', '.join(models)}.\n\n{table(rows)}\n## Why not\n\n"
