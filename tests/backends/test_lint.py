@@ -226,6 +226,16 @@ def test_signed_movement_is_refused_by_the_runtime() -> None:
     assert "signed-moved" not in lint(moved("Reshape", dtype=np.int8, opset=21), VNNI).rules()
 
 
+def test_float_nodes_without_a_kernel() -> None:
+    b = Net(opset=17)
+    b.output(b.Conv(b.input("x", DType.F64, (1, 2, 4, 4)), b.const(np.ones((2, 2, 1, 1)))), "y")
+    model = b.model()
+    finding = about(lint(model, AVX2), "Conv")
+    assert (finding.rule, finding.severity) == ("no-kernel", "error")
+    with pytest.raises(BackendError):
+        observe(model)
+
+
 # -- saturation
 
 

@@ -10,6 +10,7 @@ from ....ir.graph import Graph, Model, Node
 from ....passes.target import Target
 from ... import pairs as p
 from ...findings import Finding, LintReport, Runs, about_model, in_floats, in_order, label
+from ..kernels import Support, node_support
 from .integer_ops import INTEGER_OPS
 from .prepare import prepare
 from .select import Selection, select
@@ -35,7 +36,20 @@ def lint(model: Model, target: Target) -> LintReport:
         here, left = _graph(mine, theirs, target, whole)
         found |= here
         pairs += left
+    for node, finding in found.items():
+        if finding.runs is Runs.PLAIN:
+            found[node] = _float_kernel(node, finding, target)
     return LintReport(target.name, [*whole, *in_order(model, found)], pairs)
+
+
+def _float_kernel(node: Node, finding: Finding, target: Target) -> Finding:
+    """The finding with a complaint where the runtime has no kernel for the node as it is."""
+    support = node_support(node, target.arch)
+    if support is Support.NONE:
+        return replace(finding, rule="no-kernel", why="the runtime has no kernel for it there", severity="error")
+    if support is Support.CAST:
+        return replace(finding, rule="cast", why="only an f32 kernel: casts around it", severity="warning")
+    return finding
 
 
 def _graph(mine: Graph, copy: Graph, target: Target, whole: list[Finding]) -> tuple[dict[Node, Finding], int]:
