@@ -21,8 +21,8 @@ from .emit import CONTRIB, reduce_to_one, split, squeeze, unsqueeze
 from .equations import Equation, Results, activated, extent, ints, is_used, narrowed, operand, rank_of, require, widened
 
 _HEADS_FIRST = (0, 2, 1, 3)
-_HIDDEN = -3.0e38
-"""Added to scores that do not count, in float32."""
+_HIDDEN = -math.inf
+"""Added to scores that do not count: every position sees one at least."""
 
 
 @dataclass
