@@ -22,8 +22,6 @@ from planish.tests.golden.suite import Case, cases, suite_files
 
 OPEN = {
     "raise-opset": "GridSample, whose coordinates are data, is not evaluated; everything else is compared node by node",
-    "pack-attention/SelfAttention": "the causal form of ONNX Runtime's operator masks with a finite number: its exp is "
-    "0 as a float only, not as a real number",
     "fuse-group-query/BehindCache": "the exact check does not follow how the spelled-out operator puts cache and new "
     "positions together; running them gives equal results",
 }
