@@ -67,11 +67,22 @@ class Regions:
             if site.rule.equal and self.gives_integers(site):
                 for value in (*site.data[1:], *site.results):
                     classes.join(site.data[0], value, *site.map)
+            elif site.rule.variadic:
+                for value in site.activations:
+                    if self._is_only_joined(value):
+                        classes.join(site.result, value)
         found: dict[Value, Group] = {}
         for value in self.stored():
             root, gain, shift = classes.find(value)
             found.setdefault(root, []).append(Member(value, gain, shift))
         return list(found.values())
+
+    def _is_only_joined(self, value: Value) -> bool:
+        """Whether a value in floats becomes integers for one Concat only, and for what moves it: with the Concat's own
+        parameters it is rounded once."""
+        takers = [self.sites[n] for n in self.takers.get(value, ()) if n in self.sites]
+        joins = sum(not s.rule.equal for s in takers)
+        return joins == 1 and not self.comes_as_integers(value)
 
 
 class Classes:
@@ -117,6 +128,9 @@ def solve(chosen: Iterable[Site], others: Iterable[Site]) -> Regions:
     chosen = list(chosen)
     found = regions_of((*chosen, *others))
     asked = {v for s in chosen for v in s.activations}
+    for site in reversed([s for s in found.sites.values() if s.rule.variadic and not s.rule.equal]):
+        if site.result in asked:  # to quantize what a Concat joins costs what quantizing its result would
+            asked.update(site.activations)
     fixed = {s.node for s in chosen}
     queue = deque(s for s in found.sites.values() if s.node not in fixed)
     while queue:
