@@ -115,7 +115,7 @@ class TrainedLike(SeededWeights):
 
 
 def decoder(work: Path) -> Subject:
-    config = LlamaConfig()
+    config = LlamaConfig(vocabulary=2048, layers=2)
     path = work / "llama.onnx"
     if not path.is_file():
         write_model(llama(config, weights=TrainedLike(1)), path, external_data=False)
@@ -272,9 +272,9 @@ and makes it fast; all other rows keep float data (level 0), as ONNX Runtime's t
 points as floats, which is why its files are larger.
 
 MiniLM is the trained encoder of the zoo: calibrated on 44 sentences, measured on 44 others (output: unit embeddings).
-The decoder is `models/llama.py` with seeded weights of heavy tails and channels of unequal size: no package was found
-that ships a small trained decoder in floats, so that its figures say how the methods compare, not what a language model
-loses.
+The decoder is `models/llama.py`, two layers, with seeded weights of heavy tails and channels of unequal size: no package
+was found that ships a small trained decoder in floats, so that its figures say how the methods compare, not what a
+language model loses.
 """
 
 
@@ -288,9 +288,8 @@ def section(subject: Subject, rows: list[Row]) -> str:
     ]
     for r in rows:
         figures = [f"{r.size_bytes / 1e6:.2f}", f"{r.error:.4f}"] if r.error == r.error else ["", ""]
-        last = [f"{v:.2f}" if v == v else "" for v in (r.time_ratio,)] + [
-            f"{r.seconds:.0f}" if r.seconds == r.seconds else ""
-        ]
+        last = [f"{r.time_ratio:.2f}" if r.time_ratio == r.time_ratio else ""]
+        last.append(f"{r.seconds:.0f}" if r.seconds == r.seconds else "")
         lines.append("| " + " | ".join([r.tool, str(r.bits), str(r.block or "row"), *figures, r.score, *last]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -308,7 +307,7 @@ def main() -> int:
         sys.path.append(args.torch)
     logging.disable(logging.WARNING)  # a line for each node
     args.work.mkdir(parents=True, exist_ok=True)
-    given = " --time" if args.time else ""
+    given = " --torch SITE_PACKAGES" * bool(args.torch) + " --time" * args.time
     text = PREFACE.format(arguments=given, onnxruntime=versions()["onnxruntime"], machine=native())
     for name in args.models:
         subject = SUBJECTS[name](args.work)
@@ -321,8 +320,8 @@ def main() -> int:
         if args.time:
             measure(subject, rows, chosen, args.work)
         text += "\n" + section(subject, rows)
-    if args.out is not None:
-        args.out.write_text(text, "utf-8")
+        if args.out is not None:
+            args.out.write_text(text, "utf-8")
     print(text)
     return 0
 
