@@ -30,4 +30,4 @@ def legalize(model: Model, target: Target) -> Legal:
     """The pipeline that makes ``model`` ready for ``target`` and quantizes it as that wants."""
     rules = rules_for(target)
     raised = f"raise-opset{{to={PER_CHANNEL_OPSET}}}," if model.opsets.get("", 0) < PER_CHANNEL_OPSET else ""
-    return Legal(f"{raised}default", "int8" if rules.only_pairs else "int8-weights")
+    return Legal(f"{raised}default", "int8" if rules.takes_pairs else "int8-weights")

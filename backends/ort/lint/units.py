@@ -58,7 +58,7 @@ _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 
 def find_unit(node: Node, *, int8: bool) -> Unit:
     """The unit that ``node`` forms. Raises ``Declined``."""
-    checks = _CHECKS.get(node.op, ()) if node.domain == "" else ()
+    checks = CHECKS.get(node.op, ()) if node.domain == "" else ()
     if not checks:
         raise Declined("no-integer-kernel", f"the runtime has no integer kernel for {node.op}")
     c = _candidate(node, int8=int8)
@@ -402,7 +402,7 @@ def _blocked(dq: Node, weight: Value, scale: Value, block: int) -> None:
         raise Declined("weight-form", "blocked scales must be a matrix")
 
 
-_CHECKS: dict[str, tuple[Callable[[Candidate], str], ...]] = {
+CHECKS: dict[str, tuple[Callable[[Candidate], str], ...]] = {
     **dict.fromkeys(MOVEMENT, (_movement,)),
     **dict.fromkeys(_ORDERED, (_ordered,)),
     **dict.fromkeys(_UNARY, (_unary,)),

@@ -1,6 +1,6 @@
 """What ONNX Runtime 1.31 computes otherwise than the model says, or refuses, though every node is valid.
 
-Measured, see ``tests/backends/test_lint_wrong.py``: a fused product takes the bias with the product of both scales
+Measured, see ``tests/backends/test_lint.py``: a fused product takes the bias with the product of both scales
 whatever scale it declares, and scales per channel along the columns (Gemm) or filters (Conv) whatever axis they
 declare; on x86 signed pairs that travel through movement of data lose their type (opset 21 and later).
 """

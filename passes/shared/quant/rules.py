@@ -3,7 +3,7 @@
 A *unit* is an operator with DequantizeLinear on its operands and QuantizeLinear on its results, which the runtime turns
 into one integer kernel. Where a unit's form is not met the runtime computes in floats and the pairs only cost time.
 ``rules_for`` gives the rules of a target; the values come from the runtimes' sources and documents, those of ONNX
-Runtime re-tested against version 1.31 (``tests/quantize/test_rules.py``, ``tests/backends/test_lint_truth.py``).
+Runtime re-tested against version 1.31 (``tests/quantize/test_rules.py``, ``tests/backends/test_lint.py``).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class QuantRules:
     """Every extent must be a number."""
     smallest_range: float = 0.0
     """Least real width of a quantized range."""
-    only_pairs: bool = True
+    takes_pairs: bool = True
     """Whether the model takes pairs of QuantizeLinear and DequantizeLinear at all; else weights only."""
     notes: tuple[str, ...] = ()
 
@@ -307,7 +307,7 @@ _COREML = QuantRules(
     weight_only=frozenset({I8, I4}),
     weight_only_blocks=(32, 64),
     native_opset=_OPSETS,
-    only_pairs=False,
+    takes_pairs=False,
     notes=("ONNX Runtime's Core ML provider takes no pairs: nodes with them run on the processor",),
 )
 
