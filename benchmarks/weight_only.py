@@ -272,9 +272,9 @@ and makes it fast; all other rows keep float data (level 0), as ONNX Runtime's t
 points as floats, which is why its files are larger.
 
 MiniLM is the trained encoder of the zoo: calibrated on 44 sentences, measured on 44 others (output: unit embeddings).
-The decoder is `models/llama.py`, two layers, with seeded weights of heavy tails and channels of unequal size: no package
-was found that ships a small trained decoder in floats, so that its figures say how the methods compare, not what a
-language model loses.
+The decoder is `models/llama.py`, two layers, with seeded weights of heavy tails and channels of unequal size: no
+package was found that ships a small trained decoder in floats, so that its figures say how the methods compare, not
+what a language model loses.
 """
 
 
