@@ -40,11 +40,18 @@ def conv(
 
 
 def matmul(
-    *, out: bool = True, add: bool = False, relu: bool = False, pair: bool = True, opset: int = 21, **weight: Any
+    *,
+    out: bool = True,
+    add: bool = False,
+    relu: bool = False,
+    pair: bool = True,
+    opset: int = 21,
+    square: bool = False,
+    **weight: Any,
 ) -> Model:
     b = Net(opset=opset)
     x = b.x(4, 8)
-    y = b.MatMul(b.pair(x) if pair else x, b.stored(8, 16, **weight))
+    y = b.MatMul(b.pair(x) if pair else x, b.stored(8, 8 if square else 16, **weight))
     y = b.Add(y, b.const(np.ones(16, np.float32))) if add else y
     y = b.Relu(y) if relu else y
     return b.done(b.pair(y) if out else y)
@@ -190,6 +197,8 @@ def run(model: Model, level: str) -> np.ndarray[Any, Any]:
         (lambda: gemm(axis=0, bias=None), "weight-axis"),
         (lambda: gemm(axis=1, transposed=1, bias=None), "weight-axis"),
         (lambda: conv(axis=1, bias=None), "weight-axis"),
+        (lambda: matmul(axis=0, square=True), "weight-axis"),
+        (lambda: matmul(axis=0, square=True, out=False), "weight-axis"),
     ],
 )
 def test_wrong_results_are_foreseen(make: Callable[[], Model], rule: str) -> None:
@@ -234,6 +243,12 @@ def test_float_nodes_without_a_kernel() -> None:
     assert (finding.rule, finding.severity) == ("no-kernel", "error")
     with pytest.raises(BackendError):
         observe(model)
+
+
+def test_cuda_computes_narrow_weights_only() -> None:
+    cuda = TARGETS["cuda"]
+    assert about(lint(conv(), cuda), "Conv").runs is Runs.FLOAT
+    assert about(lint(matmul(pair=False, out=False, axis=1), cuda), "MatMul").kernel == "MatMulNBits"
 
 
 # -- saturation

@@ -53,14 +53,15 @@ def _float_kernel(node: Node, finding: Finding, target: Target) -> Finding:
 
 
 def _graph(mine: Graph, copy: Graph, target: Target, whole: list[Finding]) -> tuple[dict[Node, Finding], int]:
-    int8 = target.arch == "aarch64"
+    cuda = target.arch == "cuda"
+    int8 = cuda or target.arch == "aarch64"
     origin = {theirs: node for node, theirs in zip(mine, copy, strict=True) if not node.is_return}
     work = Work(copy, dict(origin))
     prepare(work)
     lost = [] if int8 else list(lost_types(work))
     if lost:
         whole.append(about_model("signed-moved", _LOST))
-    selection = select(work, int8=int8)
+    selection = select(work, int8=int8, cuda=cuda)
     found: dict[Node, Finding] = {}
     stands = {node: theirs for theirs, node in work.origin.items() if not theirs.erased}
     for node in origin.values():

@@ -29,13 +29,13 @@ class Selection:
     """QuantizeLinear and DequantizeLinear nodes that are executed."""
 
 
-def select(work: Work, *, int8: bool) -> Selection:
-    """Level 2 on a prepared graph; ``int8``: the processor has kernels for signed activations."""
+def select(work: Work, *, int8: bool, cuda: bool = False) -> Selection:
+    """Level 2 on a prepared graph; ``int8``: there are kernels for signed activations; ``cuda``: for weights alone."""
     found = Selection()
     _drop_activations(work, found)
     if not int8:
         _make_unsigned(work)
-    swapped = _swap_transposes(work)
+    swapped = set[Node]() if cuda else _swap_transposes(work)
     for node in p.nodes(work.graph):
         if p.is_pair_member(node):
             continue
@@ -43,13 +43,20 @@ def select(work: Work, *, int8: bool) -> Selection:
             found.units[node] = Unit(node.op, (), ())
             continue
         try:
-            found.units[node] = find_unit(node, int8=int8)
+            found.units[node] = _for_provider(find_unit(node, int8=int8), cuda=cuda)
         except Declined as reason:
             if p.dequantizers(node) or p.quantizers(node):
                 found.declined[node] = reason
     _absorb(work, found)
     found.left = _left(work, found)
     return found
+
+
+def _for_provider(unit: Unit, *, cuda: bool) -> Unit:
+    """The unit, where the provider has rules for it. Raises ``Declined``."""
+    if cuda and unit.kernel != "MatMulNBits":
+        raise Declined("no-integer-kernel", "the CUDA provider forms integer kernels of narrow weights only")
+    return unit
 
 
 def _drop_activations(work: Work, found: Selection) -> None:

@@ -1,7 +1,7 @@
 """What ONNX Runtime 1.31 computes otherwise than the model says, or refuses, though every node is valid.
 
 Measured, see ``tests/backends/test_lint.py``: a fused product takes the bias with the product of both scales
-whatever scale it declares, and scales per channel along the columns (Gemm) or filters (Conv) whatever axis they
+whatever scale it declares, and scales per channel along the columns (MatMul, Gemm) or filters (Conv) whatever axis they
 declare; on x86 signed pairs that travel through movement of data lose their type (opset 21 and later).
 """
 
@@ -27,7 +27,7 @@ def complaints(node: Node, unit: Unit, target: Target) -> Iterator[tuple[str, st
     """(rule, why, severity) of what is wrong with an integer kernel."""
     if unit.kernel == "QGemm" and len(unit.dequantizers) == 3:
         yield from _bias(unit)
-    if unit.kernel in ("QGemm", "QLinearConv"):
+    if unit.kernel in _PRODUCTS:
         yield from _axis(node, unit)
     if unit.kernel in _PRODUCTS and saturates(target):
         yield from _overflow(unit)
@@ -57,7 +57,7 @@ def _axis(node: Node, unit: Unit) -> Iterator[tuple[str, str, str]]:
     if scale is None or weight is None or p.is_scalar(scale) or scale.rank != 1 or weight.rank is None:
         return
     axis = int(dq.attr("axis", 1)) % weight.rank
-    want = 0 if unit.kernel == "QLinearConv" or node.attr("transB", 0) else 1
+    want = 0 if unit.kernel == "QLinearConv" or node.attr("transB", 0) else weight.rank - 1
     if axis != want:
         why = f"the weight's scales run along axis {axis}, the kernel takes them along axis {want}: wrong results"
         yield "weight-axis", why, "error"
