@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.core import Array, Sample
+from ...backends.ort.arena import sharing_arena
 from ...backends.ort.session import SessionSettings
 from ...ir.errors import BackendError
 from ...ir.graph import Model, Value
@@ -31,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 Observe = Callable[[Model, Sequence[Want]], Statistics]
 MAX_MEMORY_BYTES = 1 << 30
 """What values and statistics may take together, besides the model and its own temporaries."""
+STRETCH_BYTES = 128 << 20
+"""What the wanted values of one stretch take at most: more memory makes nothing faster."""
 
 
 @dataclass
@@ -180,12 +183,11 @@ class Observation:
         bytes_ = {v: value_bytes(v, s) for v, s in shapes.items()}
         wants = [(a.want, shapes.get(v, ())) for v, a in self.accumulators.items()]
         kept = sum(kept_bytes(*w) for w in wants) + max((passing_bytes(*w) for w in wants), default=0)
-        budget = max(self.max_memory_bytes - kept, self.max_memory_bytes // 4) // 2
+        budget = min(max(self.max_memory_bytes - kept, self.max_memory_bytes // 4) // 2, STRETCH_BYTES)
         whole = sum(bytes_.values()) <= budget
-        if whole and self._runner is not None and self._runner.plan.settings.memory_arena:
+        if whole and self._runner is not None and self._runner.plan.settings is self.settings:
             return self._runner
-        # Each session would keep what its stretch took, and all of them together as much as all values take.
-        settings = self.settings if whole else _without_arena(self.settings)
+        settings = self.settings if whole else sharing_arena(self.settings)
         plan = Plan(frozenset(self.accumulators), self._opened, settings, budget)
         self._runner = Runner(self.model.graph, plan, (), lambda v: bytes_.get(v, 0))
         return self._runner
@@ -229,12 +231,6 @@ def _largest(shape: tuple[int, ...], known: tuple[int, ...] | None) -> tuple[int
     if known is None or len(known) != len(shape):
         return shape
     return tuple(max(a, b) for a, b in zip(shape, known, strict=True))
-
-
-def _without_arena(settings: SessionSettings) -> SessionSettings:
-    from dataclasses import replace
-
-    return replace(settings, memory_arena=False, memory_pattern=False)
 
 
 def observer(samples: Iterable[Mapping[str, Any]], **options: Any) -> Observer:

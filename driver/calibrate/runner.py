@@ -20,7 +20,6 @@ from ...ir.clone import clone_graph
 from ...ir.errors import BackendError
 from ...ir.graph import AttrRef, Function, Graph, Model, Node, Value
 from ...ir.ops import function_of
-from .allocator import give_back_memory
 from .segments import Environment, Segment, operands
 
 Show = Callable[[Value, Any], None]
@@ -104,8 +103,6 @@ class Runner:
             del made
             for value in drop:
                 environment.pop(value, None)
-            if not self.plan.settings.memory_arena:  # memory is short
-                give_back_memory()
 
     def _build(self, returned: Sequence[Value], sizes: Sizes | None) -> None:
         plan = self.plan
