@@ -33,7 +33,6 @@ from ...ir.types import Quant
 from ..core import Context, Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from ..shared.quant.forms import shape_for_integers
 from ..shared.quant.ranges import Ranges
 from ..shared.quant.regions import Regions, solve
 from ..shared.quant.rules import Output, QuantRules, rules_for
@@ -208,9 +207,6 @@ class _Work:
         for site in regions.sites.values():
             if site.weight is not None:
                 self._annotate_weight(site)
-        for site in regions.sites.values():
-            if site.is_product and self.rules.name.startswith("ort-"):
-                shape_for_integers(site, self.r)
 
     def _annotate_weight(self, site: Site) -> None:
         weight = site.weight

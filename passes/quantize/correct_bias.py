@@ -8,8 +8,9 @@ The weight itself becomes ``Q(W)`` in floats, so that nothing is left to correct
            channels are shifted, which costs far more than noise of the same size.
 **Needs**  annotated weights (``assign-quant``) of Conv and Gemm, and samples, from which ``E[x]`` of each input channel
            is taken; run it in front of ``insert-qdq``, behind passes that choose how weights are rounded.
-**Leaves** biases that are not constants or that others use; weights without an annotation. At the border of padded
-           convolutions fewer inputs count than the correction assumes.
+**Leaves** biases that are not constants (of a Gemm that adds a residual it becomes a bias of its own on ONNX Runtime,
+           which needs one there for its integers); weights without an annotation. At the border of padded convolutions
+           fewer inputs count than the correction assumes.
 **Numbers** approximates: less error in all than without it, as a part of what ``assign-quant`` decided.
 **Source** Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2.
 """
@@ -26,6 +27,7 @@ from ..core import Context, Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from ..shared.attributes import require_own_attributes
+from ..shared.quant.forms import split_residual
 from ..shared.quant.scheme import rounded
 from ..shared.quant.statistics import Kind, Statistics, Want, value_names
 
@@ -94,20 +96,27 @@ def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dic
     if observed.nan or observed.infinite:
         raise NoMatch(f"%{x.name} holds {observed.nan} NaN and {observed.infinite} infinities")
     shift = _shift(node, weight, observed.channels.mean)
-    if bias is not None and (bias.data is None or bias.data.shape != shift.shape):
+    residual = bias is not None and bias.data is None and node.op == "Gemm" and node.attr("beta") == 1.0
+    if residual and not (r.ctx.target is not None and r.ctx.target.runtime == "ort"):
+        raise NoMatch("what is added to the product is no bias; on ONNX Runtime it gets one")
+    if bias is not None and not residual and (bias.data is None or bias.data.shape != shift.shape):
         raise NoMatch(f"the bias %{bias.name} is not a constant of shape {list(shift.shape)}")
-    old = np.zeros(shift.shape) if bias is None else bias.numpy().astype(np.float64)
+    old = np.zeros(shift.shape) if bias is None or residual else bias.numpy().astype(np.float64)
     if np.abs(shift).max(initial=0.0) <= _LEAST_CHANGE * np.abs(old).max(initial=0.0) or not shift.any():
         raise NoMatch("rounding moves no mean")
     if not r.allow(node):
         return
     r.begin(node)
-    made = r.const((old - shift).astype(np.float32), name=bias.name if bias is not None else "")
     if weight not in on_grid:
         assert weight.tensor is not None
         assert weight.tensor.quant is not None
         on_grid[weight] = r.const(rounded(weight.numpy(), weight.tensor.quant), name=weight.name)
         r.annotate(on_grid[weight], weight.tensor.quant)
+    r.set_input(node, 1, on_grid[weight])
+    if residual:
+        split_residual(node, r, -shift)
+        return
+    made = r.const((old - shift).astype(np.float32), name=bias.name if bias is not None else "")
     r.set_inputs(node, [x, on_grid[weight], made])
 
 

@@ -27,6 +27,7 @@ from ...ir.types import Quant
 from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..shared.emit import CONTRIB, allows_contrib
+from ..shared.quant.forms import shape_for_integers
 from ..shared.quant.regions import Regions, regions_of
 from ..shared.quant.rules import Output, QuantRules, rules_for
 from ..shared.quant.scheme import Scheme, make_quant, parameters, stored
@@ -48,20 +49,30 @@ class InsertQdq(Pass):
 
     def run(self, model: Model, r: Rewriter) -> None:
         rules = rules_for(r.ctx.target or TARGETS["generic"])
-        annotated = [v for v in _values(model) if v.tensor is not None and v.tensor.quant is not None]
-        if not annotated:
+        if not _annotated(model):
             if r.ctx.trace:
                 r.ctx.note("no value is annotated; assign-quant does that")
             return
-        sites, _ = sites_of(model, rules)
-        at_work = [s for s in sites.values() if _is_at_work(s)]
+        if rules.name.startswith("ort-"):
+            for site in _sites_at_work(model, rules):
+                if site.is_product:
+                    shape_for_integers(site, r)
+        at_work = [s for s in _sites_at_work(model, rules) if s.residual is None]
         work = _Work(regions_of(at_work), rules, r)
         for site in at_work:
             work.insert_constants(site)
-        for value in annotated:
+        for value in _annotated(model):
             if value.data is None:
                 work.insert_pair(value)
             r.annotate(value, None)
+
+
+def _sites_at_work(model: Model, rules: QuantRules) -> list[Site]:
+    return [s for s in sites_of(model, rules)[0].values() if _is_at_work(s)]
+
+
+def _annotated(model: Model) -> list[Value]:
+    return [v for v in _values(model) if _quant(v) is not None]
 
 
 def _values(model: Model) -> list[Value]:
@@ -79,7 +90,7 @@ def _quant(value: Value) -> Quant | None:
 def _is_at_work(site: Site) -> bool:
     """Whether the annotations around an operator make it an integer one."""
     operands = [*site.data, *([site.weight] if site.weight is not None else [])]
-    if site.residual is not None or any(_quant(v) is None for v in operands):
+    if any(_quant(v) is None for v in operands):
         return False
     if any(_quant(v) is None for v in site.results):
         return site.rule.output is not Output.REQUIRED

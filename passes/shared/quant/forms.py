@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ....ir.graph import Node, Value
@@ -9,28 +11,28 @@ from ...rewrite.rewriter import Rewriter
 from ..emit import again
 from .sites import Site
 
+Array = np.ndarray[Any, Any]
+
 
 def shape_for_integers(site: Site, r: Rewriter) -> None:
-    """Gives a product that is to run on integers, and what is added to its result, the form that has a kernel.
-
-    Values that others have annotated stay.
-    """
+    """Gives a product that is to run on integers, and what is added to its result, the form that has a kernel."""
     if site.residual is not None:
-        _split_residual(site.node, site.residual, r)
+        split_residual(site.node, r)
     elif site.node.op == "MatMul":
         _keep_bias_apart(site.node, r)
 
 
-def _split_residual(node: Node, residual: Value, r: Rewriter) -> None:
-    """``Gemm(x, w, c) = Sum(Gemm(x, w, 0), c)``. The bias of zeros keeps ONNX Runtime from putting ``c`` back."""
-    x, weight = node.inputs[0], node.inputs[1]
-    assert x is not None
+def split_residual(node: Node, r: Rewriter, bias: Array | None = None) -> None:
+    """``Gemm(x, w, c) = Sum(Gemm(x, w, bias), c)``, zeros for a bias by default: some bias keeps ONNX Runtime from
+    putting ``c`` back."""
+    x, weight, residual = node.inputs[:3]
     assert weight is not None
     assert weight.data is not None
     columns = weight.data.shape[0 if node.attr("transB") else 1]
     r.begin(node)
-    product = again(r, node, x, weight, r.const(np.zeros(columns, np.float32)))
-    r.replace(node, r.Sum(product, residual))
+    added = np.zeros(columns, np.float32) if bias is None else bias.astype(np.float32)
+    product = again(r, node, x, weight, r.const(added))
+    _replace(node, r.Sum(product, residual), r)
 
 
 def _keep_bias_apart(node: Node, r: Rewriter) -> None:
@@ -42,4 +44,11 @@ def _keep_bias_apart(node: Node, r: Rewriter) -> None:
     bias = next((v for v in add.inputs if v is not None and v is not node.output), None)
     if bias is not None and bias.data is not None:
         r.begin(add)
-        r.replace(add, r.Sum(node.output, bias))
+        _replace(add, r.Sum(node.output, bias), r)
+
+
+def _replace(node: Node, new: Value, r: Rewriter) -> None:
+    """The result keeps its annotation: another product may read it."""
+    quant = node.output.tensor.quant if node.output.tensor is not None else None
+    r.replace(node, new)
+    r.annotate(new, quant)
