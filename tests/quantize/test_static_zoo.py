@@ -15,6 +15,7 @@ from planish.ir.onnx_writer import model_to_bytes
 from planish.models.zoo import Runner, get
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
+from planish.passes.pipelines import QUANTIZE
 from planish.passes.target import get_target
 
 INTEGER_PRODUCTS = {"QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
@@ -60,7 +61,7 @@ def test_score_survives_and_kernels_are_integer(name: str) -> None:
         pytest.skip(entry.install_command)
     assert entry.metric is not None
     count, loss = CASES[name]
-    model, context = quantized(name, "default,assign-quant,insert-qdq", "x86-64-v4-vnni")
+    model, context = quantized(name, f"default,{QUANTIZE['int8']}", "x86-64-v4-vnni")
     products = [k for k in context.choices.offered if k.startswith("assign-quant/u8i8@")]
     run, operators = runner(model)
     assert sum(op in INTEGER_PRODUCTS for op in operators) == len(products)
