@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -461,3 +463,22 @@ def test_from_the_command_line(
     ]:
         assert run([*common, *wrong]) != 0
         assert message in capsys.readouterr().err
+
+
+def test_the_page_s_example_of_a_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from planish.cli.entry import run
+
+    page = (Path(__file__).parents[2] / "docs" / "trust.md").read_text("utf-8")
+    code = re.search(r"```python\n# quality.py\n(.*?)```", page, re.S)
+    line = re.search(r"^\$ (planish .*--metric quality.py:confidence)$", page, re.M)
+    assert code is not None
+    assert line is not None
+    monkeypatch.chdir(tmp_path)
+    planish.save(classifier(), "model.onnx")
+    np.savez("samples.npz", x=images(8))
+    Path("quality.py").write_text(code[1])
+    assert run([*shlex.split(line[1])[1:], "--no-measure"]) == 0
+    assert "confidence may drop by 0.01" in capsys.readouterr().out
+    assert Path("small.onnx").exists()
