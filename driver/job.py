@@ -16,6 +16,7 @@ from ..passes.choices import Choices
 from ..passes.core import Context, Fuel
 from ..passes.instruments import NumericsEach, PrintAfterChange, Reproducer, VerifyEach, write_reproducer
 from ..passes.manager import Instrument, Pipeline, RunRecord
+from ..passes.memo import Memo
 from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
@@ -79,6 +80,7 @@ class Job:
         self.tuning: Tuning | None = None
         self.start = time.process_time()
         self.notes: list[str] = []
+        self.memo = Memo()
         self._progress("reading")
         self.original, source = as_model(model)
         self.file = source if isinstance(source, Path) else None
@@ -292,6 +294,7 @@ class Job:
             progress=self.options.progress,
             disabled=disabled,
             choices=choices,
+            memo=self.memo,
         )
 
     def _instruments(self) -> list[Instrument]:
