@@ -94,6 +94,9 @@ def optimize(
     quantize: Quantize = None,
     max_size: MaxSize = None,
     max_latency: MaxLatency = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="keeps what is observed on samples, for the next time")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="picture of error against time")] = None,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
@@ -126,6 +129,7 @@ def optimize(
             budget=parse_budget(max_error, metric, lower_is_better),
             quantize=quantize or (),
             goal=parse_goal(max_size, max_latency),
+            calibration=calibration,
         )
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"

@@ -21,7 +21,7 @@ from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
 from .budget import Ledger, Paying, Purse, is_lossy
-from .calibrate import Observer, calibration_samples
+from .calibrate import Kept, Observer, calibration_samples
 from .contract import contract_of
 from .dims import with_dims
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
@@ -95,6 +95,8 @@ class Job:
         self.samples: Samples | None = None
         self.observe: Observer | None = None
         """What lossy passes ask for statistics; none without real samples."""
+        self.kept: Kept | None = None
+        """The file in which these stay for the next time."""
         self.because = ""
         self.watched: Proofs | None = None
         """What is known of the rewrites of the last run."""
@@ -104,6 +106,12 @@ class Job:
 
     def run(self) -> Result:
         """The first plan that makes nothing worse."""
+        found = self._run()
+        if self.kept is not None:
+            self.kept.save()
+        return found
+
+    def _run(self) -> Result:
         self.tuning = tuned(self) if self.options.tune else None
         plans = self._plans()
         reasons: list[str] = []
@@ -164,6 +172,8 @@ class Job:
         self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims, trouble=True)
         if samples is not None and not self.samples.ranges:
             self.observe = Observer(calibration_samples(samples, self.samples, wanted), progress=self.options.progress)
+            if self.options.calibration is not None:
+                self.kept = Kept(self.options.calibration, self.original, self.observe, self.samples.origin)
 
     def _make_purse(self) -> Purse | None:
         budget = self.options.budget

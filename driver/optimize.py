@@ -51,6 +51,7 @@ def optimize(
     budget: Budget | float | None = None,
     quantize: str | Sequence[str] = (),
     goal: Goal | None = None,
+    calibration: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -73,11 +74,12 @@ def optimize(
     * ``budget``: how far lossy passes and rounding together may move the outputs, or a task's score; see ``Budget``.
       A number is the largest error relative to each output slice's scale. Without one, lossy passes do nothing
       (unless ``tolerance`` or ``allow_different`` accept their differences); with one, ``default`` has them.
-    * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4-weights``; see ``QUANTIZE``. Each decision of
-      theirs is taken only where it stays within the budget and, where this machine stands for the target, where it was
-      measured to pay. Needs a budget.
+    * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4-weights``; see ``QUANTIZE``. Each decision
+      of theirs is taken only where it stays within the budget and, where this machine stands for the target, where it
+      was measured to pay. Needs a budget.
     * ``goal``: what lossy decisions are selected for: time, size (the default where weights alone are quantized) or
       error, with limits on the others.
+    * ``calibration``: a file in which statistics of values on the samples are kept and looked up the next time.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
@@ -116,6 +118,7 @@ def optimize(
         cache,
         Budget(budget) if isinstance(budget, (int, float)) else budget,
         goal,
+        Path(calibration) if calibration is not None else None,
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)

@@ -58,6 +58,8 @@ class Options:
     """What lossy passes may cost."""
     goal: Goal | None = None
     """What they are selected for."""
+    calibration: Path | None = None
+    """The file in which statistics are kept."""
 
     @property
     def settings(self) -> SessionSettings:

@@ -24,6 +24,7 @@ from ...ir.types import TensorType
 from ...passes.shared.quant.accumulate import Accumulator, kept_bytes, passing_bytes
 from ...passes.shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
 from .content import model_digest
+from .file import CalibrationFile, Stage
 from .runner import Plan, Runner, opened_nodes
 from .segments import Environment
 from .sizes import value_bytes, value_shapes
@@ -78,6 +79,22 @@ class Observer:
         values = {name: known.values[name][1] for name in names if name in known.values}
         declined = {name: known.declined[name] for name in names if name in known.declined}
         return Statistics(digest, known.samples, values, declined)
+
+    def remember(self, content: CalibrationFile, samples: str) -> None:
+        """Takes over what a file holds of the samples with this digest."""
+        for digest, stage in content.stages.items():
+            if stage.complete and stage.digest == samples:
+                found, wants = stage.statistics, {w.value: w for w in stage.wants}
+                values = {name: (wants[name], o) for name, o in found.values.items() if name in wants}
+                self._known[digest] = _Known(found.samples, values, dict(found.declined))
+
+    def known(self, samples: str) -> dict[str, Stage]:
+        """What was observed, for a file; ``samples`` is their digest."""
+        stages: dict[str, Stage] = {}
+        for digest, known in self._known.items():
+            wants, values = [w for w, _ in known.values.values()], {n: o for n, (_, o) in known.values.items()}
+            stages[digest] = Stage(Statistics(digest, known.samples, values, dict(known.declined)), wants, samples)
+        return stages
 
     def run(self, model: Model, wants: Sequence[Want]) -> Statistics:
         """Observes, without looking at what is known."""

@@ -16,7 +16,7 @@ import pytest
 
 import planish
 from planish.cli import run as run_cli
-from planish.driver.calibrate import SampleStream, calibrate, read_calibration
+from planish.driver.calibrate import Kept, Observer, SampleStream, calibrate, read_calibration
 from planish.driver.calibrate.content import model_digest
 from planish.driver.samples import load_samples, stream_samples
 from planish.ir.dtypes import DType
@@ -24,7 +24,7 @@ from planish.ir.errors import BackendError, UsageError
 from planish.ir.limits import Limits, current_limits
 from planish.ir.onnx_writer import write_model
 from planish.passes.shared.quant.scheme import Scheme
-from planish.passes.shared.quant.statistics import Kind, Observed, Statistics
+from planish.passes.shared.quant.statistics import Kind, Observed, Statistics, Want
 
 from .networks import classifier, embedder, images
 
@@ -138,6 +138,41 @@ def test_a_pipeline_runs_first() -> None:
     assert fused.file is not None
     assert fused.file.model == model_digest(classifier())
     assert list(fused.file.stages) != [fused.file.model]
+
+
+def test_optimizations_keep_statistics(tmp_path: Path) -> None:
+    file, given = tmp_path / "kept.npz", samples(3)
+    observer = Observer(given)
+    kept = Kept(file, classifier(), observer, "given samples")
+    first = observer(classifier(), [Want("x")])
+    kept.save()
+    again = Observer(given)
+    Kept(file, classifier(), again, "given samples").save()
+    again.run = None  # type: ignore[method-assign,assignment]  # it must not look again
+    assert again(classifier(), [Want("x")])["x"].rms == first["x"].rms
+    fresh = Observer(samples(2))
+    Kept(file, classifier(), fresh, "other samples")
+    assert fresh(classifier(), [Want("x")]).samples == 2
+    other = classifier()
+    next(n for n in other.graph if n.op == "Relu").op = "Sigmoid"
+    with pytest.raises(UsageError, match="another model"):
+        Kept(file, other, Observer(given), "")
+
+
+def test_optimize_writes_and_reads_the_file(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "samples": samples(3),
+        "pipeline": "assign-quant,insert-qdq",
+        "allow_different": True,
+        "measure": False,
+        "calibration": tmp_path / "kept.npz",
+    }
+    result = planish.optimize(classifier(), **options)
+    stages = read_calibration(tmp_path / "kept.npz").stages
+    assert any(stage.wants for stage in stages.values())
+    stamp = (tmp_path / "kept.npz").stat().st_mtime_ns
+    assert str(planish.optimize(classifier(), **options).model) == str(result.model)
+    assert (tmp_path / "kept.npz").stat().st_mtime_ns == stamp
 
 
 # -- streams
