@@ -151,6 +151,7 @@ def tools() -> Iterator[Tool]:
         yield Tool("planish as shipped", block, 4, ours(4, block))
         for name in ("default", "rtn", "k_quant", "hqq", "gptq"):
             yield Tool(f"onnxruntime {name}", block, 4, theirs(4, block, name))
+    yield Tool("planish gptq", 32, 8, ours(8, 32, accuracy=0))
     yield Tool("planish as shipped", 32, 8, ours(8, 32))
     for bits in (4, 8):
         yield Tool("planish with embeddings", 32, bits, ours(bits, 32, ops="[MatMul,Gemm,Gather]"))
