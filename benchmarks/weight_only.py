@@ -138,7 +138,7 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {"minilm": minilm, "llama": dec
 
 
 def session_of(model: Path) -> Session:
-    return Session(model, SessionSettings())
+    return Session(model, SessionSettings(threads=1))
 
 
 # -- tools
