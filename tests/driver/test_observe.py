@@ -146,6 +146,20 @@ def test_stretches_give_the_same_statistics() -> None:
         assert found.rms == pytest.approx(other.rms, rel=1e-5)
 
 
+def test_large_sums_of_products_lie_in_files() -> None:
+    model, samples = classifier(), [{"x": image} for image in images(2)]
+    wants = [Want(name, Kind.MOMENTS) for name, v in ((n, v) for v, n in value_names(model).items()) if v.rank == 4]
+    memory = Observer(samples)(model, wants)
+    files = Observer(samples, max_memory_bytes=1)
+    found = files(model, wants)
+    for want in wants:
+        a, b = memory[want.value].moments, found[want.value].moments
+        assert isinstance(b, np.memmap)
+        assert a is not None
+        assert not isinstance(a, np.memmap)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_asking_again_runs_nothing() -> None:
     count = 0
 
