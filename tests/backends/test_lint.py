@@ -11,11 +11,16 @@ import pytest
 from planish.backends.findings import Finding, LintReport, Runs
 from planish.backends.ort.lint import agree, lint, observe
 from planish.backends.ort.session import Session, SessionSettings
+from planish.driver.calibrate import observer
 from planish.ir import DType
 from planish.ir.constants import ArrayConstant
 from planish.ir.errors import BackendError
 from planish.ir.graph import Model
+from planish.ir.onnx_reader import read_model
 from planish.models.random.quantized import random_quantized
+from planish.models.zoo import get
+from planish.passes.core import Context
+from planish.passes.manager import Pipeline
 from planish.passes.target import TARGETS
 
 from .qdq_nets import Net
@@ -160,6 +165,30 @@ def test_random_models(seed: int) -> None:
 @pytest.mark.campaign
 def test_many_random_models() -> None:
     _compare(range(1000, 3000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pipeline"),
+    [
+        ("ppocr_cls", "assign-quant,insert-qdq"),
+        ("magika", "assign-quant,insert-qdq"),
+        ("magika", "quantize-dynamic"),
+        ("magika", "quantize-weights"),
+    ],
+)
+def test_real_models(name: str, pipeline: str) -> None:
+    """What planish makes of trained models; ``scripts/lint`` does the same for other quantizers."""
+    entry = get(name)
+    if not entry.installed:
+        pytest.skip(entry.install_command)
+    model = read_model(entry.path())
+    Pipeline(f"default,{pipeline}").run(model, Context(target=VNNI, observe=observer(entry.samples(1))))
+    agreement = agree(lint(model, VNNI), observe(model))
+    assert agreement.integer
+    assert not agreement.false_integer
+    assert not agreement.false_float
+    assert agreement.pairs[0] == agreement.pairs[1]
 
 
 def _compare(seeds: range) -> None:
