@@ -84,6 +84,11 @@ class Number:
         return self.grid is not None and dtype in _FITS[self.grid]
 
 
+def holds(dtype: DType, given: DType | None) -> bool:
+    """Whether ``dtype`` holds every number of the type ``given``."""
+    return given in _FITS and dtype in _FITS[given]
+
+
 @cache
 def salt(text: str) -> int:
     """A number of 64 bits for a name."""

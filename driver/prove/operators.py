@@ -212,7 +212,7 @@ def _cast(node: Node, items: list[Item]) -> list[Item]:
 
 def _from_number(x: Number, to: DType) -> Item:
     if to.is_float:
-        return x if x.fits(to) else _rounded(x, to)
+        return x if x.fits(to) or N.holds(to, x.dtype) else _rounded(x, to)
     if to is DType.BOOL:
         return N.order(x, N.number(0.0)) != 0
     whole = np.trunc(N.concrete(x))
@@ -262,6 +262,8 @@ _ODD: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
 
 @operator(*_FUNCTIONS)
 def _function(node: Node, items: list[Item]) -> list[Item]:
+    if node.op == "Sqrt":
+        return [sqrt(num(items, 0))]
     real, slope = _FUNCTIONS[node.op]
     return [N.function(node.op, num(items, 0), real, slope)]
 
@@ -328,7 +330,11 @@ def log(x: Number) -> Number:
 
 
 def sqrt(x: Number) -> Number:
-    return N.function("Sqrt", x, *_FUNCTIONS["Sqrt"])
+    """Known squares have their roots, as in scales that are taken as two factors."""
+    found = N.function("Sqrt", x, *_FUNCTIONS["Sqrt"])
+    image = ring().from_floats(np.where(np.isfinite(found.near), found.near, 0.0))
+    square = same(ring().multiply(image, image), x.field)
+    return Number(np.where(square, image, found.field), found.near, found.unit)
 
 
 @operator("Reciprocal")

@@ -19,6 +19,7 @@ from planish.passes.rewrite.rule import RuleBase
 from planish.passes.target import get_target
 from planish.tests.bisect.planted import PIPELINE, shown_by
 from planish.tests.golden.suite import Case, cases, suite_files
+from planish.tests.golden.test_golden import observe_of
 
 OPEN = {
     "raise-opset": "GridSample, whose coordinates are data, is not evaluated; everything else is compared node by node",
@@ -60,7 +61,9 @@ def case_ledger(case: Case, *, run: bool = True) -> Ledger:
     watch.effort.seconds = 60.0  # what is known must not depend on how busy the machine is
     target = get_target(options["target"]) if "target" in options else None
     fuel = Fuel(int(options["fuel"])) if "fuel" in options else Fuel()
-    Pipeline(case.pipeline).run(parse_model(case.before), Context(target=target, fuel=fuel, witness=watch), [watch])
+    model = parse_model(case.before)
+    ctx = Context(target=target, fuel=fuel, witness=watch, observe=observe_of(case, model))
+    Pipeline(case.pipeline).run(model, ctx, [watch])
     return watch.ledger
 
 
