@@ -82,6 +82,7 @@ def write_ours(entry: Any, way: str, target: str, drop: float, out: Path, sample
     except PlanishError as error:
         return f"{FAILED}{error.message.splitlines()[0][:100]}"
     ledger = result.report.budget
+    out.with_suffix(".txt").write_text(str(result.report))
     if ledger is not None and not ledger.taken:
         because = ledger.because or "; ".join(dict.fromkeys(ledger.left.values()))
         return f"float kept: {because[:100]}"

@@ -14,7 +14,8 @@ from ..measuring import MEASURING
 from ..reference import Runnable
 from ..samples import Samples
 from ..select import Goal, Timing
-from .judge import OPTIMIZED, Judge, spending_of
+from .judge import OPTIMIZED, Judge, OutputJudge, TaskJudge, spending_of
+from .limits import Budget
 from .stages import Stages
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class PayingLab:
         self.stages, self.keys, self.judge = stages, {u.key for u in units}, judge
         self.samples, self.runnable = samples, runnable
         self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
+        self.fine: Judge = OutputJudge(Budget(1.0, "rms"), judge.reference) if isinstance(judge, TaskJudge) else judge
         self.levels: Sequence[str] = (OPTIMIZED,)
         """Optimization levels of the runtime at which errors are judged."""
         self._base: Session | None = None
@@ -59,6 +61,12 @@ class PayingLab:
     def spent(self, taken: frozenset[str]) -> float:
         """Share of the budget, with the model as users run it."""
         return self.base_spent if not taken else spending_of(self.judge, self._source(taken), self.levels).spent
+
+    def weight(self, taken: frozenset[str]) -> float:
+        """Root mean square error of outputs where the budget is in a task's metric, which few units do not move."""
+        if self.judge is self.fine:
+            return max(self.spent(taken) - self.base_spent, 0.0)
+        return spending_of(self.fine, self._source(taken), (OPTIMIZED,)).spent
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
         """In turns with the model without lossy units, on the ordinary samples."""

@@ -23,7 +23,7 @@ import numpy as np
 from .front import Front, Point
 from .problem import Problem, runs_of
 from .program import Costs, Objective, Solved, predict_error, predict_time, solve
-from .surrogate import Timed, costs_of, power_of
+from .surrogate import WORST, Timed, costs_of, power_of
 
 NOISE = 0.01
 """A gain below this is not believed."""
@@ -57,6 +57,10 @@ class Lab(Protocol):
 
     def spent(self, taken: frozenset[str]) -> float:
         """Share of the error budget; above 1 does not fit, infinite where it fails."""
+        ...
+
+    def weight(self, taken: frozenset[str]) -> float:
+        """How far outputs are off, in whatever unit: what ``spent`` is too coarse to tell of few units."""
         ...
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
@@ -185,23 +189,25 @@ class _Loop:
             affordable = max(int(left * measured / max(self.clock() - start, 1e-6)), LEAST_ALONE - measured, 1)
             size = -(-len(keys) // affordable)
         first = self.problem.indices(self.problem.cheapest())
-        self.power = power_of([float(self.alone[i]) for i in first], max(together - base, 0.0))
+        whole = self.lab.weight(self.problem.cheapest())
+        self.power = power_of([float(self.alone[i]) for i in first], whole)
+        if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget
+            self.alone *= min(max(together - base, 0.0), WORST) / min(whole, WORST)
         self.steps.append(f"errors of {measured} runs of units, they add in the power {self.power:.2f}")
 
     def _alone(self, keys: list[str]) -> None:
         """Units of one place cannot be taken together, so options are measured one after the other."""
-        base = self._error(frozenset())
         units = self.problem.indices(frozenset(keys))
         rounds: dict[int, list[int]] = {}
         for i in units:
             nth = sum(1 for j in units if j < i and self.problem.place_of[j] == self.problem.place_of[i])
             rounds.setdefault(nth, []).append(i)
         for members in rounds.values():
-            spent = self._error(frozenset(self.problem.units[i].key for i in members))
+            weight = min(self.lab.weight(frozenset(self.problem.units[i].key for i in members)), WORST)
             predicted = sum(self.problem.units[i].error for i in members)
             for i in members:
                 share = self.problem.units[i].error / predicted if predicted > 0 else 1 / len(members)
-                self.alone[i] = max(spent - base, 0.0) * share + 1e-6 * self.problem.units[i].error
+                self.alone[i] = weight * share + 1e-6 * self.problem.units[i].error
 
     def _groups(self) -> None:
         """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters."""
