@@ -367,6 +367,11 @@ def _nbits_gemm(node: Node, dq: Node) -> None:
     if node.attr("alpha", 1.0) != 1.0 or node.attr("transA", 0) or node.attr("transB", 0):
         raise Declined("gemm-form", "alpha must be 1, transA and transB 0 beside weights of few bits")
     bias, weight = node.input(2), dq.inputs[0]
+    after = p.only_reader(node)
+    if p.producer_of(node.inputs[0], "Transpose") is not None or (bias is None and after and after.op == "Transpose"):
+        raise Declined(
+            "gemm-form", "the Transpose beside it becomes transA, which must be 0 beside weights of few bits"
+        )
     if bias is None:
         return
     if node.attr("beta", 1.0) != 1.0 or weight is None or weight.shape is None or bias.shape != weight.shape[1:]:
