@@ -271,6 +271,8 @@ is one run relative to the float model, one thread, least of interleaved rounds;
 quantize. *planish as shipped* has `accuracy_level` 4: the kernel rounds data to 8 bits by blocks, which costs a little
 and makes it fast; all other rows keep float data (level 0), as ONNX Runtime's tools do by default. Its HQQ stores zero
 points as floats, which is why its files are larger.
+All models are loaded and run in turns: rows of one kernel differ in time by what the caches hold, up to twofold for
+MiniLM, so compare kinds of rows rather than rows.
 
 MiniLM is the trained encoder of the zoo: calibrated on 44 sentences, measured on 44 others (output: unit embeddings).
 The decoder is `models/llama.py`, two layers, with seeded weights of heavy tails and channels of unequal size: no
