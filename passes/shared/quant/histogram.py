@@ -93,7 +93,7 @@ class Counter:
             self._weight = weight
         keys: Array = np.right_shift(numbers.view(np.uint32), np.uint32(_DROPPED_BITS))
         if keys.size > _WAITING:
-            self._add(np.bincount(keys) * weight)
+            self._add(np.bincount(keys, minlength=BINS) * weight)
             return
         if self._count + keys.size > _WAITING:
             self._flush()
@@ -102,7 +102,7 @@ class Counter:
 
     def _flush(self) -> None:
         if self._count:
-            self._add(np.bincount(self._waiting[: self._count]) * self._weight)
+            self._add(np.bincount(self._waiting[: self._count], minlength=BINS) * self._weight)
         self._count = 0
 
     def add_one(self, number: float) -> None:
@@ -111,10 +111,10 @@ class Counter:
         self._page(key // PAGE)[key % PAGE] += 1
 
     def _add(self, counts: Array) -> None:
-        for start in range(0, counts.size, PAGE):
-            part = counts[start : start + PAGE]
-            if part.any():
-                self._page(start // PAGE)[: part.size] += part
+        pages = counts.reshape(-1, PAGE)
+        for page in np.flatnonzero(pages.max(axis=1)):
+            found = self._page(int(page))
+            found += pages[page]
 
     def _page(self, page: int) -> Array:
         found = self._pages.get(page)
