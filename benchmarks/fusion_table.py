@@ -36,7 +36,8 @@ whole-block operators take fewer nodes and more time: SkipLayerNormalization tak
 LayerNormalization, Attention with packed weights (`pack-attention`) 2 to 4 % of MiniLM at 128 tokens. Target `generic`
 has standard operators of the model's own opset only, peers also write ONNX Runtime's. Models bound by memory (MiniLM,
 the decoder) move by 5 % with the place of their weights and with what else the machine's caches hold: see their ranges.
-Of MiniLM's plain time at ten tokens the products of matrices alone take 0.78."""
+Of MiniLM's plain time at ten tokens the products of matrices alone take 0.78. light_vgg19 is left out: eight sessions
+of its 575 MB of weights at once do not fit into the machine's memory."""
 """What a reader of the tables should know."""
 
 
