@@ -232,15 +232,16 @@ class _Loop:
             solved = self._solve(tightness)
             if solved is None or not solved.taken:
                 break
-            known = solved.taken in self.errors and (solved.taken in self.timings or not self.timed)
-            spent = self._error(solved.taken)
-            timing = self._time(solved.taken) if spent <= 1 else None
-            if not known:
-                self._say(f"program {turn + 1}, gap {solved.gap:.1%}", solved.taken, spent, timing)
-            elif spent <= 1:
+            taken, seen = solved.taken, solved.taken in self.errors
+            timed = taken in self.timings
+            spent = self._error(taken)
+            timing = self._time(taken) if spent <= 1 else None
+            if not seen:
+                self._say(f"program {turn + 1}, gap {solved.gap:.1%}", taken, spent, timing)
+            if spent > 1:
+                tightness *= TIGHTER if seen else 1.0
+            elif timed or (seen and not self.timed):
                 break
-            if spent > 1 and solved.taken in self.errors:
-                tightness *= TIGHTER if known else 1.0
             if not self._left(1.0) and self._feasible():
                 break
 

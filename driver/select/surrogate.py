@@ -103,7 +103,7 @@ def fit_error(problem: Problem, alone: Any, measured: Mapping[frozenset[str], fl
     found = np.array(list(known.values())) ** power
     floor = max(float(mean.mean()), 1e-9)
     spread = np.maximum(ERROR_NOISE * power * found, 1e-3 * floor)
-    theta = posterior(rows, found, spread, mean, 0.5 * mean + 0.05 * floor)
+    theta = posterior(rows, found, spread, mean, mean + 0.1 * floor)
     return np.maximum(theta, 0.02 * mean)
 
 
