@@ -515,7 +515,7 @@ def repeated(d: Draft) -> bool:
 
 KEEP_ATTRIBUTES = frozenset(
     "Cast Transpose Concat Split Reshape Slice OneHot Conv ConvTranspose Pad Einsum MaxPool AveragePool Attention "
-    "DepthToSpace SpaceToDepth".split()
+    "DepthToSpace SpaceToDepth Gemm".split()
 )
 """Operators that have no default for an attribute, or another result type with it."""
 MOTIFS = (

@@ -93,7 +93,7 @@ CASES = [
         "text-rand-large",
         "2^40 random numbers",
         _constant("f32[1099511627776]", "rand<7>"),
-        "a random constant f32.* takes",
+        "random constants of .* bytes",
     ),
     _case(
         "text-dense-short", "fewer elements than the type has", _constant("f32[3]", "dense<[1, 2]>"), "2 elements found"

@@ -17,6 +17,8 @@ REFUSED = {"drop-expand", "crash-on-tanh", "wrong-element-type", "operator-that-
 """Planted faults that the rewriter refuses: no rewrite comes about."""
 NOTHING_COMPUTED = {"type-that-is-not-so"}
 """Planted faults that compute what they should: the verifier finds them."""
+RIGHT_IN_A_PLACE = {"lose-upper-bound"}
+"""Planted faults that one of the model's places bears out: a tighter bound stands behind the one that was lost."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,8 @@ def test_the_exact_check_alone_accepts_no_planted_fault(name: str) -> None:
         assert not found
     elif name in NOTHING_COMPUTED:
         assert set(found) == {PROVED}
+    elif name in RIGHT_IN_A_PLACE:
+        assert set(found) - {PROVED, CHECKED}
     else:
         assert found
         assert not set(found) & {PROVED, CHECKED}
