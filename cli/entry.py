@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from types import FrameType
 
 import typer
 
@@ -26,6 +30,11 @@ def run(arguments: Sequence[str]) -> int:
     traceback = "--traceback" in arguments
     arguments = [a for a in arguments if a != "--traceback"]
     as_json = "--json" in arguments
+    with _noted_interrupts() as interrupted:
+        return _run(arguments, as_json, traceback, interrupted)
+
+
+def _run(arguments: list[str], as_json: bool, traceback: bool, interrupted: list[int]) -> int:
     try:
         code = app(arguments, prog_name="planish", standalone_mode=False)
         # The parser turns Ctrl-C into this code, without a word.
@@ -44,8 +53,30 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
+        if interrupted:  # extension modules that are being loaded turn it into an ImportError
+            return _interrupted()
         code = _usage_error(error)
         return code if code is not None else _internal_error(error, as_json, traceback)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Generator[list[int]]:
+    """A list that gets the signal's number when Ctrl-C comes, which raises ``KeyboardInterrupt`` as ever."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _planish_error(error: PlanishError, as_json: bool, traceback: bool) -> int:

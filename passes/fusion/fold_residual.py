@@ -121,12 +121,6 @@ def _reader(user: Node, i: int) -> Linear:
     return linear
 
 
-def _less(reader: Linear, bias: Array) -> Constant:
-    """The reader's bias that takes ``bias`` out again."""
-    assert reader.weight.dtype is not None
-    return rounded(bias_with_shift(reader, -bias), reader.weight.dtype)
-
-
 def _moved(norm: Node, bias: Array) -> Constant:
     """The normalization's bias and the product's."""
     scale, own = norm.inputs[1], norm.input(2)

@@ -42,6 +42,8 @@ from ..shared.quant.statistics import Want, value_names
 from ..shared.quant.weights import weight_error, weight_quant
 from ..target import TARGETS
 
+_LEAST_OPSET = 10
+"""Since then there are QuantizeLinear and what runtimes fuse pairs into."""
 _LARGEST_BIAS = 2.0**30
 """An int32 bias stays this far below overflow, so that sums of products still fit beside it."""
 
@@ -84,6 +86,8 @@ class _Work:
         """Raises :class:`NoMatch` where nothing can be quantized."""
         self.options, self.model, self.r, self.ctx = options, model, r, r.ctx
         self.rules = rules_for(r.ctx.target or TARGETS["generic"])
+        if model.opsets.get("", 0) < _LEAST_OPSET:
+            raise NoMatch(f"opset {model.opsets.get('', 0)} has no integer kernels, raise-opset{{to=13}} brings them")
         self.act, self.weight = _types(options, self.rules)
         self.sites, declined = sites_of(model, self.rules)
         self.sites = {n: s for n, s in self.sites.items() if not options.ops or n.op in options.ops}
