@@ -10,7 +10,9 @@ the same calibration samples; errors are measured on others, and the task metric
 
 Ours gets an error budget: the task metric may fall by ``--drop``. What cannot keep it is refused by planish, which
 then writes its float form; peers have no such budget, so that theirs may lose everything: the metric tells.
-``error`` is the root mean square error of the worst output channel relative to that channel (see ``Budget``, ``rms``).
+``error`` is the root mean square error of the worst output slice relative to that slice, on samples that nobody
+calibrated with (see ``Budget``, ``rms``; classes that a sample does not show make it large where scores are judged).
+Without a task metric our budget is 5 % of that error on the calibration samples.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import json
 import math
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -170,7 +173,8 @@ def _judge(entry: Any, files: dict[str, Path], rows: dict[str, Row], held_out: l
             if entry.metric is not None:
                 row.metric = float(entry.metric(made.run, LABELLED.get(entry.name, 12)))
         except Exception as error:
-            row.note = f"{FAILED}{str(error).splitlines()[0][:70]}"
+            text = re.sub(r"/\S*|\|", "", str(error).splitlines()[0])  # no paths of this machine, no cells of a table
+            row.note = f"{FAILED}{text[:110]}"
             del files[tool]
             continue
         pairs = [(a, b) for x, y in zip(reference, outputs, strict=True) for a, b in zip(x, y, strict=True)]
