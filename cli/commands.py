@@ -102,8 +102,11 @@ def optimize(
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
     from ..driver.optimize import check_output
     from ..driver.optimize import optimize as run
+    from ..driver.select import new_picture
 
     check_output(output)
+    if plot is not None:
+        new_picture(check_output(plot))  # before the work, not behind it
     with shown_progress() as progress:
         result = run(
             model,

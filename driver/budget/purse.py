@@ -150,6 +150,7 @@ class Purse:
         ledger = self._ledger(base)
         ledger.entries = [Entry(name, ROUNDING, spent) for name, spent in watch.found.items()]
         if not units:
+            ledger.because = "no lossy pass proposed anything, the notes say why" if stages.lossy else ""
             return Spent(ledger)
         goal = self._goal(units)
         if goal is not None:

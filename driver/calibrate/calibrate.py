@@ -92,7 +92,7 @@ class Calibration:
         left = f" (the worst {self.shown} of {len(seen)})" if self.shown and len(seen) > self.shown else ""
         document.append(Table(f"ranges by {self.method}{left}", columns, rows))
         document += [Text(f"%{name} holds {what}", "red") for name, what in found.unusual.items()]
-        unseen = [name for name, o in found.values.items() if not o.count]
+        unseen = [name for name, o in found.values.items() if not (o.count or o.nan or o.infinite)]
         if unseen:
             document.append(Text(f"{len(unseen)} values were never computed, as {', '.join(unseen[:5])}", "yellow"))
         document += [Text(f"%{name}: {reason}", "yellow") for name, reason in list(found.declined.items())[:10]]

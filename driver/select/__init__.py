@@ -1,7 +1,19 @@
 """Which units of the lossy passes pay: measured time and error, one exact program over all of them, a front."""
 
-from .front import Front, Point
+from .front import Front, Point, new_picture
 from .loop import Choice, Goal, Lab, Timing, select
 from .problem import Border, Problem, make_problem
 
-__all__ = ["Border", "Choice", "Front", "Goal", "Lab", "Point", "Problem", "Timing", "make_problem", "select"]
+__all__ = [
+    "Border",
+    "Choice",
+    "Front",
+    "Goal",
+    "Lab",
+    "Point",
+    "Problem",
+    "Timing",
+    "make_problem",
+    "new_picture",
+    "select",
+]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...ir.errors import UsageError
 from ...ir.safe_files import SafeFiles
 from ..document import Document, Table, Text, bytes_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,7 @@ class Front:
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Writes a picture (png, svg or pdf by the name's suffix). Raises ``UsageError``."""
         path = Path(path)
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise UsageError(
-                "a plot needs matplotlib, which is not installed", where="plot", help="pip install 'planish[plot]'"
-            ) from error
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        formats = figure.canvas.get_supported_filetypes()
-        kind = path.suffix.removeprefix(".").lower()
-        if kind not in formats:
-            raise UsageError(
-                f"{path.name} is no picture that can be written", where="plot", help=f"one of {', '.join(formats)}"
-            )
+        figure, kind = new_picture(path)
         axes = figure.add_subplot()
         for measured, label, marker in ((False, "estimated", "o"), (True, "measured", "s")):
             points = [p for p in self.points if p.measured is measured]
@@ -98,4 +90,22 @@ class Front:
             figure.savefig(files.create(path), format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-__all__ = ["Front", "Point"]
+def new_picture(path: Path) -> tuple[Figure, str]:
+    """An empty figure and the format that the name's suffix asks for. Raises ``UsageError`` where it cannot be."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError(
+            "a plot needs matplotlib, which is not installed", where="plot", help="pip install 'planish[plot]'"
+        ) from error
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    formats = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in formats:
+        raise UsageError(
+            f"{path.name} is no picture that can be written", where="plot", help=f"one of {', '.join(formats)}"
+        )
+    return figure, kind
+
+
+__all__ = ["Front", "Point", "new_picture"]

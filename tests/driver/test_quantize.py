@@ -105,6 +105,17 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert out.stat().st_size <= 400_000
     assert any(p["chosen"] for p in printed["budget"]["front"]["points"])
     assert plot.read_text().lstrip().startswith("<?xml")
+    assert cli.run([*command.split(), *lossy.split(), "--plot", str(tmp_path / "front.xyz")]) == 2
+    assert "is no picture that can be written" in capsys.readouterr().err
     for wrong in ("--max-size 3apples", "--max-latency fast"):
         assert cli.run([*command.split(), *lossy.split(), *wrong.split()]) == 2
         assert "is not a number with a unit" in capsys.readouterr().err
+
+
+def test_samples_without_a_number_are_named() -> None:
+    """NaN samples: nothing can be quantized, and the report says which value is to blame."""
+    bad = {"input": np.full((4, 4, 256), np.nan, np.float32)}
+    found: Any = optimize(model(), TARGET, samples=bad, budget=Budget(0.1, "rms"), quantize="int8", measure=False)
+    assert "QuantizeLinear" not in ops_of(found)
+    assert "no lossy pass proposed anything" in found.report.budget.because
+    assert any("NaN" in note for note in found.report.notes)

@@ -29,7 +29,7 @@ class Ranges:
     def observed(self, value: Value) -> Observed:
         """Raises :class:`NoMatch` where nothing finite was seen of the value."""
         name = self.names.get(value, value.name)
-        found = self.statistics.get(name)
+        found = self.statistics.get(name) or self._unusual(name)
         if found is None:
             raise NoMatch(
                 f"%{value.name} was not observed: {self.statistics.declined.get(name, 'it was never computed')}"
@@ -37,6 +37,11 @@ class Ranges:
         if found.nan or found.infinite:
             raise NoMatch(f"%{value.name} holds {found.nan} NaN and {found.infinite} infinities")
         return found
+
+    def _unusual(self, name: str) -> Observed | None:
+        """What was observed of a value that holds no finite number."""
+        found = self.statistics.values.get(name)
+        return found if found is not None and (found.nan or found.infinite) else None
 
     def __contains__(self, value: Value) -> bool:
         """Whether numbers of the value were observed."""
