@@ -20,7 +20,7 @@ from ..passes.memo import Memo
 from ..passes.pipeline import Step, pipeline_text
 from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
-from .budget import Ledger, Paying, Purse, is_lossy
+from .budget import Ledger, Paying, Purse, held_places, is_lossy
 from .calibrate import Kept, Observer, calibration_samples
 from .contract import contract_of
 from .dims import with_dims
@@ -171,7 +171,9 @@ class Job:
         dims = dict(self.options.dims)
         self.samples = make_samples(samples, wanted, reference, seed=self.options.seed, dims=dims, trouble=True)
         if samples is not None and not self.samples.ranges:
-            self.observe = Observer(calibration_samples(samples, self.samples, wanted), progress=self.options.progress)
+            held = held_places(self.options.budget, len(self.samples))
+            seen = calibration_samples(samples, self.samples, wanted, held)
+            self.observe = Observer(seen, progress=self.options.progress)
             if self.options.calibration is not None:
                 self.kept = Kept(self.options.calibration, self.original, self.observe, self.samples.origin)
 

@@ -1,9 +1,10 @@
 """One error budget: what passes that may change numbers cost together, and which of it is worth it."""
 
+from .holdout import held_places
 from .ledger import Entry, Ledger
 from .limits import Budget, load_metric
 from .paying import Paying
 from .purse import Purse
 from .stages import is_lossy
 
-__all__ = ["Budget", "Entry", "Ledger", "Paying", "Purse", "is_lossy", "load_metric"]
+__all__ = ["Budget", "Entry", "Ledger", "Paying", "Purse", "held_places", "is_lossy", "load_metric"]

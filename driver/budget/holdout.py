@@ -45,21 +45,30 @@ class Part:
         return self.whole.run(sample)
 
 
-def split(budget: Budget, reference: Reference) -> tuple[Budget, Part, int] | None:
-    """The budget and the samples to select by, and how many are held back; ``None`` where none are.
+def held_places(budget: Budget | None, count: int) -> frozenset[int]:
+    """Which of ``count`` samples are held back: none where there are few, or where the budget cannot be split.
 
-    Every fourth sample is held back, so that both parts have all kinds. A metric that chooses its inputs by itself, or
-    labels that are not one for each sample, cannot be split.
+    Every fourth is, so that both parts have all kinds. A metric that chooses its inputs by itself, or labels that are
+    not one for each sample, cannot be split. Nothing that selects or calibrates may see these samples.
     """
-    count = len(reference.samples)
+    if budget is None or count < LEAST or budget.runs:
+        return frozenset()
     labels: Any = budget.labels
-    if count < LEAST or budget.runs:
-        return None
     if labels is not None and not (_is_sequence(labels) and len(labels) == count):
+        return frozenset()
+    return frozenset(range(EVERY - 1, count, EVERY))
+
+
+def split(budget: Budget, reference: Reference) -> tuple[Budget, Part, int] | None:
+    """The budget and the samples to select by, and how many are held back; ``None`` where none are."""
+    count = len(reference.samples)
+    held = held_places(budget, count)
+    if not held:
         return None
-    places = [i for i in range(count) if i % EVERY != EVERY - 1]
+    labels: Any = budget.labels
+    places = [i for i in range(count) if i not in held]
     own = None if labels is None else [labels[i] for i in places]
-    return replace(budget, labels=own), Part(reference, places), count - len(places)
+    return replace(budget, labels=own), Part(reference, places), len(held)
 
 
 def _is_sequence(labels: Any) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import IO, Any
 
@@ -22,12 +22,21 @@ class SampleStream:
     """The samples of a source, checked, one at a time, as often as wanted.
 
     Files, arrays, lists and functions are gone through again. An iterator, which cannot be, is written to a temporary
-    file as it goes by, where a second round may follow (``again``).
+    file as it goes by, where a second round may follow (``again``). The first ``limit`` samples count, less those at
+    the places ``without``.
     """
 
-    def __init__(self, source: Source, model: Model, *, limit: int | None = None, again: bool = True) -> None:
+    def __init__(
+        self,
+        source: Source,
+        model: Model,
+        *,
+        limit: int | None = None,
+        again: bool = True,
+        without: Collection[int] = (),
+    ) -> None:
         self.source: Any = source
-        self.model, self.limit, self.again = model, limit, again
+        self.model, self.limit, self.again, self.without = model, limit, again, without
         self.origin = origin_of(source)
         self._spool: IO[bytes] | None = None
         self._rest: Iterator[Sample] | None = None
@@ -36,10 +45,14 @@ class SampleStream:
     def __iter__(self) -> Iterator[Sample]:
         """Raises ``UsageError`` for a sample that does not fit the model."""
         if not runs_out(self.source):
-            return islice(stream_samples(self.source, self.model), self.limit)
+            return self._opened()
         if self._rest is None:
-            self._rest = islice(stream_samples(self.source, self.model), self.limit)
+            self._rest = self._opened()
         return self._spooled() if self.again else self._rest
+
+    def _opened(self) -> Iterator[Sample]:
+        first = islice(stream_samples(self.source, self.model), self.limit)
+        return _less(first, self.without) if self.without else first
 
     def _spooled(self) -> Iterator[Sample]:
         """What earlier rounds saw, then what they did not come to."""
@@ -59,11 +72,20 @@ class SampleStream:
             yield sample
 
 
-def calibration_samples(source: Source | Samples, read: Samples, model: Model) -> Iterable[Sample]:
-    """What statistics come from: more of ``source`` than the few in ``read``, where it can be gone through again."""
+def calibration_samples(
+    source: Source | Samples, read: Samples, model: Model, held: Collection[int] = ()
+) -> Iterable[Sample]:
+    """What statistics come from: more of ``source`` than the few in ``read``, where it can be gone through again.
+
+    ``held``: places of samples that are held back to check with, so that no statistics may come from them.
+    """
     if isinstance(source, Samples) or runs_out(source):
-        return read.ordinary.items
-    return SampleStream(source, model, limit=MAX_CALIBRATION)
+        return list(_less(read.ordinary.items, held))
+    return SampleStream(source, model, limit=MAX_CALIBRATION, without=held)
+
+
+def _less(samples: Iterable[Sample], places: Collection[int]) -> Iterator[Sample]:
+    return (sample for i, sample in enumerate(samples) if i not in places)
 
 
 def runs_out(source: Any) -> bool:

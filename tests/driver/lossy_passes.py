@@ -12,6 +12,7 @@ from planish.ir.graph import Model, Node
 from planish.passes.core import Numbers, Pass, RewritePass
 from planish.passes.rewrite import Match, Rewriter, Rule
 from planish.passes.rewrite.rule import MODIFIED, NodeRule, NoMatch
+from planish.passes.shared.quant.statistics import Want, value_names
 
 
 @dataclass
@@ -89,6 +90,25 @@ class Whole(Pass):
 
 
 @dataclass
+class Ceiling(Pass):
+    """Relu to a Clip at the largest value that was seen."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        assert r.ctx.observe is not None
+        for node in [n for n in model.graph if n.op == "Relu"]:
+            seen = r.ctx.observe(model, [Want(value_names(model)[node.output])])
+            high = next(iter(seen.values.values())).high
+            if r.take("ceiling", node):
+                x = node.inputs[0]
+                assert x is not None
+                r.begin(node)
+                r.replace(node, r.Clip(x, r.const(np.float32(0)), r.const(np.float32(high))))
+
+
+@dataclass
 class Wrong(Whole):
     """Promises that every bit stays."""
 
@@ -115,6 +135,7 @@ PLANTED: dict[str, type[Pass]] = {
     "drop-relu": DropRelu,
     "leak": Leak,
     "whole": Whole,
+    "ceiling": Ceiling,
     "sloppy": Sloppy,
     "wrong": Wrong,
 }

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,39 @@ def test_labels_are_held_back_with_their_samples() -> None:
     assert asked[-1] == list(range(8))
     one_number = Budget(0.01, lambda outputs, labels: 1.0, labels=3)
     assert ledger_of(spend(gated(), gates(None), one_number, "nudge")).held == 0
+
+
+def loud(place: int | None, count: int = 8) -> list[dict[str, Any]]:
+    """Samples up to 1, but for the one at ``place``, which goes up to 4."""
+    return [{"x": np.linspace(0, 4 if i == place else 1, 32, dtype=np.float32)[None]} for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "fits"),
+    [(None, 8, True), (2, 8, True), (3, 8, False), (7, 8, False), (3, 7, True)],
+    ids=["all alike", "one to select by", "one held back", "the last held back", "none are held back"],
+)
+@pytest.mark.parametrize("given", [list, iter], ids=["list", "iterator"])
+def test_what_is_held_back_takes_no_part_in_calibration(
+    place: int | None, count: int, fits: bool, given: Callable[[list[Any]], Any]
+) -> None:
+    """A clip at the largest value seen harms a sample that was not seen, and no other."""
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    b.output(b.Relu(x, _name="relu"), "y")
+    ledger = ledger_of(spend(b.model(), given(loud(place, count)), 1e-3, "ceiling"))
+    assert ledger.taken == (["ceiling@relu"] if fits else [])
+
+
+def test_all_samples_are_observed_where_labels_cannot_be_split() -> None:
+    b = Builder()
+    x = b.input("x", DType.F32, ("N", 32))
+    b.output(b.Relu(x, _name="relu"), "y")
+
+    def largest(outputs: list[dict[str, Any]], label: float) -> float:
+        return -abs(max(o["y"].max() for o in outputs) - label)
+
+    assert ledger_of(spend(b.model(), loud(3), Budget(1e-3, largest, labels=4.0), "ceiling")).taken
 
 
 def test_task_metrics() -> None:
