@@ -1,7 +1,7 @@
 """What fusion buys: run time of real models under ONNX Runtime, planish beside other optimizers.
 
     python benchmarks/fusion.py [--models minilm,magika] [--extra NAME=FILE.onnx=ZOO_MODEL]
-                                [--targets native,native+smallest,generic]
+                                [--targets native,native+smallest,generic,generic+smallest]
                                 [--pipeline default] [--seconds 1] [--rounds 5] [--work FOLDER] [--json RESULTS.json]
                                 [--markdown OUT.md] [--stage write|measure|table] [--peer-python /path/to/python]
 
@@ -11,10 +11,11 @@ benchmarks/export_minilm.py makes one) runs as it is under ONNX Runtime's defaul
 writes it for each target, and as each peer writes it. All candidates of a model run in turns on real samples in one
 process, single-threaded and kept on one processor, so that a slow second hits all of them; times are the thread's CPU
 time. Sessions are made anew in each round, in another random order, because speed also depends on where a session's
-weights happen to lie in memory (5 to 10 % of a model bound by memory). Figures: the median over the rounds of the
-ratio to the plain model, with the smallest and the largest of them, nodes that run, the largest difference of an
-output element relative to the largest one, and the processor time to make a session (the shortest: what disturbs only
-adds to it).
+weights happen to lie in memory (5 to 10 % of a model bound by memory). Where the sessions of all candidates would take
+more than ``--memory``, the plain model runs beside a few at a time. Figures: the median over the rounds of the
+ratio to the plain model, with the smallest and the largest of them, nodes that run, how many of them are ONNX Runtime's
+own, the largest difference of an output element relative to the largest one, and the processor time to make a session
+(the shortest: what disturbs only adds to it).
 
 A target may name a pipeline of its own behind a plus: ``native+smallest`` is what has the fewest nodes.
 
@@ -34,6 +35,7 @@ import math
 import platform
 import random
 import re
+import resource
 import statistics
 import sys
 import tempfile
@@ -48,8 +50,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # also where ``python -P`` leave
 from fusion_peers import FAILED, PEERS, run_peer
 from fusion_table import OURS, PREFACE, Result, Row, load, save, table
 
-TRIES, ENOUGH_MS = 3, 200.0
-"""How often a session is made to time that, and after how long it is enough."""
+TRIES = 3
+"""How often a session of each candidate is made in a round, in turns, to time that."""
 
 
 @dataclass
@@ -60,6 +62,16 @@ class Subject:
     trained: bool
     path: Path
     samples: list[dict[str, Any]]
+
+
+@dataclass
+class Timed:
+    """One candidate in one round."""
+
+    ratio: float
+    plain_us: float
+    load_ms: float
+    error: float
 
 
 def subjects(wanted: list[str], extra: list[str], folder: Path) -> list[Subject]:
@@ -177,65 +189,86 @@ def difference(reference: list[Any], found: list[Any]) -> float:
     return worst
 
 
-def measure(subject: Subject, files: dict[str, Path], seconds: float, rounds: int) -> Result:
-    """Times the files in turns; each candidate gets about ``seconds`` in each of the rounds."""
+def measure(subject: Subject, files: dict[str, Path], args: argparse.Namespace) -> Result:
+    """Times the files in turns; each candidate gets about ``args.seconds`` in each of the rounds."""
+    rows = {tool: counted(tool, path) for tool, path in files.items()}
+    seen: dict[str, list[Timed]] = {tool: [] for tool in files}
+    together = at_once(subject, args.memory)
+    for turn in range(args.rounds):
+        others = random.Random(turn).sample(list(files)[1:], len(files) - 1)
+        for start in range(0, max(len(others), 1), together):
+            tools = ["plain", *others[start : start + together]]
+            random.Random(turn).shuffle(tools)
+            for tool, timed in measure_together(subject, {t: files[t] for t in tools}, args.seconds).items():
+                seen[tool].append(timed)
+    for tool, row in rows.items():
+        ratios = [one.ratio for one in seen[tool]]
+        row.ratio, row.low, row.high = statistics.median(ratios), min(ratios), max(ratios)
+        row.load_ms = min(one.load_ms for one in seen[tool])
+        row.error = seen[tool][-1].error
+    plain_us = statistics.median(one.plain_us for one in seen["plain"])
+    return Result(subject.name, subject.trained, plain_us, list(rows.values()))
+
+
+def measure_together(subject: Subject, files: dict[str, Path], seconds: float) -> dict[str, Timed]:
+    """Makes a session of each file and runs them in turns; ``plain`` is among them."""
     from planish.backends.measure import compare
 
-    rows = {tool: Row(tool, nodes=count_nodes(path)) for tool, path in files.items()}
-    ratios: dict[str, list[float]] = {tool: [] for tool in files}
-    loads: dict[str, list[float]] = {tool: [] for tool in files}
-    plain: list[float] = []
-    for turn in range(rounds):
-        sessions: dict[str, Any] = {}
-        for tool in random.Random(turn).sample(list(files), len(files)):
-            sessions[tool], load_ms = made(files[tool])
-            loads[tool].append(load_ms)
-        base = [sessions["plain"].run(sample) for sample in subject.samples]
-        for tool, one in sessions.items():
-            outputs = [one.run(sample) for sample in subject.samples]
-            rows[tool].error = max(difference(a, b) for a, b in zip(base, outputs, strict=True))
-        others = [tool for tool in sessions if tool != "plain"]
-        runs = [_runner(sessions[tool], subject.samples) for tool in ("plain", *others)]
-        for tool, found in zip(others, compare(runs, seconds=seconds * len(runs)), strict=True):
-            ratios[tool].append(found.ratio)
-            plain.append(found.times[0].time_us)
-    for tool, row in rows.items():
-        found = ratios[tool] or [1.0]
-        row.ratio, row.low, row.high = statistics.median(found), min(found), max(found)
-        row.load_ms = min(loads[tool])
-    return Result(subject.name, subject.trained, statistics.median(plain) if plain else math.nan, list(rows.values()))
-
-
-def made(path: Path) -> tuple[Any, float]:
-    """A session, and the least processor time of a few that were made, in ms."""
-    times: list[float] = []
-    while True:
+    sessions, loads = dict[str, Any](), dict.fromkeys(files, math.inf)
+    for tool in [*files] * TRIES:
+        sessions.pop(tool, None)
         start = time.thread_time()
-        found = session(path)
-        times.append((time.thread_time() - start) * 1e3)
-        if sum(times) > ENOUGH_MS or len(times) == TRIES:
-            return found, min(times)
+        sessions[tool] = session(files[tool])
+        loads[tool] = min(loads[tool], (time.thread_time() - start) * 1e3)
+    base = [sessions["plain"].run(sample) for sample in subject.samples]
+    tools = ["plain", *(tool for tool in sessions if tool != "plain")]
+    runs = [_runner(sessions[tool], subject.samples) for tool in tools]
+    compared = compare(runs, seconds=seconds * len(runs))
+    plain_us = statistics.median(one.times[0].time_us for one in compared) if compared else math.nan
+    found: dict[str, Timed] = {}
+    for tool, ratio in zip(tools, (1.0, *(one.ratio for one in compared)), strict=True):
+        outputs = [sessions[tool].run(sample) for sample in subject.samples]
+        error = max(difference(a, b) for a, b in zip(base, outputs, strict=True))
+        found[tool] = Timed(ratio, plain_us, loads[tool], error)
+    return found
+
+
+def at_once(subject: Subject, limit_mb: float) -> int:
+    """Candidates whose sessions fit into memory beside the plain model's, by what the latter takes to run (one at
+    least)."""
+    before = resident_mb()
+    one = session(subject.path)
+    one.run(subject.samples[0])
+    return max(1, int(limit_mb / max(resident_mb() - before, 1.0)) - 1)
+
+
+def resident_mb() -> float:
+    """Memory that this process holds now; 0 where the system does not tell."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * resource.getpagesize() / 1e6 if path.exists() else 0.0
 
 
 def _runner(one: Any, samples: list[dict[str, Any]]) -> Callable[[int], object]:
     return lambda turn: one.run(samples[turn % len(samples)])
 
 
-def count_nodes(path: Path) -> int:
+def counted(tool: str, path: Path) -> Row:
     """Nodes that run, those of bodies and functions included: what depends on constants alone does not, because the
     runtime computes it when it makes the session (some tools write large constants as ConstantOfShape or Expand)."""
     from planish.ir.onnx_reader import read_model
     from planish.ir.ops import is_pure
 
+    model = read_model(path)
+    row = Row(tool, opset=model.opsets.get("", 0))
     constant: set[Any] = set()
-    total = 0
-    for node in read_model(path).all_nodes():
+    for node in model.all_nodes():
         fixed = all(v is None or v.data is not None or v in constant for v in node.inputs)
         if fixed and not node.subgraphs and is_pure(node):
             constant.update(node.outputs)
         else:
-            total += 1
-    return total
+            row.nodes += 1
+            row.own += node.domain.startswith("com.microsoft")
+    return row
 
 
 def machine() -> str:
@@ -258,11 +291,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="", help="names from the zoo, llama_step, those of --extra; all by default")
     parser.add_argument("--extra", action="append", default=[], metavar="NAME=FILE=ZOO_MODEL")
-    parser.add_argument("--targets", default="native,native+smallest,generic")
+    parser.add_argument("--targets", default="native,native+smallest,generic,generic+smallest")
     parser.add_argument("--pipeline", default="default")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--seconds", type=float, default=1.0, help="for each candidate of a model, in each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=float, default=4000, help="MB that the sessions of a model may take together")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a peer to write one model")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--work", type=Path, help="folder that keeps the candidates")
@@ -281,7 +315,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
         if args.stage == "write":
             print(f"{subject.name}: {', '.join(files)}; {notes or ''}", file=sys.stderr, flush=True)
             continue
-        result = measure(subject, files, args.seconds, args.rounds)
+        result = measure(subject, files, args)
         result.rows += [Row(tool, note=note) for tool, note in notes.items()]
         results.append(result)
         text = ", ".join(f"{row.tool} {row.ratio:.3f} ({row.nodes})" for row in result.rows[1:] if not row.note)
