@@ -74,11 +74,13 @@ def check(cut: Cut, limits: Limits | None = None) -> Finding:
         if found.equal:
             return found
     found = _trials(cut, limits, ids=False)
-    if found.equal or not _has_exponents(cut):
-        return found
-    with with_exponents():
-        again = _trials(cut, limits, ids=False)
-    return replace(again, how=f"{again.how}, by exp(a + b) = exp(a) exp(b)") if again.equal else found
+    for operators, law in ((_EXPONENTIAL, "exp(a + b) = exp(a) exp(b)"), (_LOGARITHMIC, "log(a b) = log(a) + log(b)")):
+        if found.equal or not _has(cut, operators):
+            continue
+        with with_exponents(compared=operators is _LOGARITHMIC):
+            again = _trials(cut, limits, ids=False)
+        found = replace(again, how=f"{again.how}, by {law}") if again.equal else found
+    return found
 
 
 def only_moves(cut: Cut) -> bool:
@@ -94,9 +96,12 @@ _EXPONENTIAL = frozenset(
 )
 
 
-def _has_exponents(cut: Cut) -> bool:
-    """Whether exp is computed anywhere."""
-    return any(n.op in _EXPONENTIAL for m in (cut.before, cut.after) for n in m.all_nodes())
+_LOGARITHMIC = frozenset(("Log", "LogSoftmax", "ReduceLogSum", "ReduceLogSumExp", "Softplus", "Mish"))
+
+
+def _has(cut: Cut, operators: frozenset[str]) -> bool:
+    """Whether any of the operators occurs anywhere."""
+    return any(n.op in operators for m in (cut.before, cut.after) for n in m.all_nodes())
 
 
 # -- structure

@@ -32,12 +32,13 @@ _WINDOW = 10
 """Bits of an exponent that one table answers for."""
 
 
-def _packed(value: Field, exponent: Field) -> Field:
+def packed(value: Field, exponent: Field) -> Field:
+    """Both images in one."""
     return value | (exponent << _HALF)
 
 
 def _both(function: Callable[[Field, np.uint64], Field], a: Field) -> Field:
-    return _packed(function(a & _LOW, _P), function(a >> _HALF, _Q))
+    return packed(function(a & _LOW, _P), function(a >> _HALF, _Q))
 
 
 def value(a: Field) -> Field:
@@ -47,11 +48,11 @@ def value(a: Field) -> Field:
 
 def draw(random: np.random.Generator, shape: tuple[int, ...]) -> Field:
     """Independent random elements."""
-    return _packed(random.integers(0, P, shape, dtype=np.uint64), random.integers(0, Q, shape, dtype=np.uint64))
+    return packed(random.integers(0, P, shape, dtype=np.uint64), random.integers(0, Q, shape, dtype=np.uint64))
 
 
 def add(a: Field, b: Field) -> Field:
-    return _packed(((a & _LOW) + (b & _LOW)) % _P, ((a >> _HALF) + (b >> _HALF)) % _Q)
+    return packed(((a & _LOW) + (b & _LOW)) % _P, ((a >> _HALF) + (b >> _HALF)) % _Q)
 
 
 def negative(a: Field) -> Field:
@@ -59,17 +60,18 @@ def negative(a: Field) -> Field:
 
 
 def multiply(a: Field, b: Field) -> Field:
-    return _packed((a & _LOW) * (b & _LOW) % _P, (a >> _HALF) * (b >> _HALF) % _Q)
+    return packed((a & _LOW) * (b & _LOW) % _P, (a >> _HALF) * (b >> _HALF) % _Q)
 
 
 def inverse(a: Field) -> Field:
     """``1 / a``. Raises ``ZeroDivisionError`` for a zero in either field."""
     if ((a & _LOW) == 0).any() or ((a >> _HALF) == 0).any():
         raise ZeroDivisionError("a divisor is zero in the field")
-    return _both(lambda x, m: _power(x, int(m) - 2, m), a)
+    return _both(lambda x, m: power(x, int(m) - 2, m), a)
 
 
-def _power(x: Field, exponent: int, modulus: np.uint64) -> Field:
+def power(x: Field, exponent: int, modulus: np.uint64) -> Field:
+    """``x ** exponent`` for elements of one field."""
     found = np.ones_like(x)
     while exponent:
         if exponent & 1:
@@ -84,7 +86,7 @@ def from_floats(x: np.ndarray[Any, Any]) -> Field:
     mantissa, exponent = np.frexp(np.abs(x).astype(np.float64))
     whole = (mantissa * float(1 << 53)).astype(np.uint64)
     places = exponent.astype(np.int64) - 53 + _LOWEST
-    found = _packed(whole % _P * _powers_of_two(P)[places] % _P, whole % _Q * _powers_of_two(Q)[places] % _Q)
+    found = packed(whole % _P * _powers_of_two(P)[places] % _P, whole % _Q * _powers_of_two(Q)[places] % _Q)
     return np.where(np.signbit(x), negative(found), found)
 
 
@@ -101,14 +103,14 @@ def from_ints(x: np.ndarray[Any, Any]) -> Field:
     """The images of integers and booleans."""
     if x.dtype.kind != "i":
         wide = x.astype(np.uint64)
-        return _packed(wide % _P, wide % _Q)
+        return packed(wide % _P, wide % _Q)
     signed = x.astype(np.int64)
-    return _packed((signed % P).astype(np.uint64), (signed % Q).astype(np.uint64))
+    return packed((signed % P).astype(np.uint64), (signed % Q).astype(np.uint64))
 
 
 def matmul(a: Field, b: Field) -> Field:
     """The product of (stacks of) matrices, by halves of 16 bits, sums of whose products float64 holds exactly."""
-    return _packed(_product(a & _LOW, b & _LOW, _P), _product(a >> _HALF, b >> _HALF, _Q))
+    return packed(_product(a & _LOW, b & _LOW, _P), _product(a >> _HALF, b >> _HALF, _Q))
 
 
 def _product(a: Field, b: Field, modulus: np.uint64) -> Field:
@@ -124,13 +126,17 @@ def _product(a: Field, b: Field, modulus: np.uint64) -> Field:
 
 def total(a: Field, axis: int) -> Field:
     """The sum along an axis."""
-    return _packed((a & _LOW).sum(axis=axis, dtype=np.uint64) % _P, (a >> _HALF).sum(axis=axis, dtype=np.uint64) % _Q)
+    return packed((a & _LOW).sum(axis=axis, dtype=np.uint64) % _P, (a >> _HALF).sum(axis=axis, dtype=np.uint64) % _Q)
 
 
 def mixed(a: Field, salt: int) -> Field:
     """A pseudo-random function of the elements' values."""
     found = field.mixed(a & _LOW, salt)
-    return _packed(found % _P, field.mixed(found, salt) % _Q)
+    return packed(found % _P, field.mixed(found, salt) % _Q)
+
+
+logarithm = mixed
+"""log, of which no more is known here than that it is a function."""
 
 
 def exponential(a: Field) -> Field:
@@ -139,7 +145,7 @@ def exponential(a: Field) -> Field:
     found = np.ones_like(a)
     for i in range(0, 30, _WINDOW):
         found = found * _powers_of_base(i)[(exponent >> np.uint64(i)) & np.uint64((1 << _WINDOW) - 1)] % _P
-    return _packed(found, np.where(found == 1, found, field.mixed(found, 0) % _Q))
+    return packed(found, np.where(found == 1, found, field.mixed(found, 0) % _Q))
 
 
 @cache

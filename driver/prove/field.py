@@ -146,3 +146,7 @@ def mixed(a: Field, salt: int) -> Field:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return reduced(z ^ (z >> np.uint64(31)))
+
+
+logarithm = mixed
+"""log, of which no more is known here than that it is a function."""

@@ -194,12 +194,21 @@ def total(a: Number, axis: int) -> Number:
         return _checked(ring().total(a.field, axis), near, a.unit.sum(axis=axis) + np.abs(near))
 
 
-def function(name: str, a: Number, real: Callable[[Array], Array], slope: Callable[[Array], Array] | None) -> Number:
-    """A function of one number of which only ``real`` knows more than its name; without ``slope`` nothing bounds it."""
+def function(
+    name: str,
+    a: Number,
+    real: Callable[[Array], Array],
+    slope: Callable[[Array], Array] | None,
+    image: Callable[[Field, int], Field] | None = None,
+) -> Number:
+    """A function of one number of which only ``real`` knows more than its name; without ``slope`` nothing bounds it.
+
+    ``image``: what becomes of the image, given a number for the name; some pseudo-random function by default.
+    """
     with np.errstate(all="ignore"):
         near = np.asarray(real(a.near))
         unit = np.abs(slope(a.near)) * a.unit + np.abs(near) if slope is not None else np.full(near.shape, np.inf)
-    return _checked(ring().mixed(a.field, salt(name)), near, unit)
+    return _checked((image or ring().mixed)(a.field, salt(name)), near, unit)
 
 
 # -- order

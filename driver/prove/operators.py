@@ -262,8 +262,8 @@ _ODD: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
 
 @operator(*_FUNCTIONS)
 def _function(node: Node, items: list[Item]) -> list[Item]:
-    if node.op == "Sqrt":
-        return [sqrt(num(items, 0))]
+    if node.op in ("Sqrt", "Log"):
+        return [{"Sqrt": sqrt, "Log": log}[node.op](num(items, 0))]
     real, slope = _FUNCTIONS[node.op]
     return [N.function(node.op, num(items, 0), real, slope)]
 
@@ -326,7 +326,8 @@ def _softsign(node: Node, items: list[Item]) -> list[Item]:
 
 
 def log(x: Number) -> Number:
-    return N.function("Log", x, *_FUNCTIONS["Log"])
+    """What ``ring.py`` knows of it."""
+    return N.function("Log", x, *_FUNCTIONS["Log"], ring().logarithm)
 
 
 def sqrt(x: Number) -> Number:

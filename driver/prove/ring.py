@@ -1,5 +1,5 @@
-"""What images of numbers are calculated with: the field of ``field.py``, or where exp matters that of
-``exponents.py``."""
+"""What images of numbers are calculated with: the field of ``field.py``, where exp matters those of ``exponents.py``,
+and where log does as well those of ``logarithms.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import exponents, field
+from . import exponents, field, logarithms
 from .field import Field
 
 
@@ -27,6 +27,7 @@ class Ring(Protocol):
     def total(self, a: Field, axis: int, /) -> Field: ...
     def mixed(self, a: Field, salt: int, /) -> Field: ...
     def exponential(self, a: Field, /) -> Field: ...
+    def logarithm(self, a: Field, salt: int, /) -> Field: ...
     def from_floats(self, x: np.ndarray[Any, Any], /) -> Field: ...
     def from_ints(self, x: np.ndarray[Any, Any], /) -> Field: ...
 
@@ -46,9 +47,9 @@ def same(a: Field, b: Field) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def with_exponents() -> Generator[None]:
-    """Calculates in ``exponents.py`` for the while."""
-    token = _RING.set(exponents)
+def with_exponents(*, compared: bool = False) -> Generator[None]:
+    """Calculates in ``exponents.py`` for the while; ``compared``: in ``logarithms.py``, which compares exponents."""
+    token = _RING.set(logarithms if compared else exponents)
     try:
         yield
     finally:

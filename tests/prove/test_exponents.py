@@ -9,6 +9,7 @@ import pytest
 
 from planish.backends.ort.session import Session
 from planish.driver.prove import exponents as E
+from planish.driver.prove import logarithms as L
 from planish.driver.prove import number as N
 from planish.driver.prove.evaluate import Evaluation
 from planish.driver.prove.field import Field
@@ -78,6 +79,25 @@ def test_exp_turns_sums_into_products() -> None:
     assert int(E.value(E.exponential(np.zeros(1, np.uint64)))[0]) == 1
     again = E.exponential(E.exponential(a))
     assert (again == E.exponential(E.exponential(a.copy()))).all()
+
+
+def test_logarithms_are_those_of_powers_and_of_their_negatives() -> None:
+    exponents = np.random.default_rng(0).integers(0, E.Q, 100, dtype=np.uint64)
+    edges = np.array([0, 1, (1 << 20) - 1, 1 << 20, E.Q - 1], np.uint64)
+    wanted = np.concatenate([exponents, edges])
+    powers = np.array([pow(E.BASE, int(k), E.P) for k in wanted], np.uint64)
+    assert (L.discrete_logarithm(powers) == wanted).all()
+    assert (L.discrete_logarithm(np.uint64(E.P) - powers) == wanted).all()
+
+
+def test_log_turns_products_into_sums_and_undoes_exp() -> None:
+    a, b = draw(4, 5), draw(4, 5, seed=1)
+    both = L.add(L.logarithm(a, 3), L.logarithm(b, 3))
+    assert (L.value(L.logarithm(L.multiply(a, b), 3)) == L.value(both)).all()
+    assert (L.value(L.logarithm(L.exponential(a), 3)) == L.value(a)).all()
+    assert (E.value(L.logarithm(a, 3)) != E.value(L.logarithm(a, 4))).all()
+    with pytest.raises(ValueError, match="the limit"):
+        L.logarithm(draw(L.MAX_ELEMENTS + 1), 3)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
