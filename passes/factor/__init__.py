@@ -1,0 +1,1 @@
+"""Passes that factorize weights, and those that merge factors."""

@@ -1,0 +1,225 @@
+"""factorize-matmul: ``W`` becomes a product of two matrices of low rank, chosen by what outputs lose on samples.
+
+    x W + b  ~  (x A) B + b',    b' = b + E[x] (W - A B)
+
+or, with r (K + N - r) instead of r (K + N) numbers for the same product, ``z = x a``, ``[z, z t]``: some of the
+outputs span all others (``shared/factor/compact.py``). Where a Gemm adds a residual, or the inputs are fewer than the
+outputs, some of the inputs take up the others instead: ``z = x1 + x2 t``, ``z a``.
+
+**Why**    fewer parameters and multiplications, for weights whose outputs are correlated.
+**Needs**  constant matrices of MatMul, Gemm and 1x1 Conv, at least ``min-parameters`` large. Samples, from which second
+           moments and means of the inputs are taken; without them the truncation is by the weights alone. Each rank in
+           each form is a unit of the error budget, the smallest first; the first that is taken wins.
+**Leaves** weights that something else uses too, stacks of matrices, weights on the left, grouped convolutions, products
+           that follow each other with nothing between them (a factorization already: ``merge-factors``).
+**Numbers** approximates: the root of the sum of the left-out eigenvalues of the outputs' covariance, relative to it.
+**Source** ``shared/factor/svd.py``, ``shared/factor/compact.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir.constants import SplatConstant
+from ...ir.cost import flops
+from ...ir.dtypes import DType
+from ...ir.errors import PipelineError
+from ...ir.graph import Model, Node, Value
+from ..core import Numbers, Pass
+from ..rewrite.rewriter import Rewriter
+from ..rewrite.rule import NoMatch
+from ..shared.factor.compact import Compact, compact
+from ..shared.factor.forms import Store, emit_compact, emit_pair, side_of
+from ..shared.factor.inputs import DAMPING, Inputs
+from ..shared.factor.observed import Observations, observe_inputs
+from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
+from ..shared.factor.products import OPS, OPSET, Product, product_of, readers, require_no_factor
+from ..shared.factor.svd import Decomposition, decompose, mean_shift
+
+Array = np.ndarray[Any, Any]
+_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
+"""Rounding errors may grow so much (to 1e-4 of the outputs) before outputs are permuted to avoid it."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A weight with all products that read it."""
+
+    weight: Value
+    products: list[Product]
+
+    @property
+    def first(self) -> Product:
+        return self.products[0]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [p.node for p in self.products]
+
+    @property
+    def takes_bias(self) -> bool:
+        return all(p.takes_bias for p in self.products)
+
+
+@dataclass
+class FactorizeMatmul(Pass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    forms: tuple[str, ...] = FORMS
+    """``compact`` and ``pair``."""
+    kept: tuple[float, ...] = KEPT
+    """Shares of a weight's parameters that are offered to be kept."""
+    ranks: tuple[int, ...] = ()
+    """Ranks that are offered instead."""
+    min_parameters: int = 1 << 12
+    """Smaller weights stay."""
+    damping: float = DAMPING
+    """Of the mean variance of the inputs, added to each."""
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        self._require_options()
+        places = self._places(model, r)
+        if not places:
+            return
+        seen = observe_inputs(model, [p.node for place in places for p in place.products], r.ctx)
+        for i, place in enumerate(places):
+            if r.ctx.progress is not None:
+                r.ctx.progress("factorizing weights", i, len(places))
+            try:
+                self._factorize(place, seen, r)
+            except NoMatch as declined:
+                r.ctx.note(f"%{place.weight.name} {declined.reason}")
+
+    def _require_options(self) -> None:
+        """Raises ``PipelineError``."""
+        wrong = [str(f) for f in self.forms if f not in FORMS] + [str(s) for s in self.kept if not 0 < s < 1]
+        wrong += [str(rank) for rank in self.ranks if rank < 1]
+        if wrong:
+            raise PipelineError(
+                f"{wrong[0]} is not valid",
+                where="factorize-matmul",
+                help=f"forms: {', '.join(FORMS)}; kept: shares between 0 and 1; ranks: 1 and above",
+            )
+
+    # -- what may be factorized
+
+    def _places(self, model: Model, r: Rewriter) -> list[_Place]:
+        if model.opsets.get("", 0) < OPSET:
+            r.ctx.note(f"opset {model.opsets.get('', 0)} has no negative axes, raise-opset{{to=13}} brings them")
+            return []
+        found: list[_Place] = []
+        for weight in dict.fromkeys(weight for _, weight in readers(model, OPS)):
+            data = weight.data
+            if data is None or len(data.shape) < 2 or (data.count < self.min_parameters and not r.ctx.trace):
+                continue
+            try:
+                found.append(self._place(weight))
+            except NoMatch as declined:
+                r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
+        return found
+
+    def _place(self, weight: Value) -> _Place:
+        """Raises ``NoMatch``."""
+        data = weight.data
+        assert data is not None
+        if data.count < self.min_parameters:
+            raise NoMatch(f"it has {data.count} parameters, fewer than {self.min_parameters}")
+        if isinstance(data, SplatConstant):
+            raise NoMatch("it is a splat, which takes no room")
+        products: list[Product] = []
+        for user, i in weight.uses:
+            if user.op not in OPS or user.domain or not (i == 1 or (i == 0 and user.op == "MatMul")):
+                raise NoMatch(f"it is operand {i} of {user.op} too, which needs it whole")
+            products.append(product_of(user))
+        for product in products:
+            require_no_factor(product)
+        first = products[0]
+        if any((p.kind, p.transposed) != (first.kind, first.transposed) for p in products):
+            raise NoMatch(f"{' and '.join(sorted({p.kind for p in products}))} read it in different ways")
+        if any(p.node.attr("alpha") != first.node.attr("alpha") for p in products if p.kind == "Gemm"):
+            raise NoMatch("its readers scale it by different alpha")
+        return _Place(weight, products)
+
+    # -- what is done
+
+    def _factorize(self, place: _Place, seen: Observations, r: Rewriter) -> None:
+        """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
+        inputs = seen.of(place.nodes)
+        if inputs is not None and len(inputs.moments) != place.first.k:
+            raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
+        data = place.weight.data
+        assert data is not None
+        key = (data.digest(), place.first.kind, place.first.transposed, place.takes_bias, self.damping)
+        found = r.ctx.memo.get(
+            ("factorize-matmul", *key, seen.key(place.nodes)),
+            lambda: self._decomposed(place, inputs),
+            lambda d: d.nbytes,
+        )
+        options = options_for(place.first.k, place.first.n, found.errors, self.forms, self.kept, self.ranks)
+        if not options:
+            raise NoMatch("stays whole: no rank has fewer parameters")
+        for option in options:
+            if self._take(place, option, r):
+                self._emit(place, option, found, inputs, r)
+                return
+        raise NoMatch("stays whole to stay within the error budget")
+
+    def _decomposed(self, place: _Place, inputs: Inputs | None) -> Decomposition:
+        return decompose(place.first.matrix(), self._second(place, inputs))
+
+    def _second(self, place: _Place, inputs: Inputs | None) -> Array | None:
+        """Moments about the mean where a bias keeps the mean, else about zero."""
+        if inputs is None:
+            return None
+        return inputs.covariance(self.damping) if place.takes_bias else inputs.second(self.damping)
+
+    def _take(self, place: _Place, option: Option, r: Rewriter) -> bool:
+        node, data = place.first.node, place.weight.data
+        assert data is not None
+        subject: Node | Value = node if len(place.products) == 1 and node.name else place.weight
+        saved = data.count - option.parameters
+        work = sum(f for p in place.products if isinstance(f := flops(p.node), int))
+        return r.take(
+            f"factorize-matmul/{option.label}",
+            subject,
+            error=option.error,
+            saved_bytes=data.nbytes * saved // data.count,
+            saved_flops=max(work * saved // data.count, 1),  # unknown, not none
+        )
+
+    def _emit(self, place: _Place, option: Option, found: Decomposition, inputs: Inputs | None, r: Rewriter) -> None:
+        a, b = found.factors(option.rank)
+        matrix = place.first.matrix()
+        moved = inputs is not None and place.takes_bias
+        shift = mean_shift(matrix, (a, b), inputs.mean) if moved and inputs is not None else np.zeros(place.first.n)
+        store = Store()
+        compacts: dict[str, Compact] = {}
+        if option.form == COMPACT:
+            compacts = {side: self._compact(place, (a, b), side, inputs) for side in _sides(place.products)}
+            for form in compacts.values():
+                place.first.require_range(form.a, form.t)
+        place.first.require_range(a, b, shift)
+        for product in place.products:
+            if not r.allow(product.node):
+                return
+            if option.form == COMPACT:
+                side = side_of(product)
+                emit_compact(r, product, compacts[side], shift, store if len(compacts) == 1 else Store())
+            else:
+                emit_pair(r, product, a, b, shift, store)
+
+    def _compact(self, place: _Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
+        dtype = place.weight.dtype
+        second = None if inputs is None else inputs.second(self.damping)
+        return compact(*factors, side, second, _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)
+
+
+def _sides(products: Sequence[Product]) -> list[str]:
+    return list(dict.fromkeys(side_of(p) for p in products))

@@ -1,0 +1,98 @@
+"""Second moments and means of the rows that weights are multiplied with, observed on samples.
+
+What convolutions multiply their weights with are patches of the image: they are written out by a convolution with ones,
+in a copy of the model that only observes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....ir.clone import clone_model
+from ....ir.constants import ArrayConstant
+from ....ir.graph import Model, Node, Value
+from ...core import Context
+from ...rewrite.rewriter import Rewriter
+from ..quant.statistics import Kind, Statistics, Want, value_names
+from .inputs import Inputs, inputs_of
+
+_POINTWISE = ("kernel_shape", "dilations", "group")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was seen of the rows that nodes multiply their weights with."""
+
+    statistics: Statistics | None
+    names: dict[Node, str]
+
+    def of(self, nodes: Sequence[Node]) -> Inputs | None:
+        """Of several nodes together; ``None`` where one was not observed."""
+        s = self.statistics
+        return None if s is None else inputs_of([s.get(self.names[n]) for n in nodes])
+
+    def key(self, nodes: Sequence[Node]) -> object:
+        """Says which observations a result depends on."""
+        s = self.statistics
+        return None if s is None else (s.model, s.samples, tuple(self.names[n] for n in nodes))
+
+
+def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Observations:
+    """Rows along the last axis of operand 0 of MatMul and Gemm, patches [C * kh * kw] of Conv."""
+    if ctx.observe is None or not nodes:
+        return Observations(None, {})
+    wanted = set(nodes)
+    if any(node.op == "Conv" for node in nodes):
+        probed = clone_model(model)
+        pairs = [(a, b) for a, b in zip(model.all_nodes(), probed.all_nodes(), strict=True) if a in wanted]
+        r = Rewriter(Context(), "observe-inputs")
+        made: dict[tuple[object, ...], Value] = {}
+        rows = {a: _rows(r, b, made) for a, b in pairs}
+    else:
+        probed, rows = model, {node: _operand(node) for node in nodes}
+    names = value_names(probed)
+    found = {node: names[value] for node, value in rows.items()}
+    wants = [Want(name, Kind.MOMENTS | Kind.CHANNELS, -1) for name in dict.fromkeys(found.values())]
+    return Observations(ctx.observe(probed, wants), found)
+
+
+def _operand(node: Node) -> Value:
+    x = node.inputs[0]
+    assert x is not None
+    return x
+
+
+def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value]) -> Value:
+    """A value whose last axis holds what the weight's inputs are; ``made`` holds those that are there."""
+    x = _operand(node)
+    if node.op != "Conv":
+        return x
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.data is not None
+    kernel = weight.data.shape[2:]
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("group", "kernel_shape")}
+    channels = weight.data.shape[1] * int(node.attr("group", 1))
+    key = (id(x), kernel, tuple(sorted((k, str(v)) for k, v in attrs.items())))
+    if key not in made:
+        r.begin(node)
+        made[key] = _patches(r, x, channels, kernel, attrs)
+    return made[key]
+
+
+def _patches(r: Rewriter, x: Value, channels: int, kernel: tuple[int, ...], attrs: dict[str, Any]) -> Value:
+    """[N, positions..., C * kh * kw] of an image [N, C, ...]."""
+    size = int(np.prod(kernel, dtype=np.int64))
+    dtype = x.dtype
+    if size > 1 or any(k not in _POINTWISE for k in attrs):
+        ones = np.eye(size, dtype=np.float32).reshape(1, size, 1, *kernel)
+        weight = np.broadcast_to(ones, (channels, size, 1, *kernel)).reshape(channels * size, 1, *kernel)
+        data = ArrayConstant(weight.astype(np.float32 if dtype is None else dtype.numpy), dtype)
+        x = r.op("Conv", x, r.const(data), group=channels, kernel_shape=kernel, **attrs)
+    perm = (0, *range(2, 2 + len(kernel)), 1)
+    moved: Value = r.Transpose(x, perm=perm)
+    return moved

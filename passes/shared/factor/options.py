@@ -1,0 +1,57 @@
+"""Which ranks are offered for one matrix, and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .svd import compact_parameters, compact_rank, pair_parameters, pair_rank
+
+Array = np.ndarray[Any, Any]
+COMPACT, PAIR = "compact", "pair"
+FORMS = (COMPACT, PAIR)
+KEPT = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.4, 0.3, 0.2, 0.1)
+"""Shares of the parameters that are offered to be kept."""
+_MULTIPLE = 8
+"""Ranks are whole vectors of the processor where they are large enough."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A rank in one form."""
+
+    form: str
+    rank: int
+    parameters: int
+    """Also multiplications for one row."""
+    error: float
+    """Predicted: of the outputs, root mean square relative to theirs."""
+
+    @property
+    def label(self) -> str:
+        """``c96`` for the compact form of rank 96, ``r96`` for a pair."""
+        return f"{'c' if self.form == COMPACT else 'r'}{self.rank}"
+
+
+def options_for(
+    k: int, n: int, errors: Array, forms: Sequence[str] = FORMS, kept: Sequence[float] = KEPT, ranks: Sequence[int] = ()
+) -> list[Option]:
+    """Those with fewer parameters than the matrix [k, n], the fewest first; ``errors`` by rank, 0 first.
+
+    ``ranks`` are offered instead of those that keep shares ``kept`` of the parameters, where they are given.
+    """
+    found: dict[str, Option] = {}
+    for form in forms:
+        count, largest = (compact_parameters, compact_rank) if form == COMPACT else (pair_parameters, pair_rank)
+        for rank in ranks or [_rounded(largest(k, n, share * k * n)) for share in kept]:
+            if 1 <= rank < min(k, n) and count(k, n, rank) < k * n:
+                option = Option(form, rank, count(k, n, rank), float(errors[rank]))
+                found[option.label] = option
+    return sorted(found.values(), key=lambda o: (o.parameters, o.form))
+
+
+def _rounded(rank: int) -> int:
+    return rank - rank % _MULTIPLE if rank >= 2 * _MULTIPLE else rank
