@@ -86,6 +86,12 @@ class Draws:
             yield {s: base + i for i, s in enumerate(symbols)}
             yield dict.fromkeys(symbols, base)
 
+    def fitting(self) -> Iterator[dict[str, int]]:
+        """All small values of three or four symbols, some of which may be sums of others."""
+        few: list[int] = [1, 2, 3]
+        if 3 <= len(self.symbols) <= 4:
+            yield from (dict(zip(self.symbols, v, strict=True)) for v in product(few, repeat=len(self.symbols)))
+
     def draw(self, sizes: dict[str, int], attempt: int, manner: Manner = Manner.FREE) -> list[Item]:
         """One operand for each input. Raises :class:`Undecided`."""
         random = np.random.default_rng([attempt, len(self.inputs)])

@@ -29,8 +29,8 @@ from ...passes.rewrite.rule import NoMatch
 from ...passes.shared import kernels_math  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it registers)
 from ...passes.shared.decompose import decompose, has_decomposition
 from ...passes.shared.kernels import KERNELS, NoKernel
+from . import grid, operators_axes, resize  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
 from . import number as N
-from . import operators_axes, resize  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
 from .movement import MOVES, move
 from .number import DECISIONS, Array, Number, Outcome, Undecided
 from .operators import OPERATORS, Item
@@ -147,6 +147,7 @@ class Evaluation:
 
     def _computed(self, node: Node, alone: Node, items: list[Item], depth: int) -> list[Item]:
         if node.domain == "":
+            _require_columns(node, items)
             self._spend(_products(node, items, alone))
             found = _standard(alone, items)
             if found is not None:
@@ -335,6 +336,20 @@ def _filled(node: Node, shape: Array) -> Item:
     array = value.numpy() if isinstance(value, Constant) else np.zeros(1, np.float32)
     wanted = tuple(int(n) for n in shape)
     return N.constant(array.reshape(())).map(lambda a: np.broadcast_to(a, wanted))
+
+
+def _require_columns(node: Node, items: list[Item]) -> None:
+    """Raises :class:`Undecided` for attention behind a cache with a mask that has not a column for every key.
+
+    The standard would broadcast it, ONNX Runtime's kernel refuses it: no rewrite needs to hold for such operands.
+    """
+    if node.op != "Attention" or len(items) < 5:
+        return
+    key, mask, past = items[1], items[3], items[4]
+    if key is not None and mask is not None and past is not None:
+        keys = key.shape[-2] + past.shape[2]
+        if mask.shape[-1] != keys:
+            raise Undecided(f"a mask of {mask.shape[-1]} columns for {keys} keys")
 
 
 def opaque(node: Node, items: list[Item]) -> list[Item]:

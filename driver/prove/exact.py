@@ -78,7 +78,7 @@ def check(cut: Cut, limits: Limits | None = None) -> Finding:
         if found.equal or not _has(cut, operators):
             continue
         with with_exponents(compared=operators is _LOGARITHMIC):
-            again = _trials(cut, limits, ids=False)
+            again = _trials(cut, limits, ids=False, least=TRIALS + TIES)
         found = replace(again, how=f"{again.how}, by {law}") if again.equal else found
     return found
 
@@ -147,8 +147,8 @@ def _attr_key(node: Node) -> Iterator[tuple[str, str]]:
 # -- trials
 
 
-def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
-    trials = _Trials(cut, limits, ids)
+def _trials(cut: Cut, limits: Limits | None, *, ids: bool, least: int = 1) -> Finding:
+    trials = _Trials(cut, limits, ids, least)
     draws = trials.draws
     for attempt, sizes in enumerate(islice(cycle(islice(draws.sizes(), ATTEMPTS)), draws.attempts + MORE)):
         enough = trials.enough(attempt)
@@ -157,6 +157,12 @@ def _trials(cut: Cut, limits: Limits | None, *, ids: bool) -> Finding:
         if not enough and attempt >= draws.attempts:
             break
         found = trials.run(sizes, attempt, ties=not ids and (attempt % 3 == 2 or enough))
+        if found is not None:
+            return found
+    for attempt, sizes in enumerate([*draws.fitting(), *draws.fitting()] if not trials.done else ()):
+        if trials.enough(attempt):
+            break
+        found = trials.run(sizes, attempt, ties=not ids and attempt % 3 == 2)
         if found is not None:
             return found
     return trials.finding()
@@ -170,6 +176,8 @@ class _Trials:
     limits: Limits | None
     ids: bool
     """Whether elements are only moved, so that each is given a number of its own."""
+    least: int = 1
+    """Evaluations that must agree for anything to be said: one over the large field, several over small ones."""
     done: int = 0
     tied: int = 0
     """Of these those with numbers that coincide."""
@@ -220,7 +228,7 @@ class _Trials:
 
     def finding(self) -> Finding:
         """What is known when nothing differed."""
-        if not self.done:
+        if self.done + self.tied < self.least:
             return Finding(None, how=self.reason or "nothing could be drawn")
         if self.ids and self.draws.fixed:
             return Finding(True, True, "every element is moved to the same place")

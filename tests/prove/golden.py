@@ -21,11 +21,7 @@ from planish.tests.bisect.planted import PIPELINE, shown_by
 from planish.tests.golden.suite import Case, cases, suite_files
 from planish.tests.golden.test_golden import observe_of
 
-OPEN = {
-    "raise-opset": "GridSample, whose coordinates are data, is not evaluated; everything else is compared node by node",
-    "fuse-group-query/BehindCache": "that a mask has as many columns as there are keys follows from the operator, not "
-    "from its shape, so that operands are drawn that do not fit",
-}
+OPEN: dict[str, str] = {}
 """Rules for which some golden case is neither proved nor exactly checked, and why."""
 
 

@@ -116,3 +116,28 @@ def test_resize_is_that_of_the_runtime(mode: str, how: str, scales: tuple[float,
     (wanted,) = Session(model).run({"x": x})
     assert found.shape == np.shape(wanted)
     assert np.allclose(found.near, np.asarray(wanted), rtol=1e-5, atol=1e-5)
+
+
+GRID = """model ir=8 opset {{"" = {opset}}}
+graph @main(%x: f32[2,3,4,5], %g: f32[2,3,2,2]) {{
+  %y = GridSample(%x, %g) {{align_corners = {corners}, mode = "{mode}", padding_mode = "{padding}"}}
+  return %y
+}}"""
+
+
+@pytest.mark.parametrize(("opset", "mode"), [(16, "bilinear"), (20, "linear"), (16, "nearest"), (22, "nearest")])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("corners", [0, 1])
+def test_samples_on_a_grid_are_those_of_the_runtime(opset: int, mode: str, padding: str, corners: int) -> None:
+    model = parse_model(GRID.format(opset=opset, mode=mode, padding=padding, corners=corners))
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    grid = random.uniform(-1.3, 1.3, (2, 3, 2, 2)).astype(np.float32)
+    if mode != "nearest":
+        grid[0, 0, 0], grid[1, 0, 0] = -1, 1  # the borders themselves, where "nearest" may be either
+    given = dict(zip(model.graph.inputs, map(N.constant, (x, grid)), strict=True))
+    (found,) = Evaluation().run(model.graph, given)
+    assert isinstance(found, N.Number)
+    (wanted,) = Session(model).run({"x": x, "g": grid})
+    assert found.shape == np.shape(wanted)
+    assert np.allclose(found.near, np.asarray(wanted), rtol=1e-4, atol=1e-5)
