@@ -14,6 +14,7 @@ All symbols stand for non-negative integers (a dimension of a tensor).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeAlias, Union
 
 Dim: TypeAlias = Union[int, "SymDim", None]
@@ -250,7 +251,14 @@ def mul(a: Dim, b: Dim) -> Dim:
     """``a * b``; zero times unknown is zero."""
     if a == 0 or b == 0:
         return 0
-    return None if a is None or b is None or _long(a, b, multiplied=True) else _counted(a * b)
+    if a is None or b is None:
+        return None
+    return a * b if isinstance(a, int) and isinstance(b, int) else _multiplied(a, b)
+
+
+@lru_cache(1024)  # each layer of a model multiplies the same extents again
+def _multiplied(a: SymDim | int, b: SymDim | int) -> Dim:
+    return None if _long(a, b, multiplied=True) else _counted(a * b)
 
 
 def _counted(d: SymDim | int) -> Dim:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..ir.collector import collector_paused
 from ..ir.errors import PassError, PlanishError
 from ..ir.graph import Model
 from .core import Application, Context, Pass, RewritePass, bound_rules, pass_name
@@ -149,7 +150,8 @@ class _Runner:
         r = Rewriter(self.ctx, text)
         r.nodes = nodes
         start = time.process_time()
-        self._apply(step, r)
+        with collector_paused():  # per step: what a step erased is collected behind it
+            self._apply(step, r)
         seconds = time.process_time() - start
         self.changes += r.changes
         if not r.changes:

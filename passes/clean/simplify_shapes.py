@@ -162,6 +162,9 @@ class ShapeSource(NodeRule):
 
     roots = ("Shape", "Unsqueeze", "Slice", "Gather", "Concat")
 
+    def promising(self, node: Node) -> bool:
+        return node.output.rank in (0, 1) and node.output.dtype is DType.I64
+
     def apply(self, r: Rewriter, node: Node) -> Replacement:
         wanted, x = node.output.known, node.inputs[0]
         if node.output.rank not in (0, 1) or node.output.dtype is not DType.I64 or x is None or node.graph is None:

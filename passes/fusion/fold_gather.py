@@ -53,6 +53,9 @@ class OfLookedUp(NodeRule):
 
     roots = (*sorted(op for _, op in ELEMENTWISE), "MatMul")
 
+    def promising(self, node: Node) -> bool:
+        return any(_lookup_of(v) is not None for v in node.inputs)
+
     def apply(self, r: Rewriter, node: Node) -> Value:
         lookup = _lookup(node)
         if any(user.op.startswith("Reduce") for user, _ in node.output.uses):

@@ -54,6 +54,9 @@ class EqualTimesMatrix(NodeRule):
 
     roots = ("MatMul",)
 
+    def promising(self, node: Node) -> bool:
+        return producer_of(node, 0, "Cast") is not None
+
     def apply(self, r: Rewriter, node: Node) -> Value:
         equal = producer_of(_require(producer_of(node, 0, "Cast"), "the first factor is not a Cast"), 0, "Equal")
         equal = _require(equal, "the first factor is not the cast of a comparison")
@@ -74,6 +77,9 @@ class OneHotTimesMatrix(NodeRule):
     """OneHot along the last axis, times a matrix."""
 
     roots = ("MatMul",)
+
+    def promising(self, node: Node) -> bool:
+        return producer_of(node, 0, "Cast", "OneHot") is not None
 
     def apply(self, r: Rewriter, node: Node) -> Value:
         cast = producer_of(node, 0, "Cast")

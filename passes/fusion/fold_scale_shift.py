@@ -43,6 +43,7 @@ from ..shared.linear import (
 from ..shared.protected import require_not_part
 
 _MAPS = ("Add", "Sub", "Mul", "Div", "Neg")
+_LINEAR_OR_SUM = (*LINEAR, "Add")
 
 
 @dataclass
@@ -66,6 +67,9 @@ class Behind(NodeRule):
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
+    def promising(self, node: Node) -> bool:
+        return any(v is not None and v.producer is not None and v.producer.op in _LINEAR_OR_SUM for v in node.inputs)
+
     def apply(self, r: Rewriter, node: Node) -> Value:
         operand, y = _variable(node)
         producer = y.producer
@@ -83,6 +87,9 @@ class InFront(NodeRule):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+
+    def promising(self, node: Node) -> bool:
+        return any(v is not None and v.producer is not None and v.producer.op in _MAPS for v in node.inputs[:2])
 
     def apply(self, r: Rewriter, node: Node) -> Value:
         before = _map_in_front(node)

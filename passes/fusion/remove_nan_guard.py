@@ -62,7 +62,8 @@ class DeadGuard(NodeRule):
         if question is None or kept is None:
             raise NoMatch("the condition does not ask for NaN or infinity")
         tested = question.inputs[0]
-        if self.bounds.of(tested) is None and not _is_idle(node, tested):
+        # What concerns one layer first: bounds read the weights of all layers in front.
+        if not _is_idle(node, tested) and self.bounds.of(tested) is None:
             raise NoMatch(f"%{tested.name if tested is not None else '?'} is not known to be finite")
         if kept.shape is None or node.output.shape is None or kept.shape != node.output.shape or None in kept.shape:
             raise NoMatch("the replacement widens the value")

@@ -80,7 +80,9 @@ class Rewriter:
 
     @property
     def _origin(self) -> tuple[str, ...]:
-        return self._given_origin or (origin_of([self._ref]) if self._ref is not None else ())
+        if not self._given_origin and self._ref is not None:
+            self._given_origin = origin_of([self._ref])
+        return self._given_origin
 
     @property
     def graph(self) -> Graph:
@@ -117,7 +119,8 @@ class Rewriter:
             graph.opsets[domain] = 1
         like = next((v.dtype for v in inputs if isinstance(v, Value) and v.dtype is not None), None)
         operands = [v if v is None or isinstance(v, Value) else self._constant_of(v, like) for v in inputs]
-        stem = self._origin[-1] if self._origin else ""
+        origin = self._origin
+        stem = origin[-1] if origin else ""
         hint = f"{stem}/{name}" if stem else name.lower()
         node = Node(
             name,
@@ -127,7 +130,7 @@ class Rewriter:
             outputs=[hint if i == 0 else f"{hint}:{i}" for i in range(_outputs)],
             name=hint,
         )
-        node.origin = self._origin
+        node.origin = origin
         graph.insert_before(ref, node)
         self.created.append(node)
         try:
@@ -161,8 +164,10 @@ class Rewriter:
             data = ArrayConstant(array if dtype is None else array.astype(dtype.numpy))
         if isinstance(data, ArrayConstant):
             data = compacted(data)
-        stem = self._origin[-1] if self._origin else "const"
-        value = self.graph.root.add_constant(data, name or f"{stem}/const")
+        if not name:
+            origin = self._origin
+            name = f"{origin[-1] if origin else 'const'}/const"
+        value = self.graph.root.add_constant(data, name)
         self._constants.append(value)
         return value
 

@@ -24,7 +24,7 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = (*CONVOLUTIONS, "Gemm", "MatMul")
 ROWS_ELEMENTS = 1 << 22
 """Elements of a weight that are in float64 at a time."""
-CACHED_ELEMENTS = 1 << 13
+CACHED_ELEMENTS = 1 << 16
 """The same where only a cache is to be spared."""
 SHARED_BYTES = 64 << 10
 """A weight with other users may be copied up to this size: the copy costs less than the node it saves."""

@@ -118,4 +118,5 @@ def _sole_element(v: Value) -> Any:
 
 def _sole(array: np.ndarray[Any, Any]) -> Any:
     flat = array.reshape(-1)
-    return flat[0].item() if bool((flat == flat[0]).all()) else None
+    # Nearly all weights end otherwise than they begin.
+    return flat[0].item() if flat[0] == flat[-1] and bool((flat == flat[0]).all()) else None
