@@ -24,6 +24,7 @@ from ...ir.types import TensorType
 from ...passes.shared.quant.accumulate import Accumulator, kept_bytes, passing_bytes
 from ...passes.shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
 from .content import model_digest
+from .derived import Derivations
 from .file import CalibrationFile, Stage
 from .runner import Plan, Runner, opened_nodes
 from .segments import Environment
@@ -150,8 +151,10 @@ class Observation:
                 self.accumulators[value] = Accumulator(want, known, matrix=matrix)
         opened, unreachable = opened_nodes(model, self.accumulators)
         for value, reason in unreachable.items():
-            self._decline(value, reason)
+            self.declined[self.names[value]] = reason
+            del self.accumulators[value]
         self._opened = frozenset(opened)
+        self._derivations = Derivations(model.graph, self.accumulators)
         self._runner: Runner | None = None
         self._extents: dict[str, tuple[int, ...]] = {}
 
@@ -178,17 +181,13 @@ class Observation:
         return Statistics("", self.count, values, dict(self.declined))
 
     def _show(self, value: Value, found: Any) -> None:
-        accumulator = self.accumulators.get(value)
-        if accumulator is None:
+        if value not in self.accumulators:
             return
         try:
-            accumulator.add(np.asarray(found))
+            self._derivations.show(value, np.asarray(found))
         except TypeError as error:
-            self._decline(value, str(error))
-
-    def _decline(self, value: Value, reason: str) -> None:
-        self.declined[self.names[value]] = reason
-        self.accumulators.pop(value, None)
+            for gone in self._derivations.without(value):
+                self.declined[self.names[gone]] = str(error)
 
     def _runner_for(self, sample: Sample, environment: Environment) -> Runner:
         """Stretches are cut anew for a sample with a larger extent than any before."""
@@ -196,16 +195,18 @@ class Observation:
         if self._runner is not None and not larger:
             return self._runner
         self._extents.update((name, _largest(shape, self._extents.get(name))) for name, shape in larger.items())
-        shapes = value_shapes(self.model, sample, self.accumulators, environment, self.settings)
+        watched = self._derivations.watched
+        shapes = value_shapes(self.model, sample, watched, environment, self.settings)
         bytes_ = {v: value_bytes(v, s) for v, s in shapes.items()}
-        wants = [(a.want, shapes.get(v, ())) for v, a in self.accumulators.items()]
+        roots = self._derivations.roots
+        wants = [(a.want, shapes.get(roots.get(v, v), ())) for v, a in self.accumulators.items()]
         kept = sum(kept_bytes(*w) for w in wants) + max((passing_bytes(*w) for w in wants), default=0)
         budget = min(max(self.max_memory_bytes - kept, self.max_memory_bytes // 4) // 2, STRETCH_BYTES)
         whole = sum(bytes_.values()) <= budget
         if whole and self._runner is not None and self._runner.plan.settings is self.settings:
             return self._runner
         settings = self.settings if whole else sharing_arena(self.settings)
-        plan = Plan(frozenset(self.accumulators), self._opened, settings, budget)
+        plan = Plan(watched, self._opened, settings, budget)
         self._runner = Runner(self.model.graph, plan, (), lambda v: bytes_.get(v, 0))
         return self._runner
 

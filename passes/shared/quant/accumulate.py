@@ -1,15 +1,15 @@
 """Statistics of a value, taken tensor by tensor in bounded memory.
 
-The outcome does not depend on how the data are cut into tensors or in which order these come, up to rounding in
-float64, but for the running mean of ranges and, in tensors of more than ``HISTOGRAM_NUMBERS``, which of their numbers
-the histogram holds.
+Every number counts in the range and in statistics of channels, rows and products. The histogram, the mean and the mean
+square come from some of the numbers of tensors of more than ``LATER_NUMBERS``, evenly drawn. But for these, and for the
+running mean of ranges, the outcome does not depend on how the data are cut into tensors or in which order these come,
+up to rounding in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,37 @@ Array = np.ndarray[Any, Any]
 
 HISTOGRAM_NUMBERS = 1 << 13
 """A histogram takes in at most about this many numbers of one tensor, at even distances, each for all between: it costs
-ten times as much as everything else. The lowest and the highest number are always in it."""
-_NEIGHBOURS = 16
-"""Numbers that are taken together: those in one line of the cache."""
+ten times as much as everything else. The lowest and the highest number of each tensor are always in it."""
+LATER_NUMBERS = 1 << 11
+"""The same once it holds ``ENOUGH_TENSORS``: ranges hardly move any more."""
+ENOUGH_TENSORS = 8
+_NEIGHBOURS = 4
+"""Numbers that are taken together: more of one line of the cache are hardly less alike."""
 AVERAGED = 100
 """Tensors over which the running mean of ranges goes."""
 _BLOCK = 1 << 16
+_least, _greatest = np.minimum.reduce, np.maximum.reduce
+"""The lowest and the highest number of an array, NaN where one is."""
 _ROW = 1024
-"""Float32 sums are added up in float64 after this many numbers."""
+_OF_ALL = Kind.CHANNELS | Kind.MOMENTS | Kind.TOKENS
+"""Kinds that take in every number."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Some of a tensor's numbers, and the range of all."""
+
+    size: int
+    low: float
+    high: float
+    numbers: Array
+    """One axis."""
+    step: int
+    """For how many numbers each counts."""
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 class Accumulator:
@@ -43,58 +66,60 @@ class Accumulator:
         o = start if start is not None else Observed()
         self.want = want
         self._count, self._low, self._high = o.count, o.low, o.high
-        self._sum, self._squares = o.mean * o.count, o.square * o.count
+        self._takes_all = bool(want.kinds & _OF_ALL)
+        self._some = Counter(o.histogram, (o.mean * o.count, o.square * o.count), Kind.HISTOGRAM in want.kinds)
         self._arrays, self._average = o.arrays, o.average
         self._nan, self._infinite = o.nan, o.infinite
         self._declined = dict(o.declined)
-        self._histogram = Counter(o.histogram) if Kind.HISTOGRAM in want.kinds else None
         self._tokens = Counter(o.tokens) if Kind.TOKENS in want.kinds else None
         self._channels = _ChannelSums(want.axis, o.channels) if Kind.CHANNELS in want.kinds else None
         self._moments: Array | None = None if o.moments is None else np.array(o.moments)
         self._rows = o.rows
+        self._steps: dict[tuple[tuple[int, ...], int], int] = {}
 
-    def add(self, array: Array) -> None:
-        """Takes in one tensor of numbers. Raises ``TypeError`` for anything else."""
-        if array.dtype.kind in "iub":
-            array = array.astype(np.float64)
-        elif array.dtype not in (np.float32, np.float64):  # the smaller ones, those of ml_dtypes among them
-            if array.dtype.kind not in "fV":
-                raise TypeError(f"its elements are {array.dtype}, not real numbers")
-            array = array.astype(np.float32)
-        array = np.ascontiguousarray(array)
+    def add(self, array: Array) -> Drawn | None:
+        """Takes in one tensor of numbers; what it drew from it, where all of them are finite. Raises ``TypeError`` for
+        anything else."""
+        if array.dtype != np.float32 or not array.flags.c_contiguous:
+            array = _countable(array)
         if not array.size:
-            return
-        totals = _totals(array.reshape(-1))
-        if totals is None:
+            return None
+        drawn = self._draw(array)
+        if not drawn.finite:
             self._add_odd(array)
-            return
-        self._add_totals(array.size, totals)
-        low, high = totals.low, totals.high
-        narrow = _narrow(array, low, high)
-        if self._histogram is not None:
-            self._count_some(self._histogram, narrow, low, high)
-        if self._channels is not None:
-            self._channels.add(narrow, self._declined)
-        if self._tokens is not None:
-            rows = _rows(narrow)
-            self._tokens.add(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
-        if Kind.MOMENTS in self.want.kinds:
-            self._add_moments(_rows(_squarable(narrow, low, high)))
+            return None
+        self.add_drawn(drawn)
+        if self._takes_all:
+            self._add_all(_narrow(array, drawn.low, drawn.high), drawn.low, drawn.high)
+        return drawn
+
+    def add_drawn(self, drawn: Drawn) -> None:
+        """Takes in a tensor of which some numbers are known: all that histograms and ranges need."""
+        low, high = drawn.low, drawn.high
+        self._some.add(_narrow(drawn.numbers, low, high), drawn.step, drawn.size / drawn.numbers.size)
+        if drawn.step > 1:
+            self._some.add_ends(max(low, -LARGEST), min(high, LARGEST))
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        self._arrays += 1
+        seen, (first, last) = min(self._arrays, AVERAGED), self._average
+        self._average = (first + (low - first) / seen, last + (high - last) / seen)
+        self._count += drawn.size
 
     def finish(self) -> Observed:
         """What was seen so far."""
         n = max(self._count, 1)
+        histogram = self._some.finish()
         return Observed(
             self._count,
             self._low,
             self._high,
-            self._sum / n,
-            self._squares / n,
+            self._some.sum / n,
+            self._some.squares / n,
             self._arrays,
             self._average,
             self._nan,
             self._infinite,
-            None if self._histogram is None else self._histogram.finish(),
+            histogram if Kind.HISTOGRAM in self.want.kinds else None,
             None if self._channels is None else self._channels.finish(),
             self._moments,
             self._rows,
@@ -111,36 +136,44 @@ class Accumulator:
         numbers = array[finite]
         if not numbers.size:
             return
-        totals = _totals(numbers)
-        assert totals is not None
-        self._add_totals(numbers.size, totals)
-        if self._histogram is not None:
-            low, high = totals.low, totals.high
-            self._count_some(self._histogram, _narrow(numbers, low, high), low, high)
-        for kind in (Kind.CHANNELS, Kind.TOKENS, Kind.MOMENTS):
+        self.add_drawn(self._draw(numbers))
+        for kind in _OF_ALL:
             if kind in self.want.kinds:
                 self._declined[str(kind.name)] = "some tensors hold NaN or infinities, which are left out"
 
-    def _count_some(self, histogram: Counter, array: Array, low: float, high: float) -> None:
-        """Groups of neighbours at even distances, ``HISTOGRAM_NUMBERS`` at most, for all; and both ends."""
-        step, flat = _step(array), array.reshape(-1)
-        if step == 1:
-            histogram.add(flat)
-            return
-        groups = flat[: flat.size - flat.size % _NEIGHBOURS].reshape(-1, _NEIGHBOURS)
-        histogram.add(np.ascontiguousarray(groups[self._count % step :: step]).reshape(-1), step)
-        histogram.add_one(max(low, -LARGEST))
-        histogram.add_one(min(high, LARGEST))
+    def _draw(self, array: Array) -> Drawn:
+        """Groups of neighbours at even distances. Block by block, each of which stays in the cache."""
+        flat, step = array.reshape(-1), self._step(array)
+        if step == 1 and flat.size <= _BLOCK:
+            return Drawn(flat.size, float(_least(flat)), float(_greatest(flat)), flat, 1)
+        low, high, parts = np.inf, -np.inf, list[Array]()
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            low, high = np.minimum(low, _least(block)), np.maximum(high, _greatest(block))
+            groups = block[: block.size - block.size % _NEIGHBOURS].reshape(-1, _NEIGHBOURS)
+            parts.append(groups[(self._count - start // _NEIGHBOURS) % step :: step].reshape(-1))
+        some = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        size = flat.size // (_NEIGHBOURS * step) * _NEIGHBOURS  # the same wherever it begins
+        return Drawn(flat.size, float(low), float(high), some[:size], step)
 
-    def _add_totals(self, count: int, totals: _Totals) -> None:
-        low, high = totals.low, totals.high
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        self._arrays += 1
-        seen, old = min(self._arrays, AVERAGED), self._average
-        self._average = (old[0] + (low - old[0]) / seen, old[1] + (high - old[1]) / seen)
-        self._count += count
-        self._sum += totals.sum
-        self._squares += totals.squares
+    def _step(self, array: Array) -> int:
+        """Of how many groups one is taken. The same for tensors of one shape, once there are enough of them."""
+        most = HISTOGRAM_NUMBERS if self._arrays < ENOUGH_TENSORS else LATER_NUMBERS
+        if array.size <= most:
+            return 1
+        known = self._steps.get((array.shape, most))
+        if known is None:
+            known = self._steps[array.shape, most] = _step(array, most)
+        return known
+
+    def _add_all(self, array: Array, low: float, high: float) -> None:
+        if self._channels is not None:
+            self._channels.add(array, self._declined)
+        if self._tokens is not None:
+            rows = _rows(array)
+            self._tokens.add(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
+        if Kind.MOMENTS in self.want.kinds:
+            self._add_moments(_rows(_squarable(array, low, high)))
 
     def _add_moments(self, rows: Array) -> None:
         width = rows.shape[1]
@@ -157,33 +190,15 @@ class Accumulator:
             self._moments += part.T @ part
 
 
-@dataclass
-class _Totals:
-    """Of finite numbers."""
-
-    low: float = math.inf
-    high: float = -math.inf
-    sum: float = 0.0
-    squares: float = 0.0
-
-
-def _totals(flat: Array) -> _Totals | None:
-    """Block by block, each of which stays in the cache; ``None`` where some number is not finite."""
-    found = _Totals()
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        low, high = float(block.min()), float(block.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return None
-        found.low, found.high = min(found.low, low), max(found.high, high)
-        block = _squarable(block, low, high)
-        whole = block.size - block.size % _ROW
-        for part in (block[:whole].reshape(-1, _ROW), block[None, whole:]):
-            if part.size:
-                found.sum += float((part @ np.ones(part.shape[1], part.dtype)).sum(dtype=np.float64))
-                with np.errstate(over="ignore") if part.dtype == np.float64 else nullcontext():
-                    found.squares += float(np.vecdot(part, part).sum(dtype=np.float64))
-    return found
+def _countable(array: Array) -> Array:
+    """In float32 or float64, and in one piece. Raises ``TypeError``."""
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float64)
+    elif array.dtype not in (np.float32, np.float64):  # the smaller ones, those of ml_dtypes among them
+        if array.dtype.kind not in "fV":
+            raise TypeError(f"its elements are {array.dtype}, not real numbers")
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
 
 
 class _ChannelSums:
@@ -252,11 +267,8 @@ def _narrow(array: Array, low: float, high: float) -> Array:
     return array.astype(np.float32)
 
 
-def _step(array: Array) -> int:
-    """Of how many numbers one is counted."""
-    if array.size <= HISTOGRAM_NUMBERS:
-        return 1
-    step = -(-array.size // HISTOGRAM_NUMBERS)
+def _step(array: Array, most: int) -> int:
+    step = -(-array.size // most)
     while any(math.gcd(step, extent) > 1 for extent in array.shape):  # else some columns would never come
         step += 1
     return step

@@ -17,7 +17,7 @@ _DROPPED_BITS = 17
 BINS = 1 << (32 - _DROPPED_BITS)
 PAGE = 1 << 10
 _NEGATIVE = BINS >> 1
-_WAITING = 1 << 15
+_WAITING = 1 << 14
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -59,7 +59,7 @@ class Histogram:
 
 def counter_bytes() -> int:
     """What a counter takes, about."""
-    return 2 * _WAITING + 6 * 8 * PAGE
+    return 4 * _WAITING + 6 * 8 * PAGE
 
 
 def _number(keys: Array) -> Array:
@@ -71,59 +71,90 @@ def _number(keys: Array) -> Array:
 
 
 class Counter:
-    """A histogram in the making: pages of 16 powers of two each, made when a number falls there.
+    """A histogram in the making, and sums: pages of 16 powers of two each, made when a number falls there.
 
-    Bins of new numbers wait until there are so many that going over a page costs nothing beside them.
+    New numbers wait until there are so many that going over a page costs nothing beside them.
     """
 
-    def __init__(self, start: Histogram | None = None) -> None:
+    def __init__(
+        self, start: Histogram | None = None, sums: tuple[float, float] = (0.0, 0.0), counting: bool = True
+    ) -> None:
+        """``sums``: of the numbers before and of their squares. ``counting``: else sums are all there is."""
         self._pages: dict[int, Array] = {}
-        self._waiting = np.empty(_WAITING, np.uint16)
+        self._sum, self._squares = sums
+        self._counting = counting
+        self._waiting = np.empty(_WAITING, np.float32)
         self._count = 0
-        self._weight = 1
+        self._parts: list[tuple[int, int, float]] = []
+        self._ends: list[float] = []
         if start is not None:
             counts = np.zeros(BINS, np.int64)
             counts[start.keys] = start.counts
             self._add(counts)
 
-    def add(self, numbers: Array, weight: int = 1) -> None:
-        """Counts finite numbers (float32, contiguous, one axis), each as ``weight``."""
-        if weight != self._weight:
+    def add(self, numbers: Array, weight: int = 1, share: float = 1.0) -> None:
+        """Counts finite numbers (float32, one axis, at least one), each as ``weight``, in the sums as ``share``."""
+        size = numbers.size
+        if self._count + size > _WAITING:
             self._flush()
-            self._weight = weight
-        keys: Array = np.right_shift(numbers.view(np.uint32), np.uint32(_DROPPED_BITS))
-        if keys.size > _WAITING:
-            self._add(np.bincount(keys, minlength=BINS) * weight)
+        if size > _WAITING:
+            self._take(numbers, [(size, weight, share)])
             return
-        if self._count + keys.size > _WAITING:
-            self._flush()
-        self._waiting[self._count : self._count + keys.size] = keys
-        self._count += keys.size
+        self._waiting[self._count : self._count + size] = numbers
+        self._count += size
+        self._parts.append((size, weight, share))
+
+    def add_ends(self, low: float, high: float) -> None:
+        """Counts two more, which are not in the sums."""
+        if self._counting:
+            self._ends += (low, high)
+            if len(self._ends) >= PAGE:
+                self._flush_ends()
+
+    @property
+    def sum(self) -> float:
+        self._flush()
+        return self._sum
+
+    @property
+    def squares(self) -> float:
+        """The sum of them."""
+        self._flush()
+        return self._squares
 
     def _flush(self) -> None:
         if self._count:
-            self._add(np.bincount(self._waiting[: self._count], minlength=BINS) * self._weight)
-        self._count = 0
+            self._take(self._waiting[: self._count], self._parts)
+        self._count, self._parts = 0, []
 
-    def add_one(self, number: float) -> None:
-        """Counts one more."""
-        key = int(np.array(number, np.float32).view(np.uint32)) >> _DROPPED_BITS
-        self._page(key // PAGE)[key % PAGE] += 1
+    def _flush_ends(self) -> None:
+        if self._ends:
+            self._add(_bins(np.array(self._ends, np.float32)))
+            self._ends = []
+
+    def _take(self, numbers: Array, parts: list[tuple[int, int, float]]) -> None:
+        """``parts``: sizes, with what each of their numbers counts for."""
+        sizes, weights, shares = zip(*parts, strict=True)
+        wide = numbers.astype(np.float64)
+        starts = np.r_[0, np.cumsum(sizes)[:-1]]
+        self._sum += float(np.dot(np.add.reduceat(wide, starts), shares))
+        self._squares += float(np.dot(np.add.reduceat(np.square(wide), starts), shares))
+        if self._counting and len(set(weights)) == 1:
+            self._add(_bins(numbers) * weights[0])
+        elif self._counting:
+            self._add(_bins(numbers, np.repeat(weights, sizes)).astype(np.int64))
 
     def _add(self, counts: Array) -> None:
         pages = counts.reshape(-1, PAGE)
         for page in np.flatnonzero(pages.max(axis=1)):
-            found = self._page(int(page))
+            found = self._pages.get(int(page))
+            if found is None:
+                found = self._pages[int(page)] = np.zeros(PAGE, np.int64)
             found += pages[page]
-
-    def _page(self, page: int) -> Array:
-        found = self._pages.get(page)
-        if found is None:
-            found = self._pages[page] = np.zeros(PAGE, np.int64)
-        return found
 
     def finish(self) -> Histogram:
         self._flush()
+        self._flush_ends()
         counts = np.zeros(BINS, np.int64)
         for page, part in self._pages.items():
             counts[page * PAGE : (page + 1) * PAGE] = part
@@ -131,3 +162,9 @@ class Counter:
         counts[_NEGATIVE] = 0
         keys = np.flatnonzero(counts)
         return Histogram(keys.astype(np.uint16), counts[keys])
+
+
+def _bins(numbers: Array, weights: Array | None = None) -> Array:
+    """How many float32 numbers fall into each bin."""
+    keys: Array = np.right_shift(numbers.view(np.uint32), np.uint32(_DROPPED_BITS))
+    return np.bincount(keys, weights, BINS)

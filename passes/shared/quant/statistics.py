@@ -73,6 +73,7 @@ class Observed:
     low: float = float("inf")
     high: float = float("-inf")
     mean: float = 0.0
+    """It and the mean square are estimates from some of the numbers where tensors are large (see ``accumulate.py``)."""
     square: float = 0.0
     """Mean square."""
     arrays: int = 0
