@@ -20,7 +20,9 @@ from ..passes.core import Context, Fuel
 from ..passes.instruments import VerifyEach
 from ..passes.manager import Pipeline
 from ..passes.target import get_target
+from .bisect.judge import SLOWER, Judge
 from .document import SCHEMA, Document, Text
+from .reference import Reference
 from .sample_text import KEY, parse_sample
 from .validate import check_numbers, make_reference, make_samples
 
@@ -79,11 +81,32 @@ def replay(path: str | os.PathLike[str]) -> Replay:
             given = [parse_sample(header[KEY])] if KEY in header else None
             samples = make_samples(given, original, reference, seed=ctx.seed)
             checked = check_numbers(reference, model, samples)
-            found.error = "; ".join(checked.problems)
+            found.error = "; ".join(checked.problems) or _slowness(reference, model, header)
     except PlanishError as error:
         found.error = str(error)
     found.reproduced = bool(found.error)
     return found
+
+
+def _slowness(reference: Reference, model: Model, header: dict[str, str]) -> str:
+    """What is said of the time it takes, where that was the fault."""
+    ratio = _ratio(header)
+    fault = Judge(reference, slower=ratio).slowness(model) if ratio is not None else None
+    return "" if fault is None else str(fault)
+
+
+def _ratio(header: dict[str, str]) -> float | None:
+    """The allowed time of a reproducer of a slowdown, as a share of the original's. Raises ``UsageError``."""
+    if SLOWER not in header:
+        return None
+    try:
+        return float(header[SLOWER])
+    except ValueError:
+        raise UsageError(
+            f"the reproducer states {SLOWER} {header[SLOWER][:40]!r}, expected a number",
+            where="run",
+            help="the file was changed by hand, or damaged",
+        ) from None
 
 
 def _refuse_random(model: Model) -> None:

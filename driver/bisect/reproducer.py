@@ -16,7 +16,7 @@ from ...passes.core import Context, Fuel
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
 from ..sample_text import KEY, sample_line
-from .judge import CRASH, Fault, Judge, reference_for
+from .judge import CRASH, SLOW, SLOWER, Fault, Judge, reference_for
 from .reduce import reduce_model
 from .search import Guilty, Search
 
@@ -68,7 +68,7 @@ class _Trial:
             Pipeline(self.pipeline).run(after, self.ctx(samples))
         except PlanishError as error:
             return Fault(CRASH, error.message, error.where or "")
-        judge = Judge(reference, tolerance=self.judge.tolerance, slower=self.judge.slower, settings=self.judge.settings)
+        judge = Judge(reference, tolerance=self.judge.tolerance, slower=self.judge.slower, race=self.judge.race)
         return judge.fault(after)
 
 
@@ -79,10 +79,12 @@ def make_reproducer(search: Search, guilty: Guilty, *, seconds: float = 60.0) ->
     for trial in _trials(search, guilty):
         found = trial.fault(trial.model, samples)
         if found is not None and found.kind == guilty.kind:
-            return _reduced(trial, found, samples, seconds, _concerned(search, guilty, trial.model))
+            trial = _sharper(trial, samples) if found.kind == SLOW else trial
+            near = _concerned(search, guilty, trial.model)
+            return _reduced(trial, found, samples, seconds, near, slower=search.judge.slower)
         # A broken graph may show as a crash of the pass behind: the rule alone shows the cause.
         other = other or ((trial, found) if found is not None else None)
-    return None if other is None else _reduced(*other, samples, seconds)
+    return None if other is None else _reduced(*other, samples, seconds, slower=search.judge.slower)
 
 
 def _trials(search: Search, guilty: Guilty) -> list[_Trial]:
@@ -101,6 +103,16 @@ def _trials(search: Search, guilty: Guilty) -> list[_Trial]:
     return [*narrow, *alone, *trials]
 
 
+def _sharper(trial: _Trial, samples: Sequence[Sample]) -> _Trial:
+    """With twice the delay as the fault, where the model shows as much: what is shrunk to where it barely shows would
+    not show again the next time."""
+    judge = trial.judge
+    twice = Judge(judge.reference, tolerance=judge.tolerance, slower=2 * (judge.slower or 1.0) - 1, race=judge.race)
+    found = replace(trial, judge=twice)
+    shown = found.fault(trial.model, samples)
+    return found if shown is not None and shown.kind == SLOW else trial
+
+
 def _concerned(search: Search, guilty: Guilty, model: Model) -> list[Node]:
     """Nodes of the main graph (``model`` is as the rewrite found it) that it changed, or at which it failed."""
     if not guilty.number or model is not search.attempt(guilty.number - 1).model:
@@ -114,8 +126,16 @@ def _concerned(search: Search, guilty: Guilty, model: Model) -> list[Node]:
 
 
 def _reduced(
-    trial: _Trial, shown: Fault, samples: Sequence[Sample], seconds: float, near: Sequence[Node] = ()
+    trial: _Trial,
+    shown: Fault,
+    samples: Sequence[Sample],
+    seconds: float,
+    near: Sequence[Node] = (),
+    *,
+    slower: float | None = None,
 ) -> Reproducer:
+    """``slower``: what a replay is to count as too slow."""
+
     def fails(model: Model, samples: Sequence[Sample]) -> bool:
         found = trial.fault(model, samples)
         return found is not None and found.kind == shown.kind
@@ -125,6 +145,8 @@ def _reduced(
     text = with_sample(
         reproducer_text(small.model, trial.pipeline, trial.ctx(), PlanishError(str(fault))), small.samples
     )
+    if fault.kind == SLOW:
+        text = f"// {SLOWER}: {slower}\n{text}"
     nodes = sum(1 for _ in small.model.all_nodes())
     return Reproducer(small.model, small.samples, trial.pipeline, trial.disabled, fault, nodes, small.tests, text)
 

@@ -18,7 +18,7 @@ from ...passes.core import Application, Context, Fuel
 from ...passes.manager import Instrument, PassRecord, Pipeline
 from ...passes.pipeline import Step
 from ..reference import Reference
-from .judge import CRASH, Fault, Judge
+from .judge import CRASH, SLOW, Fault, Judge
 from .source import Place, place_of
 
 
@@ -66,6 +66,8 @@ class Attempt:
     """Steps with the number of rewrites after each."""
     labels: list[str] = field(default_factory=list[str])
     """All rules that were tried."""
+    ratio: float = 0.0
+    """What it takes of the original's time, where that is measured."""
 
     def step_of(self, number: int) -> str:
         """The step in which that rewrite happened."""
@@ -104,7 +106,7 @@ class Search:
         except PlanishError as error:
             found.fault = Fault(CRASH, error.message, error.where or "", error.origin or error.at or "")
         else:
-            found.fault = self.judge.fault(found.model)
+            found.fault, found.ratio = self.judge.fault(found.model), self.judge.ratio
         found.labels = list(ctx.statistics)
         return found
 
@@ -133,7 +135,10 @@ class Search:
             else:
                 bad, wrong = middle, found
         self._kept = {good: right, bad: wrong}
-        return self._guilty(wrong, bad, total) if bad else None
+        found = self._guilty(wrong, bad, total) if bad else None
+        if found is not None and found.kind == SLOW and right.ratio:
+            found.problem += f", and {right.ratio:.2f} times without this rewrite"
+        return found
 
     def _crash(self, whole: Attempt, number: int) -> Guilty:
         fault = whole.fault
