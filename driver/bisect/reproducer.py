@@ -79,12 +79,10 @@ def make_reproducer(search: Search, guilty: Guilty, *, seconds: float = 60.0) ->
     for trial in _trials(search, guilty):
         found = trial.fault(trial.model, samples)
         if found is not None and found.kind == guilty.kind:
-            trial = _sharper(trial, samples) if found.kind == SLOW else trial
-            near = _concerned(search, guilty, trial.model)
-            return _reduced(trial, found, samples, seconds, near, slower=search.judge.slower)
+            return _reduced(trial, found, samples, seconds, _concerned(search, guilty, trial.model))
         # A broken graph may show as a crash of the pass behind: the rule alone shows the cause.
         other = other or ((trial, found) if found is not None else None)
-    return None if other is None else _reduced(*other, samples, seconds, slower=search.judge.slower)
+    return None if other is None else _reduced(*other, samples, seconds)
 
 
 def _trials(search: Search, guilty: Guilty) -> list[_Trial]:
@@ -126,18 +124,12 @@ def _concerned(search: Search, guilty: Guilty, model: Model) -> list[Node]:
 
 
 def _reduced(
-    trial: _Trial,
-    shown: Fault,
-    samples: Sequence[Sample],
-    seconds: float,
-    near: Sequence[Node] = (),
-    *,
-    slower: float | None = None,
+    trial: _Trial, shown: Fault, samples: Sequence[Sample], seconds: float, near: Sequence[Node] = ()
 ) -> Reproducer:
-    """``slower``: what a replay is to count as too slow."""
+    judged = _sharper(trial, samples) if shown.kind == SLOW else trial
 
     def fails(model: Model, samples: Sequence[Sample]) -> bool:
-        found = trial.fault(model, samples)
+        found = judged.fault(model, samples)
         return found is not None and found.kind == shown.kind
 
     small = reduce_model(trial.model, samples, fails, seconds=seconds, near=near)
@@ -146,7 +138,7 @@ def _reduced(
         reproducer_text(small.model, trial.pipeline, trial.ctx(), PlanishError(str(fault))), small.samples
     )
     if fault.kind == SLOW:
-        text = f"// {SLOWER}: {slower}\n{text}"
+        text = f"// {SLOWER}: {trial.judge.slower}\n{text}"
     nodes = sum(1 for _ in small.model.all_nodes())
     return Reproducer(small.model, small.samples, trial.pipeline, trial.disabled, fault, nodes, small.tests, text)
 
