@@ -139,7 +139,7 @@ class FactorizeMatmul(Pass):
                 raise NoMatch(f"it is operand {i} of {user.op} too, which needs it whole")
             products.append(product_of(user))
         for product in products:
-            require_no_factor(product)
+            require_no_factor(product.node)
         first = products[0]
         if any((p.kind, p.transposed) != (first.kind, first.transposed) for p in products):
             raise NoMatch(f"{' and '.join(sorted({p.kind for p in products}))} read it in different ways")

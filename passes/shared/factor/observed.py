@@ -1,11 +1,13 @@
 """Second moments and means of the rows that weights are multiplied with, observed on samples.
 
 What convolutions multiply their weights with are patches of the image: they are written out by a convolution with ones,
-in a copy of the model that only observes.
+in a copy of the model that only observes. Where patches are too wide, and for ConvTranspose, the channels at each
+position are observed instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,9 @@ from ...rewrite.rewriter import Rewriter
 from ..quant.statistics import Kind, Statistics, Want, value_names
 from .inputs import Inputs, inputs_of
 
-_POINTWISE = ("kernel_shape", "dilations", "group")
+WIDEST = 2048
+"""Numbers of a patch beyond which only channels are observed: moments take 8 bytes for the square."""
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,11 @@ class Observations:
 
 
 def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Observations:
-    """Rows along the last axis of operand 0 of MatMul and Gemm, patches [C * kh * kw] of Conv."""
+    """Rows along the last axis of operand 0 of MatMul and Gemm, patches [C * kh * kw] or channels [C] of others."""
     if ctx.observe is None or not nodes:
         return Observations(None, {})
     wanted = set(nodes)
-    if any(node.op == "Conv" for node in nodes):
+    if any(node.op in _CONVOLUTIONS for node in nodes):
         probed = clone_model(model)
         pairs = [(a, b) for a, b in zip(model.all_nodes(), probed.all_nodes(), strict=True) if a in wanted]
         r = Rewriter(Context(), "observe-inputs")
@@ -69,14 +73,16 @@ def _operand(node: Node) -> Value:
 def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value]) -> Value:
     """A value whose last axis holds what the weight's inputs are; ``made`` holds those that are there."""
     x = _operand(node)
-    if node.op != "Conv":
+    if node.op not in _CONVOLUTIONS:
         return x
     weight = node.inputs[1]
     assert weight is not None
     assert weight.data is not None
-    kernel = weight.data.shape[2:]
-    attrs = {k: v for k, v in node.attrs.items() if k not in ("group", "kernel_shape")}
-    channels = weight.data.shape[1] * int(node.attr("group", 1))
+    shape, groups = weight.data.shape, int(node.attr("group", 1))
+    channels = shape[0] if node.op == "ConvTranspose" else shape[1] * groups
+    kernel, attrs = shape[2:], {k: v for k, v in node.attrs.items() if k not in ("group", "kernel_shape")}
+    if node.op == "ConvTranspose" or channels * math.prod(kernel) > WIDEST:
+        kernel, attrs = (1,) * len(kernel), {}
     key = (id(x), kernel, tuple(sorted((k, str(v)) for k, v in attrs.items())))
     if key not in made:
         r.begin(node)
@@ -86,9 +92,8 @@ def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value]) -> Val
 
 def _patches(r: Rewriter, x: Value, channels: int, kernel: tuple[int, ...], attrs: dict[str, Any]) -> Value:
     """[N, positions..., C * kh * kw] of an image [N, C, ...]."""
-    size = int(np.prod(kernel, dtype=np.int64))
-    dtype = x.dtype
-    if size > 1 or any(k not in _POINTWISE for k in attrs):
+    size, dtype = math.prod(kernel), x.dtype
+    if size > 1 or attrs:
         ones = np.eye(size, dtype=np.float32).reshape(1, size, 1, *kernel)
         weight = np.broadcast_to(ones, (channels, size, 1, *kernel)).reshape(channels * size, 1, *kernel)
         data = ArrayConstant(weight.astype(np.float32 if dtype is None else dtype.numpy), dtype)

@@ -213,17 +213,17 @@ def _readers(graph: Graph, ops: tuple[str, ...]) -> Iterator[tuple[Node, Value]]
             yield from ((node, v) for v in node.inputs[:2] if v is not None and v.data is not None)
 
 
-def require_no_factor(product: Product) -> None:
+def require_no_factor(node: Node) -> None:
     """Raises ``NoMatch`` where another product stands in front or behind with nothing between them.
 
     Such a pair is a factorization already, or should be merged into one matrix first.
     """
-    if _is_product(_through_sum(product.x)):
+    x = node.inputs[0]
+    if x is not None and _is_product(_through_sum(x)):
         raise NoMatch("its input is the result of another product: merge them or leave them")
-    for user, i in product.node.output.uses:
-        if i == 0 and _is_product(user):
-            raise NoMatch("its result goes straight into another product: merge them or leave them")
-        if user.op == "Add" and _sums_part(user) and any(_is_product(u) for u, _ in user.output.uses):
+    for user, i in node.output.uses:
+        direct = i == 0 and _is_product(user)
+        if direct or (user.op == "Add" and _sums_part(user) and any(_is_product(u) for u, _ in user.output.uses)):
             raise NoMatch("its result goes straight into another product: merge them or leave them")
 
 
@@ -244,9 +244,6 @@ def _sums_part(node: Node) -> bool:
 
 
 def _is_product(node: Node | None) -> bool:
-    if node is None or node.domain or node.op not in OPS or len(node.inputs) < 2:
+    if node is None or node.domain or node.op not in (*OPS, "ConvTranspose") or len(node.inputs) < 2:
         return False
-    weight = node.inputs[1]
-    if weight is None or weight.data is None:
-        return False
-    return node.op != "Conv" or all(extent == 1 for extent in weight.data.shape[2:])
+    return node.inputs[1] is not None and node.inputs[1].data is not None

@@ -1,0 +1,371 @@
+"""factorize-conv: kernels become chains of smaller convolutions, chosen by what outputs lose on samples.
+
+Tucker-2: 1x1 to p channels, the kernel from p to q, 1x1 to all outputs; either 1x1 is left out where it saves nothing.
+In the compact form of a 1x1 (``shared/factor/compact.py``) some of its channels stay as they are. Spatial: a kh x 1 and
+a 1 x kw kernel. CP: 1x1, one kernel for each channel, 1x1.
+
+**Why**    fewer parameters and multiplications, for kernels that read or write correlated channels.
+**Needs**  constant kernels of Conv and ConvTranspose, at least ``min-parameters`` large, also grouped ones (each group
+           by itself, with equal ranks). Samples, from which second moments of patches are taken (of channels alone for
+           ConvTranspose and very wide patches); without them the kernel's own numbers count. Each option is a unit of
+           the error budget, the one with fewest parameters first; the first that is taken wins.
+**Leaves** depthwise convolutions, kernels that something else uses too, 1x1 kernels of one group (which
+           ``factorize-matmul`` takes), biases that are not constant, convolutions that follow each other with nothing
+           between them.
+**Numbers** approximates: the outputs' share that least squares leaves, exactly that of the samples for patches.
+**Source** ``shared/factor/tucker.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir.constants import SplatConstant
+from ...ir.cost import flops
+from ...ir.dtypes import DType
+from ...ir.errors import PipelineError
+from ...ir.graph import Model, Value
+from ..core import Numbers, Pass
+from ..rewrite.rewriter import Rewriter, origin_of
+from ..rewrite.rule import NoMatch
+from ..shared.factor.inputs import DAMPING, Inputs
+from ..shared.factor.kernels import (
+    Chain,
+    Kernel,
+    compact_chain,
+    emit_chain,
+    emit_compact_chain,
+    emit_cp,
+    emit_spatial,
+    kernel_of,
+)
+from ..shared.factor.observed import Observations, observe_inputs
+from ..shared.factor.options import COMPACT, FORMS, KEPT, PAIR
+from ..shared.factor.products import OPSET, readers, require_no_factor
+from ..shared.factor.tucker import Metric, Tucker, cp, cp_parameters, improved, tucker_bases, tucker_parameters
+
+Array = np.ndarray[Any, Any]
+METHODS = ("tucker", "spatial", "cp")
+_OPS = ("Conv", "ConvTranspose")
+_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
+"""Of the channels, for ranks of Tucker-2."""
+_CP_ELEMENTS = 1 << 16
+"""Largest kernel whose CP terms are looked for: each sweep reads it several times."""
+_CP_SHARES = (0.5, 0.3, 0.15)
+_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
+"""Rounding errors may grow so much before channels are permuted to avoid it."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One way to write a kernel."""
+
+    method: str
+    """``tucker``, ``compact`` (Tucker-2 with compact 1x1), ``spatial``, ``cp``."""
+    ranks: tuple[int, ...]
+    parameters: int
+    error: float
+
+    @property
+    def label(self) -> str:
+        return {"tucker": "t", "compact": "c", "spatial": "s", "cp": "p"}[self.method] + "x".join(map(str, self.ranks))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A kernel with all convolutions that read it."""
+
+    weight: Value
+    kernels: list[Kernel]
+
+    @property
+    def first(self) -> Kernel:
+        return self.kernels[0]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Metrics and means of each group."""
+
+    metrics: list[Metric]
+    means: list[Array] | None
+    """Of patches [channels * positions]; ``None`` where they are not known."""
+
+
+@dataclass
+class FactorizeConv(Pass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    methods: tuple[str, ...] = METHODS
+    """``tucker``, ``spatial``, ``cp``."""
+    forms: tuple[str, ...] = FORMS
+    """Of the 1x1 convolutions of Tucker-2: ``compact`` and ``pair``."""
+    kept: tuple[float, ...] = KEPT
+    """Shares of a kernel's parameters: for each the best that keeps no more is offered."""
+    min_parameters: int = 1 << 10
+    """Smaller kernels stay."""
+    damping: float = DAMPING
+    """Of the mean variance of the inputs, added to each."""
+
+    def run(self, model: Model, r: Rewriter) -> None:
+        wrong = [m for m in self.methods if m not in METHODS] + [f for f in self.forms if f not in FORMS]
+        wrong += [str(share) for share in self.kept if not 0 < share < 1]
+        if wrong:
+            help = f"methods: {', '.join(METHODS)}; forms: {', '.join(FORMS)}; kept: shares between 0 and 1"
+            raise PipelineError(f"{wrong[0]} is not valid", where="factorize-conv", help=help)
+        places = self._places(model, r)
+        if not places:
+            return
+        seen = observe_inputs(model, [k.node for place in places for k in place.kernels], r.ctx)
+        for i, place in enumerate(places):
+            if r.ctx.progress is not None:
+                r.ctx.progress("factorizing kernels", i, len(places))
+            try:
+                self._factorize(place, seen, r)
+            except NoMatch as declined:
+                r.ctx.note(f"%{place.weight.name} stays whole: {declined.reason}")
+
+    # -- what may be factorized
+
+    def _places(self, model: Model, r: Rewriter) -> list[_Place]:
+        if model.opsets.get("", 0) < OPSET:
+            r.ctx.note(f"opset {model.opsets.get('', 0)} is too old, raise-opset{{to=13}} helps")
+            return []
+        found: list[_Place] = []
+        for weight in dict.fromkeys(weight for _, weight in readers(model, _OPS)):
+            data = weight.data
+            if data is None or (data.count < self.min_parameters and not r.ctx.trace):
+                continue
+            try:
+                found.append(self._place(weight))
+            except NoMatch as declined:
+                r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
+        return found
+
+    def _place(self, weight: Value) -> _Place:
+        """Raises ``NoMatch``."""
+        data = weight.data
+        assert data is not None
+        if data.count < self.min_parameters:
+            raise NoMatch(f"it has {data.count} parameters, fewer than {self.min_parameters}")
+        if isinstance(data, SplatConstant):
+            raise NoMatch("it is a splat, which takes no room")
+        found: list[Kernel] = []
+        for user, i in weight.uses:
+            if user.op not in _OPS or user.domain or i != 1:
+                raise NoMatch(f"it is operand {i} of {user.op} too, which needs it whole")
+            require_no_factor(user)
+            found.append(kernel_of(user))
+        if len({(k.turned, k.groups) for k in found}) > 1:
+            raise NoMatch("its readers cut it into different groups")
+        return _Place(weight, found)
+
+    # -- what is offered
+
+    def _factorize(self, place: _Place, seen: Observations, r: Rewriter) -> None:
+        """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
+        nodes, kernel = [k.node for k in place.kernels], place.first
+        data = place.weight.data
+        assert data is not None
+        key = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes))
+        known = self._data(kernel, seen.of(nodes))
+        options = r.ctx.memo.get(
+            ("factorize-conv", *key, self.methods, self.forms, self.kept, len(place.kernels)),
+            lambda: self._options(place, known),
+            lambda found: 200 * len(found),
+        )
+        if not options:
+            raise NoMatch("no rank has fewer parameters")
+        for option in options:
+            if self._take(place, option, r):
+                factors = r.ctx.memo.get(
+                    ("factorize-conv", *key, option.label),
+                    lambda option=option: _factors(kernel, option, known),
+                    lambda found: sum(f.nbytes for f in found),
+                )
+                self._emit(place, option, factors, known, r)
+                return
+        raise NoMatch("it would cost too much of the error budget")
+
+    def _data(self, kernel: Kernel, inputs: Inputs | None) -> _Data:
+        """Metrics: of patches about their mean where the bias keeps the mean, else of channels about zero."""
+        c, s, g = kernel.channels, kernel.positions, kernel.groups
+        if inputs is None:
+            return _Data([Metric(None, c, s)] * g, None)
+        patches = not kernel.turned and len(inputs.moments) == g * c * s
+        width = c * s if patches else c
+        if len(inputs.moments) != g * width:
+            raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {g * width}")
+        second = inputs.covariance(self.damping) if patches else inputs.second(self.damping)
+        cuts = [slice(i * width, (i + 1) * width) for i in range(g)]
+        metrics = [Metric(second[cut, cut], c, s) for cut in cuts]
+        return _Data(metrics, [inputs.mean[cut] for cut in cuts] if patches else None)
+
+    def _options(self, place: _Place, known: _Data) -> list[_Option]:
+        """For each share of the parameters the best of each method, the fewest parameters first."""
+        kernel = place.first
+        weights = kernel.weights()
+        found: list[_Option] = []
+        if "tucker" in self.methods:
+            found += self._tucker(kernel, weights, known)
+        if "spatial" in self.methods and all(_splits(k) for k in place.kernels):
+            found += _spatial(kernel, weights, known, self.kept)
+        if "cp" in self.methods and _takes_cp(kernel):
+            found += _cp(kernel, weights, known)
+        kept: dict[str, _Option] = {}
+        for method in dict.fromkeys(o.method for o in found):
+            for share in self.kept:
+                fits = [o for o in found if o.method == method and o.parameters <= share * kernel.parameters]
+                if fits:
+                    best = min(fits, key=lambda o: (o.error, o.parameters))
+                    kept[best.label] = best
+        return sorted(kept.values(), key=lambda o: (o.parameters, o.label))
+
+    def _tucker(self, kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
+        c, s, o, g = kernel.channels, kernel.positions, kernel.outputs, kernel.groups
+        ins = sorted({max(1, round(share * c)) for share in _SHARES}, reverse=True)
+        outs = sorted({max(1, round(share * o)) for share in _SHARES}, reverse=True)
+        groups = [tucker_bases(w, m, ins) for w, m in zip(weights, known.metrics, strict=True)]
+        total = sum(bases[0].total for bases in groups) or 1.0
+        for i, p in enumerate(ins):
+            for q in outs:
+                if (p, q) == (c, o) or q > p * s:
+                    continue
+                lost = sum(bases[i].errors[q] ** 2 * bases[i].total for bases in groups)
+                for form in self.forms if g == 1 else (PAIR,):
+                    count = g * tucker_parameters(c, s, o, p, q, compact=form == COMPACT)
+                    method = "compact" if form == COMPACT else "tucker"
+                    yield _Option(method, (p, q), count, float(np.sqrt(lost / total)))
+
+    # -- what is done
+
+    def _take(self, place: _Place, option: _Option, r: Rewriter) -> bool:
+        node, data = place.first.node, place.weight.data
+        assert data is not None
+        saved = data.count - option.parameters
+        work = sum(f for k in place.kernels if isinstance(f := flops(k.node), int))
+        return r.take(
+            f"factorize-conv/{option.label}",
+            node if len(place.kernels) == 1 and node.name else place.weight,
+            error=option.error,
+            saved_bytes=data.nbytes * saved // data.count,
+            saved_flops=max(work * saved // data.count, 1),  # unknown, not none
+        )
+
+    def _emit(self, place: _Place, option: _Option, factors: list[Array], known: _Data, r: Rewriter) -> None:
+        shift = self._shift(place.first, option, factors, known)
+        for array in (*factors, shift):
+            place.first.rounded(array)
+        for kernel in place.kernels:
+            if not r.allow(kernel.node):
+                return
+            bias = kernel.bias_vector() + shift
+            r.begin(kernel.node, origin_of([kernel.node]))
+            made = self._written(r, kernel, option, factors, bias if kernel.bias or bias.any() else None, known)
+            r.replace(kernel.node, made)
+
+    def _written(
+        self, r: Rewriter, kernel: Kernel, option: _Option, factors: list[Array], bias: Array | None, known: _Data
+    ) -> Value:
+        if option.method == "cp":
+            return emit_cp(r, kernel, (factors[0], factors[1], factors[2]), bias)
+        if option.method == "spatial":
+            return emit_spatial(r, kernel, factors[0], factors[1], bias)
+        chain = _chain(kernel, option, factors)
+        if option.method == "tucker":
+            return emit_chain(r, kernel, chain, bias)
+        largest = _GROWTH.get(kernel.weight.dtype, 0.0) if kernel.weight.dtype is not None else 0.0
+        core, forms = compact_chain(kernel, chain, known.metrics[0].of_channels(), largest)
+        return emit_compact_chain(r, kernel, core.core, forms, bias)
+
+    def _shift(self, kernel: Kernel, option: _Option, factors: list[Array], known: _Data) -> Array:
+        """What the bias makes up for: [groups * outputs]."""
+        if known.means is None:
+            return np.zeros(kernel.groups * kernel.outputs)
+        left = kernel.weights() - _approximated(kernel, option, factors)
+        means = np.stack(known.means).reshape(kernel.groups, kernel.channels, kernel.positions)
+        found: Array = np.einsum("gcs,gcso->go", means, left).reshape(-1)
+        return found
+
+
+def _splits(kernel: Kernel) -> bool:
+    """Whether its kernel is a matrix that can run as a column and a row."""
+    plain = kernel.node.attr("auto_pad", "NOTSET") in ("NOTSET", "", "VALID")
+    return not kernel.turned and plain and len(kernel.spatial) == 2 and min(kernel.spatial) > 1
+
+
+def _spatial(kernel: Kernel, weights: Array, known: _Data, kept: tuple[float, ...]) -> Iterator[_Option]:
+    c, o, g, (kh, kw) = kernel.channels, kernel.outputs, kernel.groups, kernel.spatial
+    most = min(c * kh, kw * o)
+    ranks = sorted({int(share * kernel.parameters / (g * (c * kh + kw * o))) for share in kept} & {*range(1, most)})
+    groups = [tucker_bases(*_columns(kernel, w, m), ranks) for w, m in zip(weights, known.metrics, strict=True)]
+    total = sum(bases[0].total for bases in groups if bases) or 1.0
+    for i, rank in enumerate(ranks):
+        lost = sum(bases[i].errors[o] ** 2 * bases[i].total for bases in groups)
+        yield _Option("spatial", (rank,), g * rank * (c * kh + kw * o), float(np.sqrt(lost / total)))
+
+
+def _columns(kernel: Kernel, weight: Array, metric: Metric) -> tuple[Array, Metric]:
+    """The kernel of a group with (channel, row) for channels and columns for positions."""
+    kh, kw = kernel.spatial
+    c = kernel.channels
+    second = metric.second
+    if second is not None and not metric.by_patches:
+        second = np.kron(second, np.eye(kh))
+    return weight.reshape(c * kh, kw, kernel.outputs), Metric(second, c * kh, kw)
+
+
+def _takes_cp(kernel: Kernel) -> bool:
+    small = kernel.positions > 1 and kernel.parameters <= _CP_ELEMENTS
+    return small and kernel.groups == 1 and not kernel.turned
+
+
+def _cp(kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
+    c, s, o = kernel.channels, kernel.positions, kernel.outputs
+    for rank in dict.fromkeys(max(1, int(share * kernel.parameters / (c + s + o))) for share in _CP_SHARES):
+        count = cp_parameters(c, s, o, rank)
+        if count < kernel.parameters:
+            yield _Option("cp", (rank,), count, cp(weights[0], known.metrics[0], rank).error)
+
+
+def _factors(kernel: Kernel, option: _Option, known: _Data) -> list[Array]:
+    """``[A, core, B]`` of all groups, ``[column, row]`` or the three factors of CP."""
+    weights = kernel.weights()
+    if option.method == "cp":
+        found = cp(weights[0], known.metrics[0], option.ranks[0])
+        return [found.a, found.d, found.b]
+    pairs = list(zip(weights, known.metrics, strict=True))
+    if option.method == "spatial":
+        bases = [tucker_bases(*_columns(kernel, w, m), option.ranks)[0] for w, m in pairs]
+        return [np.stack([b.a for b in bases]), np.stack([b.mapped for b in bases])]
+    groups: list[Tucker] = []
+    for w, m in pairs:
+        start = tucker_bases(w, m, option.ranks[:1])[0]
+        if option.ranks[1] == kernel.outputs:  # all outputs: no basis of theirs, which would only rotate them
+            groups.append(Tucker(start.a, start.mapped, np.eye(kernel.outputs), float(start.errors[-1])))
+        else:
+            groups.append(improved(w, m, start.tucker(option.ranks[1])))
+    return [np.stack([getattr(t, part) for t in groups]) for part in ("a", "core", "b")]
+
+
+def _chain(kernel: Kernel, option: _Option, factors: list[Array]) -> Chain:
+    p, q = option.ranks
+    return Chain(factors[0] if p < kernel.channels else None, factors[1], factors[2] if q < kernel.outputs else None)
+
+
+def _approximated(kernel: Kernel, option: _Option, factors: list[Array]) -> Array:
+    """What stands for the weights [groups, channels, positions, outputs]."""
+    if option.method == "cp":
+        return np.einsum("cr,rs,ro->cso", *factors, optimize=True)[None]
+    if option.method == "spatial":
+        c, (kh, kw) = kernel.channels, kernel.spatial
+        made = np.einsum("gmr,grjo->gmjo", *factors, optimize=True)
+        return made.reshape(kernel.groups, c, kh * kw, kernel.outputs)
+    return np.einsum("gcp,gpsq,gqo->gcso", *factors, optimize=True)
