@@ -176,6 +176,8 @@ class ViewBelowFunction(NodeRule):
             raise NoMatch("no function between a view and a Transpose")
         if middle.output.sole_user is not node or first.output.sole_user is not middle:
             raise NoMatch("an inner value has another user")
+        if producer_of(first, 0, *VIEWS) is not None:  # ViewThrough would bring them together again, without an end
+            raise NoMatch("two views meet there already")
         view_map(first)
         r.begin(node, origin_of([first, middle, node]))
         return again(r, node, again(r, first, again(r, middle, x, *middle.inputs[1:]), *first.inputs[1:]))
