@@ -60,7 +60,7 @@ Seed = Annotated[int, typer.Option(help="seed of made-up samples")]
 Tune = Annotated[bool, typer.Option("--tune", help="search for the fastest pipeline and session settings")]
 TuneSeconds = Annotated[float, typer.Option(metavar="N", min=0.1, help="time limit of --tune")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=0, help="of the session; 0 takes all cores")]
-Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="keep what --tune finds in the user's cache folder")]
+Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="keep what --tune and --quantize measure")]
 
 MaxError = Annotated[
     float | None,

@@ -35,6 +35,7 @@ from .samples import Samples, Source
 from .sizes import constant_bytes, file_bytes, is_external, source_hash
 from .tune_job import tuned
 from .tuning import Tuning
+from .unit_times import TimesFile
 from .validate import (
     AnyModel,
     as_model,
@@ -432,7 +433,9 @@ class Job:
         """How gains of lossy passes are judged."""
         options = self.options
         settings = replace(options.settings, threads=options.threads or 1)
-        return Paying(options.goal, options.measure and not self.unmeasurable, settings, options.progress)
+        timed = options.measure and not self.unmeasurable
+        times = TimesFile(options.target, settings) if timed and options.cache else None
+        return Paying(options.goal, timed, settings, options.progress, times)
 
     @property
     def unmeasurable(self) -> str:

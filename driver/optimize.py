@@ -70,7 +70,8 @@ def optimize(
     * ``repro_dir``: where a reproducer goes when a pass fails or the outputs differ.
     * ``bisect_seconds``: how long to look for the rewrite at fault when outputs differ.
     * ``tune``: search for the fastest pipeline and session settings for about ``tune_seconds``; see ``tune``.
-      ``cache``: keep the outcome in the user's cache folder and take it from there.
+      ``cache``: keep the outcome in the user's cache folder and take it from there; also times of operators that
+      selections of lossy units measured.
     * ``budget``: how far lossy passes and rounding together may move the outputs, or a task's score; see ``Budget``.
       A number is the largest error relative to each output slice's scale. Without one, lossy passes do nothing
       (unless ``tolerance`` or ``allow_different`` accept their differences); with one, ``default`` has them.

@@ -20,6 +20,7 @@ from .stages import Stages
 
 if TYPE_CHECKING:
     from ...ir.graph import Model
+    from ..unit_times import TimesFile
 
 SECONDS = 1.5
 """For one timing: both models in turns."""
@@ -34,6 +35,8 @@ class Paying:
     """Whether this machine stands for the target and times may be measured."""
     settings: SessionSettings = MEASURING
     progress: Callable[[str, int, int], None] | None = None
+    times: TimesFile | None = None
+    """Where times of units are kept between runs, if they are."""
 
 
 class PayingLab:

@@ -20,7 +20,7 @@ from ..contract import leaf_steps
 from ..plans import Plan, without_passes
 from ..reference import Reference, Runnable
 from ..samples import Samples
-from ..select import Choice, Goal, make_problem, select
+from ..select import Choice, Goal, Known, make_problem, select
 from ..sizes import constant_bytes, file_bytes
 from .holdout import split
 from .judge import OPTIMIZED, WRITTEN, Judge, Spending, make_judge, spending_of
@@ -181,9 +181,12 @@ class Purse:
         if goal.max_bytes is not None:
             goal = replace(goal, min_saved_bytes=max(self._bytes(stages, Choices(lossless=True)) - goal.max_bytes, 0))
         lab = PayingLab(stages, units, self.selector, self.samples, self.job.runnable, self.job.paying, base.spent)
-        final = base
+        final, times = base, self.job.paying.times
         for lab.levels, lab.judge in self._rounds():
-            choice = select(problem, lab, goal, progress=self.job.paying.progress)
+            known = times.read() if times is not None else Known()
+            choice = select(problem, lab, goal, known=known, progress=self.job.paying.progress)
+            if times is not None:
+                times.write(choice.learned)
             outcome = _outcome(units, choice, base.spent)
             self._count(outcome)
             built = stages.build(_left(units, outcome.taken))

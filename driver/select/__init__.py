@@ -1,6 +1,7 @@
 """Which units of the lossy passes pay: measured time and error, one exact program over all of them, a front."""
 
 from .front import Front, Point, new_picture
+from .known import Known, Learned
 from .loop import Choice, Goal, Lab, Timing, select
 from .problem import Border, Problem, make_problem
 
@@ -9,7 +10,9 @@ __all__ = [
     "Choice",
     "Front",
     "Goal",
+    "Known",
     "Lab",
+    "Learned",
     "Point",
     "Problem",
     "Timing",

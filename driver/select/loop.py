@@ -7,6 +7,8 @@
 4. The exact program finds the fastest selection within the budget by these estimates. It is measured, the estimates
    are corrected by it, and so on. A selection that spends too much makes its units dearer: an automatic retreat.
 
+Step 3 starts from the times that earlier selections on this machine learned, and is left out where those are enough.
+
 The result is the best selection *measured* to fit and to be faster than without any unit, beyond noise; else none.
 """
 
@@ -15,15 +17,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from .front import Front, Point
+from .known import UNKNOWN, Known
 from .problem import Problem, runs_of
 from .program import Costs, Objective, Solved, predict_error, predict_time, solve
-from .surrogate import WORST, Timed, costs_of, power_of
+from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
 
 NOISE = 0.01
 """A gain below this is not believed."""
@@ -31,6 +34,8 @@ ROUNDS = 16
 FRONT_POINTS = 12
 TIGHTER = 0.8
 """Where a selection is found twice that spends too much, the program gets this share of the room."""
+ENOUGH = 0.9
+"""Share of the units' work whose times are known: nothing but selections is timed then."""
 LEAST_PARTS = 4
 LEAST_ALONE = 8
 """Runs of units that are weighed alone, however long it takes."""
@@ -98,6 +103,8 @@ class Choice:
     evaluations: int = 0
     because: str = ""
     """Why nothing was taken."""
+    learned: Known = UNKNOWN
+    """Times of units, for the next selection on this machine."""
 
 
 def select(
@@ -105,11 +112,13 @@ def select(
     lab: Lab,
     goal: Goal = Goal(),
     *,
+    known: Known = UNKNOWN,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.process_time,
 ) -> Choice:
-    """See the module. Deterministic but for what the lab measures."""
-    return _Loop(problem, lab, goal, progress or _silent, clock).run()
+    """See the module. Deterministic but for what the lab measures. ``known``: what earlier selections learned."""
+    loop = _Loop(problem, lab, goal, known, progress or _silent, clock)
+    return replace(loop.run(), learned=loop.learned)
 
 
 def _silent(label: str, done: int, total: int) -> None:
@@ -117,8 +126,11 @@ def _silent(label: str, done: int, total: int) -> None:
 
 
 class _Loop:
-    def __init__(self, problem: Problem, lab: Lab, goal: Goal, progress: Progress, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, problem: Problem, lab: Lab, goal: Goal, known: Known, progress: Progress, clock: Callable[[], float]
+    ) -> None:
         self.problem, self.lab, self.goal, self.progress, self.clock = problem, lab, goal, progress, clock
+        self.known = known
         self.start = clock()
         self.errors: dict[frozenset[str], float] = {}
         self.timings: dict[frozenset[str], Timing] = {}
@@ -152,9 +164,19 @@ class _Loop:
         return self.timings[taken]
 
     @property
-    def costs(self) -> Costs:
+    def times(self) -> Times:
         timed = [Timed(s, t.ratio, max(t.high - t.low, 0.0) / 2) for s, t in self.timings.items()]
-        return costs_of(self.problem, timed, self.base_ns or 1e6, self.alone, self.errors, self.power)
+        return fit_time(self.problem, timed, self.base_ns or 1e6, self.known if self.base_ns else UNKNOWN)
+
+    @property
+    def costs(self) -> Costs:
+        return costs_of(self.problem, self.times, self.alone, self.errors, self.power)
+
+    @property
+    def learned(self) -> Known:
+        if not self.timings:
+            return self.known
+        return self.times.learned(self.base_ns, time.strftime("%Y-%m-%d"), self.known)
 
     # -- the steps
 
@@ -210,7 +232,14 @@ class _Loop:
                 self.alone[i] = weight * share + 1e-6 * self.problem.units[i].error
 
     def _groups(self) -> None:
-        """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters."""
+        """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters. None where
+        times of units are known."""
+        covered = self.known.covers(self.problem.kinds, self.problem.work)
+        if covered:
+            oldest = self.known.oldest(self.problem.kinds)
+            self.steps.append(f"times of {covered:.0%} of the work are known from this machine, the oldest of {oldest}")
+        if covered >= ENOUGH:
+            return
         keys = sorted(self.problem.cheapest(), key=[u.key for u in self.problem.units].index)
         share = _SHARE_ALONE + _SHARE_GROUPS
         parts = 2

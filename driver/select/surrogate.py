@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from .known import TELLING, UNKNOWN, Known, Learned
 from .problem import Problem
 from .program import Costs
 
@@ -39,17 +40,37 @@ class Timed:
     spread: float
 
 
-def posterior(rows: Any, found: Any, spread: Any, mean: Any, deviation: Any) -> Any:
-    """Posterior mean of theta, where ``rows @ theta = found`` up to noise ``spread``; independent Gaussian priors."""
+def posterior(rows: Any, found: Any, spread: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:
+    """Posterior mean and standard deviation of theta, where ``rows @ theta = found`` up to noise ``spread``;
+    independent Gaussian priors."""
     whitened = rows * deviation / spread[:, None]
     residual = (found - rows @ mean) / spread
-    gram = whitened.T @ whitened + np.eye(len(mean))
-    step = cast("Any", np.linalg.solve(gram, whitened.T @ residual))
-    return mean + deviation * step
+    inverse = cast("Any", np.linalg.inv(whitened.T @ whitened + np.eye(len(mean))))
+    return mean + deviation * (inverse @ (whitened.T @ residual)), deviation * np.sqrt(np.diagonal(inverse))
 
 
-def fit_time(problem: Problem, timings: Sequence[Timed], base_ns: float) -> tuple[Any, float]:
-    """Of each unit, and of a converted element; shares of the time without any unit, which takes ``base_ns``."""
+@dataclass(frozen=True)
+class Times:
+    """What is known of times by now, in shares of the time without any unit; the last one is of a converted element."""
+
+    kinds: list[str]
+    mean: Any
+    spread: Any
+    doubt: Any
+    """Standard deviation before any measurement."""
+
+    def learned(self, base_ns: float, day: str, known: Known) -> Known:
+        """What is worth keeping, with what was known before of other kinds."""
+        found = [
+            Learned(float(m) * base_ns, float(s) * base_ns, day) for m, s in zip(self.mean, self.spread, strict=True)
+        ]
+        telling = [bool(s < TELLING * d) for s, d in zip(self.spread, self.doubt, strict=True)]
+        kept = {kind: found[k] for k, kind in enumerate(self.kinds) if telling[k]}
+        return Known({**known.kinds, **kept}, found[-1] if telling[-1] else known.border)
+
+
+def fit_time(problem: Problem, timings: Sequence[Timed], base_ns: float, known: Known = UNKNOWN) -> Times:
+    """Of each kind of unit, and of a converted element; ``base_ns``: the time without any unit."""
     kinds = sorted(set(problem.kinds))
     column = {kind: k for k, kind in enumerate(kinds)}
     work = np.zeros(len(kinds))
@@ -61,14 +82,18 @@ def fit_time(problem: Problem, timings: Sequence[Timed], base_ns: float) -> tupl
     border = BORDER_NS / max(base_ns, 1.0)
     mean = np.r_[-PRIOR_GAIN * work, border]
     deviation = np.r_[np.maximum(work, 0.25 / max(len(problem.units), 1)), 2 * border]
+    before = [*((column[kind], found) for kind, found in known.kinds.items() if kind in column)]
+    for k, found in [*before, *([(len(kinds), known.border)] if known.border is not None else [])]:
+        mean[k], deviation[k] = found.ns / base_ns, max(found.doubt_ns / base_ns, 1e-6)
     rows = np.zeros((len(timings), len(mean)))
     for row, timed in zip(rows, timings, strict=True):
         for i in problem.indices(timed.taken):
             row[column[problem.kinds[i]]] += 1
         row[-1] = problem.converted(timed.taken)
     spread = np.hypot([t.spread for t in timings], MISFIT) if timings else np.zeros(0)
-    theta = posterior(rows, np.array([t.ratio - 1 for t in timings]), spread, mean, deviation)
-    return np.array([theta[column[kind]] for kind in problem.kinds]), max(float(theta[-1]), 0.0)
+    theta, left = posterior(rows, np.array([t.ratio - 1 for t in timings]), spread, mean, deviation)
+    theta[-1] = max(theta[-1], 0.0)
+    return Times(kinds, theta, left, deviation)
 
 
 def power_of(alone: Sequence[float], together: float) -> float:
@@ -103,18 +128,12 @@ def fit_error(problem: Problem, alone: Any, measured: Mapping[frozenset[str], fl
     found = np.array(list(known.values())) ** power
     floor = max(float(mean.mean()), 1e-9)
     spread = np.maximum(ERROR_NOISE * power * found, 1e-3 * floor)
-    theta = posterior(rows, found, spread, mean, mean + 0.1 * floor)
+    theta, _ = posterior(rows, found, spread, mean, mean + 0.1 * floor)
     return np.maximum(theta, 0.02 * mean)
 
 
-def costs_of(
-    problem: Problem,
-    timings: Sequence[Timed],
-    base_ns: float,
-    alone: Any,
-    errors: Mapping[frozenset[str], float],
-    power: float,
-) -> Costs:
+def costs_of(problem: Problem, times: Times, alone: Any, errors: Mapping[frozenset[str], float], power: float) -> Costs:
     """All that is known."""
-    time, border = fit_time(problem, timings, base_ns)
-    return Costs(time, border, fit_error(problem, alone, errors, power))
+    column = {kind: k for k, kind in enumerate(times.kinds)}
+    each = np.array([times.mean[column[kind]] for kind in problem.kinds])
+    return Costs(each, float(times.mean[-1]), fit_error(problem, alone, errors, power))

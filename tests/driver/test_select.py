@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from planish.driver.select import Border, Goal, Problem, Timing, select
+from planish.driver.select import Border, Goal, Known, Learned, Problem, Timing, select
 from planish.driver.select.program import Costs, predict_time, solve
 from planish.driver.select.surrogate import power_of
 from planish.passes.choices import Unit
@@ -124,6 +124,39 @@ def test_many_units_in_seconds() -> None:
     solved = solve(world.problem, costs, room=20.0)
     assert solved is not None
     assert solved.gap <= 1e-3
+
+
+def test_times_that_are_known_are_not_measured_again() -> None:
+    """A second selection on the same machine times nothing but its selections, and finds no worse."""
+    world = World(10, 2, border=0.005, noise=0.001)
+    first = select(world.problem, world, Goal(seconds=1e6))
+    assert first.learned.covers(world.problem.kinds, world.problem.work) > 0.9
+    assert all(found.day for found in first.learned.kinds.values())
+    again = World(10, 2, border=0.005, noise=0.001)
+    second = select(again.problem, again, Goal(seconds=1e6), known=first.learned)
+    assert any("of the work are known from this machine" in step for step in second.steps)
+    assert again.calls < world.calls / 2
+    assert world.true_time(second.taken) <= world.true_time(first.taken) + 0.01
+    for kind, found in first.learned.kinds.items():
+        assert second.learned.kinds[kind].spread_ns <= found.doubt_ns
+
+
+def test_times_of_another_model_are_measured() -> None:
+    world = World(8, 4)
+    known = Known({"elsewhere": Learned(-5.0, 1.0, "2026-01-01")})
+    choice = select(world.problem, world, Goal(seconds=1e6), known=known)
+    assert choice.learned.kinds["elsewhere"] == known.kinds["elsewhere"]
+    assert not any("known" in step for step in choice.steps)
+
+
+def test_wrong_times_are_corrected() -> None:
+    """What is known says that every unit loses; measuring everything says otherwise."""
+    world = World(6, 3)
+    world.gain = np.full(6, 0.08)
+    world.error[:] = 0.01
+    known = Known({kind: Learned(-1e4 * (i - 2), 100.0, "2026-01-01") for i, kind in enumerate(world.problem.kinds)})
+    choice = select(world.problem, world, Goal(seconds=1e6), known=known)
+    assert len(choice.taken) == 6
 
 
 @pytest.mark.parametrize("p", [1.0, 1.3, 2.0])
