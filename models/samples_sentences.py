@@ -53,7 +53,8 @@ _GROUPS = (
 )
 _ACTS = (
     "announced a new plan for|rejected the report on|spent more money on|published figures about|"
-    "cancelled its project on|debated|was criticised for its view of|started a campaign about|asked voters about|cut its budget for|"
+    "cancelled its project on|debated|was criticised for its view of|"
+    "started a campaign about|asked voters about|cut its budget for|"
     "received a prize for its work on|organised a conference on|warned of problems with|changed the rules on"
 )
 _MOVES = (
