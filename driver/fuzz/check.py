@@ -32,6 +32,7 @@ from ...passes.pipeline import Step, flatten
 from ...passes.target import Target
 from ..compare import leaves
 from ..reference import Reference
+from ..trouble import EXTREME
 from ..validate import interface_problems
 
 KINDS = (
@@ -221,6 +222,9 @@ class Subject:
             session = Session(data)
         except BackendError as error:
             return Failure(pipeline, "refused", error.message)
+        # Where the original itself overflows, rewrites that are claimed for real numbers promise nothing.
+        exact = contract is Numbers.EXACT
+        self.reference.kinds = [] if exact else [EXTREME] * len(self.reference.samples)
         for i, sample in enumerate(self.reference.samples):
             try:
                 found = session.run(sample)
@@ -234,10 +238,10 @@ class Subject:
             bad = [c for c in self.reference.compare(i, found) if not c.equivalent]
             if bad and contract is not Numbers.APPROXIMATES:  # those draw on an error budget
                 return Failure(pipeline, "different", f"sample {i}: {bad[0]}")
-            inexact = self._inexact(self.reference.outputs(i), found) if contract is Numbers.EXACT else None
+            inexact = self._inexact(self.reference.outputs(i), found) if exact else None
             if inexact:
                 return Failure(pipeline, "inexact", f"sample {i}: {inexact}")
-        for i, (sample, expected) in enumerate(special if contract is Numbers.EXACT else ()):
+        for i, (sample, expected) in enumerate(special if exact else ()):
             try:
                 inexact = self._inexact(expected, session.run(sample))
             except BackendError as error:
