@@ -1,6 +1,6 @@
 """Runs the hostile files, each in a process of its own with limits, and prints what came of them.
 
-    scripts/hostile [--json] [NAME...]
+    scripts/hostile [--json] [--out=docs/results/hostile.md] [NAME...]
 
 A case passes where planish ends by itself, within the limits below, and with the expected message: in the library
 (load, infer, verify, default pipeline, save) and on the command line.
@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from . import cases_bombs, cases_bytes, cases_external, cases_graph, cases_nodes, cases_tensor, cases_text
 from .parts import SURVIVES, Case
@@ -41,6 +41,18 @@ ADDRESS_SPACE = 8 << 30
 PREFIX = "planish-hostile-"
 REFUSED = (1, 2)
 """Exit statuses of errors that planish raises on purpose."""
+PAGE = """# Hostile files
+
+Written by `scripts/hostile --out=docs/results/hostile.md` with onnxruntime {version}. Each file went through reader,
+inference, verifier, default pipeline and writer (`library`), and through `planish optimize` or `planish run`
+(`command`), each in a process of its own. *Refused*: an error that planish raises on purpose, with the message that the
+case expects; *survived*: a file that looks dangerous and is handled.
+
+{summary}
+
+| file | how | verdict | peak MB | seconds | what planish said |
+|---|---|---|---:|---:|---|
+"""
 
 
 @dataclass
@@ -261,9 +273,9 @@ def run_all(names: Sequence[str], ways: Sequence[str] = tuple(WAYS)) -> list[Out
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a table, or one JSON line for each outcome; returns the exit status."""
+    """Prints a table, or one JSON line for each outcome; returns the exit status. ``--out=FILE`` is the page."""
     as_json = "--json" in arguments
-    ways = [a.removeprefix("--only=") for a in arguments if a.startswith("--only=")] or list(WAYS)
+    ways = _given(arguments, "--only=") or list(WAYS)
     names = [a for a in arguments if not a.startswith("--")] or list(CASES)
     outcomes: list[Outcome] = []
     _preload()
@@ -275,17 +287,35 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
     failed = [o for o in outcomes if not o.passed]
+    peak, slowest = max(o.peak_mb for o in outcomes), max(o.seconds for o in outcomes)
+    summary = (
+        f"{len(names)} files, {len(outcomes)} runs, {len(failed)} not as expected; "
+        f"at most {peak} MB and {slowest} s of processor time"
+    )
     if not as_json:
-        peak, slowest = max(o.peak_mb for o in outcomes), max(o.seconds for o in outcomes)
-        sys.stdout.write(
-            f"{len(names)} files, {len(outcomes)} runs, {len(failed)} not as expected; "
-            f"at most {peak} MB and {slowest} s\n"
-        )
+        sys.stdout.write(summary + "\n")
+    for file in _given(arguments, "--out="):
+        rows = "".join(map(_page_row, outcomes))
+        Path(file).write_text(PAGE.format(version=version("onnxruntime"), summary=summary) + rows, "utf-8")
     return 1 if failed else 0
 
 
+def _given(arguments: Sequence[str], option: str) -> list[str]:
+    return [a.removeprefix(option) for a in arguments if a.startswith(option)]
+
+
+def _first_line(o: Outcome) -> str:
+    return next((line for line in o.message.splitlines() if line.startswith("error")), "")
+
+
+def _page_row(o: Outcome) -> str:
+    said = _first_line(o)[:200].replace("|", "\\|").replace("`", "'")
+    said = "".join(c if c.isprintable() else "?" for c in said)
+    verdict = o.verdict if o.passed else f"**{o.verdict}**"
+    return f"| {o.name} | {o.how} | {verdict} | {o.peak_mb} | {o.seconds:.2f} | {f'`{said}`' if said else ''} |\n"
+
+
 def _row(o: Outcome) -> str:
-    first: Any = next((line for line in o.message.splitlines() if line.startswith("error")), "")
     mark = "ok  " if o.passed else "FAIL"
-    text = first[:140] if o.passed else o.message[-1500:]
+    text = _first_line(o)[:140] if o.passed else o.message[-1500:]
     return f"{mark} {o.name:26} {o.how:8} {o.verdict:12} {o.peak_mb:5} MB {o.seconds:6.2f} s  {text}"
