@@ -141,8 +141,10 @@ class FactorizeConv(Pass):
         found: list[_Place] = []
         for weight in dict.fromkeys(weight for _, weight in readers(model, _OPS)):
             data = weight.data
-            if data is None or (data.count < self.min_parameters and not r.ctx.trace):
+            if data is None or len(data.shape) < 3:
                 continue
+            if not r.ctx.trace and (data.count < self.min_parameters or _is_matrix(weight)):
+                continue  # too many to be told of
             try:
                 found.append(self._place(weight))
             except NoMatch as declined:
@@ -293,6 +295,12 @@ class FactorizeConv(Pass):
         means = np.stack(known.means).reshape(kernel.groups, kernel.channels, kernel.positions)
         found: Array = np.einsum("gcs,gcso->go", means, left).reshape(-1)
         return found
+
+
+def _is_matrix(weight: Value) -> bool:
+    """Whether it is a 1x1 kernel of one group, which another pass takes."""
+    shape = weight.shape or ()
+    return all(extent == 1 for extent in shape[2:]) and all(user.attr("group", 1) == 1 for user, _ in weight.uses)
 
 
 def _splits(kernel: Kernel) -> bool:

@@ -24,11 +24,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...ir.constants import SplatConstant
 from ...ir.cost import flops
 from ...ir.dtypes import DType
 from ...ir.errors import PipelineError
-from ...ir.graph import Model, Node, Value
+from ...ir.graph import Model
 from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
@@ -37,32 +36,13 @@ from ..shared.factor.forms import Store, emit_compact, emit_pair, side_of
 from ..shared.factor.inputs import DAMPING, Inputs
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
-from ..shared.factor.products import OPS, OPSET, Product, product_of, readers, require_no_factor
+from ..shared.factor.places import Place, places
+from ..shared.factor.products import Product
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
 
 Array = np.ndarray[Any, Any]
 _GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
 """Rounding errors may grow so much (to 1e-4 of the outputs) before outputs are permuted to avoid it."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A weight with all products that read it."""
-
-    weight: Value
-    products: list[Product]
-
-    @property
-    def first(self) -> Product:
-        return self.products[0]
-
-    @property
-    def nodes(self) -> list[Node]:
-        return [p.node for p in self.products]
-
-    @property
-    def takes_bias(self) -> bool:
-        return all(p.takes_bias for p in self.products)
 
 
 @dataclass
@@ -85,13 +65,11 @@ class FactorizeMatmul(Pass):
 
     def run(self, model: Model, r: Rewriter) -> None:
         self._require_options()
-        places = self._places(model, r)
-        if not places:
-            return
-        seen = observe_inputs(model, [p.node for place in places for p in place.products], r.ctx)
-        for i, place in enumerate(places):
+        found = list(places(model, r, self.min_parameters))
+        seen = observe_inputs(model, [node for place in found for node in place.nodes], r.ctx)
+        for i, place in enumerate(found):
             if r.ctx.progress is not None:
-                r.ctx.progress("factorizing weights", i, len(places))
+                r.ctx.progress("factorizing weights", i, len(found))
             try:
                 self._factorize(place, seen, r)
             except NoMatch as declined:
@@ -108,48 +86,7 @@ class FactorizeMatmul(Pass):
                 help=f"forms: {', '.join(FORMS)}; kept: shares between 0 and 1; ranks: 1 and above",
             )
 
-    # -- what may be factorized
-
-    def _places(self, model: Model, r: Rewriter) -> list[_Place]:
-        if model.opsets.get("", 0) < OPSET:
-            r.ctx.note(f"opset {model.opsets.get('', 0)} has no negative axes, raise-opset{{to=13}} brings them")
-            return []
-        found: list[_Place] = []
-        for weight in dict.fromkeys(weight for _, weight in readers(model, OPS)):
-            data = weight.data
-            if data is None or len(data.shape) < 2 or (data.count < self.min_parameters and not r.ctx.trace):
-                continue
-            try:
-                found.append(self._place(weight))
-            except NoMatch as declined:
-                r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
-        return found
-
-    def _place(self, weight: Value) -> _Place:
-        """Raises ``NoMatch``."""
-        data = weight.data
-        assert data is not None
-        if data.count < self.min_parameters:
-            raise NoMatch(f"it has {data.count} parameters, fewer than {self.min_parameters}")
-        if isinstance(data, SplatConstant):
-            raise NoMatch("it is a splat, which takes no room")
-        products: list[Product] = []
-        for user, i in weight.uses:
-            if user.op not in OPS or user.domain or not (i == 1 or (i == 0 and user.op == "MatMul")):
-                raise NoMatch(f"it is operand {i} of {user.op} too, which needs it whole")
-            products.append(product_of(user))
-        for product in products:
-            require_no_factor(product.node)
-        first = products[0]
-        if any((p.kind, p.transposed) != (first.kind, first.transposed) for p in products):
-            raise NoMatch(f"{' and '.join(sorted({p.kind for p in products}))} read it in different ways")
-        if any(p.node.attr("alpha") != first.node.attr("alpha") for p in products if p.kind == "Gemm"):
-            raise NoMatch("its readers scale it by different alpha")
-        return _Place(weight, products)
-
-    # -- what is done
-
-    def _factorize(self, place: _Place, seen: Observations, r: Rewriter) -> None:
+    def _factorize(self, place: Place, seen: Observations, r: Rewriter) -> None:
         """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
         inputs = seen.of(place.nodes)
         if inputs is not None and len(inputs.moments) != place.first.k:
@@ -171,30 +108,29 @@ class FactorizeMatmul(Pass):
                 return
         raise NoMatch("stays whole to stay within the error budget")
 
-    def _decomposed(self, place: _Place, inputs: Inputs | None) -> Decomposition:
+    def _decomposed(self, place: Place, inputs: Inputs | None) -> Decomposition:
         return decompose(place.first.matrix(), self._second(place, inputs))
 
-    def _second(self, place: _Place, inputs: Inputs | None) -> Array | None:
+    def _second(self, place: Place, inputs: Inputs | None) -> Array | None:
         """Moments about the mean where a bias keeps the mean, else about zero."""
         if inputs is None:
             return None
         return inputs.covariance(self.damping) if place.takes_bias else inputs.second(self.damping)
 
-    def _take(self, place: _Place, option: Option, r: Rewriter) -> bool:
-        node, data = place.first.node, place.weight.data
+    def _take(self, place: Place, option: Option, r: Rewriter) -> bool:
+        data = place.weight.data
         assert data is not None
-        subject: Node | Value = node if len(place.products) == 1 and node.name else place.weight
         saved = data.count - option.parameters
         work = sum(f for p in place.products if isinstance(f := flops(p.node), int))
         return r.take(
             f"factorize-matmul/{option.label}",
-            subject,
+            place.subject,
             error=option.error,
             saved_bytes=data.nbytes * saved // data.count,
             saved_flops=max(work * saved // data.count, 1),  # unknown, not none
         )
 
-    def _emit(self, place: _Place, option: Option, found: Decomposition, inputs: Inputs | None, r: Rewriter) -> None:
+    def _emit(self, place: Place, option: Option, found: Decomposition, inputs: Inputs | None, r: Rewriter) -> None:
         a, b = found.factors(option.rank)
         matrix = place.first.matrix()
         moved = inputs is not None and place.takes_bias
@@ -215,7 +151,7 @@ class FactorizeMatmul(Pass):
             else:
                 emit_pair(r, product, a, b, shift, store)
 
-    def _compact(self, place: _Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
+    def _compact(self, place: Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
         dtype = place.weight.dtype
         second = None if inputs is None else inputs.second(self.damping)
         return compact(*factors, side, second, _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)

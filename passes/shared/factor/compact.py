@@ -113,7 +113,7 @@ def _kept(a: Array, b: Array, side: str, kept: Array, second: Array | None) -> C
         return None
     if side == "output":
         made = a @ b[:, kept]
-        return Compact(side, kept, rest, made, t, _growth_outputs(a @ b, made, t, second))
+        return Compact(side, kept, rest, made, t, growth_of(a @ b, made, t, second))
     made = a[kept] @ b
     return Compact(side, kept, rest, made, t.T, _growth_inputs(a @ b, made, t.T, rest, second))
 
@@ -127,7 +127,8 @@ def _spanned(own: Array, other: Array) -> Array | None:
     return t if missed <= _MISSED * (np.linalg.norm(own) + np.linalg.norm(other)) else None
 
 
-def _growth_outputs(w: Array, a: Array, t: Array, second: Array | None) -> float:
+def growth_of(w: Array, a: Array, t: Array, second: Array | None = None) -> float:
+    """Of rounding errors in ``[z, z t]`` for ``z = x a``, relative to ``x w``."""
     z = _squares(a, second)
     return float(np.sqrt((z.sum() + (z @ (t * t)).sum()) / max(_squares(w, second).sum(), 1e-300)))
 

@@ -1,0 +1,94 @@
+"""merge-factors: two products with constant weights and nothing between them become one where that is cheaper.
+
+    (x A + b) B + c = x (A B) + (b B + c)
+
+**Why**    a factorization whose rank is so high that it costs more than the whole; layers that were exported linear.
+**Needs**  MatMul, Gemm or Conv, of two convolutions one with a 1x1 kernel and without strides and padding; a product
+           ``A B`` with no more parameters than both.
+**Leaves** an inner value or a weight with another user, groups, residuals behind a bias, biases in front of padding.
+**Numbers** reassociates; computed in float64, rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...ir.graph import Node, Value
+from ..core import Numbers, RewritePass
+from ..rewrite import NodeRule, NoMatch, Rewriter
+from ..rewrite.rewriter import origin_of
+from ..shared.affine import rounded
+from ..shared.factor.chains import OPS, Chain, chain_at, is_bias
+
+
+@dataclass
+class MergeFactors(RewritePass):
+    """See the module."""
+
+    numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
+
+    def rules(self) -> Iterable[NodeRule]:
+        yield ProductOfProducts()
+
+
+class ProductOfProducts(NodeRule):
+    """The second of two products."""
+
+    roots = OPS
+
+    def promising(self, node: Node) -> bool:
+        x = node.inputs[0]
+        return x is not None and x.producer is not None and x.producer.op in (*OPS, "Add")
+
+    def apply(self, r: Rewriter, node: Node) -> Value:
+        chain = chain_at(node)
+        for linear in (chain.first, chain.second):
+            if len(linear.weight.uses) > 1:
+                raise NoMatch(f"the weight %{linear.weight.name} has another user")
+        count = _count(chain)
+        if count > chain.parameters:
+            raise NoMatch(f"the product has {count} parameters, the two have {chain.parameters}")
+        weight, bias = chain.weight(), chain.bias()
+        dtype = chain.second.weight.dtype
+        assert dtype is not None
+        made = rounded(weight, dtype)
+        extra = None if bias is None else rounded(bias, dtype)
+        r.begin(node, origin_of([chain.first.node, node]))
+        name = f"{chain.first.weight.name}*{chain.second.weight.name}"
+        w = r.const(made, name=name)
+        b = None if extra is None else r.const(extra, name=_bias_name(chain))
+        if chain.is_conv:
+            merged: Value = r.op("Conv", chain.x, w, *([] if b is None else [b]), **chain.attrs())
+            return merged
+        return _matrix(r, chain, w, b)
+
+
+def _count(chain: Chain) -> int:
+    a, b = chain.first.weight.data, chain.second.weight.data
+    assert a is not None
+    assert b is not None
+    if chain.is_conv:
+        return a.shape[1] * b.shape[0] * int(np.prod([*a.shape[2:], *b.shape[2:]], dtype=np.int64))
+    turned = chain.first.node.op == "Gemm" and bool(chain.first.node.attr("transB"))
+    return (a.shape[1] if turned else a.shape[0]) * (chain.second.channels or 1)
+
+
+def _matrix(r: Rewriter, chain: Chain, w: Value, b: Value | None) -> Value:
+    node = chain.second.node
+    residual = chain.second.bias if chain.second.bias is not None and not is_bias(chain.second) else None
+    if node.op == "Gemm":
+        added = residual if residual is not None else b
+        beta: Any = node.attrs.get("beta") if residual is not None else None
+        merged: Value = r.Gemm(chain.x, w, *([] if added is None else [added]), beta=beta)
+        return merged
+    product: Value = r.MatMul(chain.x, w)
+    return product if b is None else r.Add(product, b)
+
+
+def _bias_name(chain: Chain) -> str:
+    found = chain.second.bias or chain.first.bias
+    return found.name if found is not None else ""

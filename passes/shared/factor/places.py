@@ -1,0 +1,80 @@
+"""Weights of products, each with everything that reads it: what is factorized together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ....ir.constants import SplatConstant
+from ....ir.graph import Model, Node, Value
+from ...rewrite.rewriter import Rewriter
+from ...rewrite.rule import NoMatch
+from .products import OPS, OPSET, Product, product_of, readers, require_no_factor
+
+
+@dataclass(frozen=True)
+class Place:
+    """A weight with all products that read it."""
+
+    weight: Value
+    products: list[Product]
+
+    @property
+    def first(self) -> Product:
+        return self.products[0]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [p.node for p in self.products]
+
+    @property
+    def takes_bias(self) -> bool:
+        return all(p.takes_bias for p in self.products)
+
+    @property
+    def subject(self) -> Node | Value:
+        """By what a unit is named: the node, or a weight that several read."""
+        node = self.first.node
+        return node if len(self.products) == 1 and node.name else self.weight
+
+
+def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
+    """All of the model; notes say why other weights of products stay."""
+    opset = model.opsets.get("", 0)
+    if opset < OPSET:
+        r.ctx.note(f"opset {opset} has no negative axes, raise-opset{{to=13}} brings them")
+        return
+    for weight in dict.fromkeys(weight for _, weight in readers(model, OPS)):
+        data = weight.data
+        if data is None or len(data.shape) < 2:
+            continue
+        if not r.ctx.trace and (data.count < min_parameters or math.prod(data.shape[2:]) > 1):
+            continue  # too many to be told of
+        try:
+            yield place_of(weight, min_parameters)
+        except NoMatch as declined:
+            r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
+
+
+def place_of(weight: Value, min_parameters: int) -> Place:
+    """Raises ``NoMatch`` where the weight must stay whole."""
+    data = weight.data
+    assert data is not None
+    if data.count < min_parameters:
+        raise NoMatch(f"it has {data.count} parameters, fewer than {min_parameters}")
+    if isinstance(data, SplatConstant):
+        raise NoMatch("it is a splat, which takes no room")
+    products: list[Product] = []
+    for user, i in weight.uses:
+        if user.op not in OPS or user.domain or not (i == 1 or (i == 0 and user.op == "MatMul")):
+            raise NoMatch(f"it is operand {i} of {user.op} too, which needs it whole")
+        products.append(product_of(user))
+    for product in products:
+        require_no_factor(product.node)
+    first = products[0]
+    if any((p.kind, p.transposed) != (first.kind, first.transposed) for p in products):
+        raise NoMatch(f"{' and '.join(sorted({p.kind for p in products}))} read it in different ways")
+    if any(p.node.attr("alpha") != first.node.attr("alpha") for p in products if p.kind == "Gemm"):
+        raise NoMatch("its readers scale it by different alpha")
+    return Place(weight, products)
