@@ -298,12 +298,10 @@ def same_dim(a: Dim, b: Dim) -> bool:
 
 def same_shape(a: Shape | None, b: Shape | None) -> bool:
     """Whether both shapes are known in full and equal for every value of the symbols."""
-    return (
-        a is not None
-        and b is not None
-        and len(a) == len(b)
-        and all(x is not None and x == y for x, y in zip(a, b, strict=True))
-    )
+    if a is None or b is None or len(a) != len(b):
+        return False
+    # Tuples compare without a call for each pair; an unknown extent equals nothing, itself included.
+    return a == b and None not in a
 
 
 def is_static(shape: Shape | None) -> bool:

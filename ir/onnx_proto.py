@@ -171,8 +171,10 @@ def fill_tensor(proto: TensorProto, constant: Constant, name: str = "") -> None:
         proto.raw_data = constant.tobytes()
 
 
-def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = None) -> Constant:
-    """The constant a message holds; ``raw_data`` stays packed until it is used.
+def tensor_from_proto(
+    proto: TensorProto, load_external: LoadExternal | None = None, kept: memoryview | None = None
+) -> Constant:
+    """The constant a message holds; ``raw_data`` stays packed until it is used. ``kept`` is that of a message without.
 
     Raises ``ReadError`` for an undefined element type, negative extents, or data that does not fit them.
     """
@@ -186,7 +188,7 @@ def tensor_from_proto(proto: TensorProto, load_external: LoadExternal | None = N
         raise _damaged(f"{what} has shape {list(shape)}: an extent is negative, or over {MAX_ELEMENTS} elements")
     if len(shape) > MAX_RANK:
         raise _damaged(f"{what} has {len(shape)} axes, expected at most {MAX_RANK}")
-    raw = proto.raw_data  # once: every look at it copies it
+    raw = proto.raw_data if kept is None else kept  # once: every look at it copies it
     filled = [field for field in _FIELDS if (raw if field == "raw_data" else len(getattr(proto, field)))]
     if len(filled) + (proto.data_location == 1) > 1:
         places = " and ".join(filled if proto.data_location != 1 else [*filled, "another file"])

@@ -23,7 +23,7 @@ from .type_agreement import contradiction
 from .types import type_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto
 
@@ -39,10 +39,22 @@ class OutOfOrder(Exception):
 
 
 class GraphReader:
-    """Reads the graphs of one model. ``sort`` puts nodes in order first, for files that have them otherwise."""
+    """Reads the graphs of one model. ``sort`` puts nodes in order first, for files that have them otherwise.
 
-    def __init__(self, external: ExternalFiles, limits: Limits, ir_version: int, *, sort: bool) -> None:
+    ``weights`` holds the data of initializers of the main graph that their messages lack, by name.
+    """
+
+    def __init__(
+        self,
+        external: ExternalFiles,
+        limits: Limits,
+        ir_version: int,
+        weights: Mapping[str, memoryview],
+        *,
+        sort: bool,
+    ) -> None:
         self.external = external
+        self.weights = weights
         self.limits = limits
         self.sort = sort
         self.overridable = ir_version >= 4
@@ -123,12 +135,12 @@ class GraphReader:
             self._define(value, name, scope, f"input of graph {graph.name!r}")
             tensor = tensors.pop(name, None)
             if tensor is not None:
-                data = graph.defaults[value] = self._constant(tensor)
+                data = graph.defaults[value] = self._constant(tensor, name)
                 clash = contradiction(value.type, data.type)
                 if clash is not None:
                     _fail(f"input {name!r} is {type_text(value.type)}, its initializer {data.type}: {clash}")
         for name, tensor in tensors.items():
-            value = graph.add_constant(self._constant(tensor), name)
+            value = graph.add_constant(self._constant(tensor, name), name)
             self._define(value, name, scope, f"initializer of graph {graph.name!r}")
             value.extra = _extra(getattr(tensor, "values", tensor))
 
@@ -137,10 +149,11 @@ class GraphReader:
             _fail(f"two initializers of graph {graph.name!r} are named {name!r}")
         tensors[name] = tensor
 
-    def _constant(self, tensor: Any) -> Constant:
+    def _constant(self, tensor: Any, name: str) -> Constant:
         if hasattr(tensor, "indices"):
             return sparse_from_proto(tensor, self.external.load)
-        return tensor_from_proto(tensor, self.external.load)
+        is_main = len(self.scopes) == 1
+        return tensor_from_proto(tensor, self.external.load, self.weights.get(name) if is_main else None)
 
     def _type(self, info: ValueInfoProto) -> Any:
         kind = info.type.WhichOneof("value")

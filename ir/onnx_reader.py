@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -21,6 +22,7 @@ from .external_data import ExternalFiles
 from .graph import Function, Graph, Model
 from .limits import Limits, current_limits
 from .onnx_read_graph import MODEL_HELP, GraphReader, OutOfOrder, remark, text
+from .onnx_split import split_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,6 +31,8 @@ __all__ = ["Limits", "read_model"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
 _MAP_ABOVE = 64 << 20
+_SPLIT_ABOVE = 16 << 20
+"""Smaller files take protobuf no time worth saving."""
 _NEWER = "the model is damaged, or newer than the installed onnx package"
 _ALIENS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself; run `git lfs pull`"),
@@ -50,11 +54,11 @@ def read_model(
     limits = current_limits.get() if limits is None else limits
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     try:
-        proto = _parse(source, path, limits)
+        proto, weights = _parse(source, path, limits)
         where = Path(folder) if folder is not None else path.parent if path is not None else None
         external = ExternalFiles(where, path, limits)
         with collector_paused():
-            model = read_in_any_order(proto, external, limits)
+            model = read_in_any_order(proto, external, limits, weights)
     except ReadError as error:
         if path is not None and error.at is None:
             error.at = str(path)
@@ -89,12 +93,13 @@ def _is_open(d: Dim) -> bool:
 # -- bytes
 
 
-def _parse(source: Source, path: Path | None, limits: Limits) -> ModelProto:
+def _parse(source: Source, path: Path | None, limits: Limits) -> tuple[ModelProto, dict[str, memoryview]]:
+    """The message, and data of initializers that was kept out of it."""
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
 
     if isinstance(source, ModelProto):
-        return source
+        return source, {}
     proto = ModelProto()
     if path is None and not isinstance(source, (bytes, memoryview, bytearray)):
         _fail(f"cannot read a model from {type(source).__name__}", "give a path, bytes, or an onnx.ModelProto")
@@ -109,14 +114,15 @@ def _parse(source: Source, path: Path | None, limits: Limits) -> ModelProto:
             raise _not_a_model(path, f"it is {what}")
     view = memoryview(data)
     try:
-        proto.ParseFromString(view)  # pyright: ignore[reportArgumentType]
+        message, weights = split_weights(view) if size >= _SPLIT_ABOVE else (view, {})
+        proto.ParseFromString(message)  # pyright: ignore[reportArgumentType]
     except (DecodeError, RecursionError) as error:
         raise _not_a_model(path, f"protobuf says {str(error)!r}") from None
     finally:
         view.release()
         if isinstance(data, mmap.mmap):
             data.close()
-    return proto
+    return proto, weights
 
 
 def _load(path: Path, limits: Limits) -> bytes | mmap.mmap:
@@ -160,15 +166,22 @@ def _not_a_model(path: Path | None, why: str) -> ReadError:
 # -- messages
 
 
-def read_in_any_order(proto: ModelProto, external: ExternalFiles, limits: Limits) -> Model:
-    """The model in a message, without inference; its nodes are sorted where they need it."""
+def read_in_any_order(
+    proto: ModelProto, external: ExternalFiles, limits: Limits, weights: Mapping[str, memoryview] | None = None
+) -> Model:
+    """The model in a message, without inference; its nodes are sorted where they need it.
+
+    ``weights`` holds the data of initializers of the main graph that the message lacks, by name.
+    """
     try:
-        return _read(proto, external, limits, sort=False)
+        return _read(proto, external, limits, weights or {}, sort=False)
     except OutOfOrder:
-        return _read(proto, external, limits, sort=True)
+        return _read(proto, external, limits, weights or {}, sort=True)
 
 
-def _read(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: bool) -> Model:
+def _read(
+    proto: ModelProto, external: ExternalFiles, limits: Limits, weights: Mapping[str, memoryview], *, sort: bool
+) -> Model:
     from onnx import IR_VERSION
 
     if not proto.HasField("graph"):
@@ -186,7 +199,7 @@ def _read(proto: ModelProto, external: ExternalFiles, limits: Limits, *, sort: b
         opsets[""] = 1  # before IR version 3 models did not say
     if not opsets:
         _fail("the model imports no operator set")
-    reader = GraphReader(external, limits, ir_version, sort=sort)
+    reader = GraphReader(external, limits, ir_version, weights, sort=sort)
     model = Model(reader.read_main(proto.graph, opsets), ir_version=ir_version)
     model.producer = (remark(proto.producer_name), remark(proto.producer_version))
     model.domain = remark(proto.domain)

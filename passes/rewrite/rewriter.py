@@ -70,6 +70,8 @@ class Rewriter:
 
     def rollback(self) -> None:
         """Takes back everything emitted since :meth:`begin` (nothing uses it yet)."""
+        if not (self.created or self._constants):
+            return
         for node in reversed(self.created):
             node.erase()
         for value in self._constants:
