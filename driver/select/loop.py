@@ -24,7 +24,7 @@ import numpy as np
 
 from .front import Front, Point
 from .known import UNKNOWN, Known
-from .problem import Problem, runs_of
+from .problem import MANY, Problem, middle, runs_of
 from .program import Costs, Objective, Solved, predict_error, predict_time, solve
 from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
 
@@ -184,7 +184,7 @@ class _Loop:
         base = self._error(frozenset())
         if base > 1 or not self.problem.units:
             return self._nothing("the budget is spent without it" if base > 1 else "nothing was proposed")
-        everything = self.problem.cheapest()
+        everything = self.problem.everything()
         together = self._error(everything)
         found = self._time(everything)
         self._say("everything", everything, together, found)
@@ -197,25 +197,33 @@ class _Loop:
         """What units spend alone, as far as the time goes; neighbours share what they spend together."""
         base = self._error(frozenset())
         if together <= 1:  # whatever is taken fits: predictions are enough
-            first = self.problem.indices(self.problem.cheapest())
+            first = self.problem.indices(self.problem.everything())
             predicted = sum(self.problem.units[i].error for i in first) or 1.0
             self.alone *= max(together - base, 0.0) / predicted
             return
-        keys = [u.key for u in self.problem.units]
+        keys = self._representatives()
+        total = len(keys)
         start, measured, size = self.clock(), 0, 1
         while keys:
-            self.progress("weighing errors", len(self.problem.units) - len(keys), len(self.problem.units))
+            self.progress("weighing errors", total - len(keys), total)
             self._alone(keys[:size])
             keys, measured = keys[size:], measured + 1
             left = self.start + _SHARE_ALONE * self.goal.seconds - self.clock()
             affordable = max(int(left * measured / max(self.clock() - start, 1e-6)), LEAST_ALONE - measured, 1)
             size = -(-len(keys) // affordable)
-        first = self.problem.indices(self.problem.cheapest())
-        whole = self.lab.weight(self.problem.cheapest())
+        first = self.problem.indices(self.problem.everything())
+        whole = self.lab.weight(self.problem.everything())
         self.power = power_of([float(self.alone[i]) for i in first], whole)
         if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget
             self.alone *= min(max(together - base, 0.0), WORST) / min(whole, WORST)
         self.steps.append(f"errors of {measured} runs of units, they add in the power {self.power:.2f}")
+
+    def _representatives(self) -> list[str]:
+        """Units to weigh: all options of a place, of many one."""
+        found: list[int] = []
+        for options in self.problem.places:
+            found += options if len(options) < MANY else [middle(options)]
+        return [self.problem.units[i].key for i in sorted(found)]
 
     def _alone(self, keys: list[str]) -> None:
         """Units of one place cannot be taken together, so options are measured one after the other."""
@@ -230,6 +238,15 @@ class _Loop:
             for i in members:
                 share = self.problem.units[i].error / predicted if predicted > 0 else 1 / len(members)
                 self.alone[i] = weight * share + 1e-6 * self.problem.units[i].error
+                self._others(i)
+
+    def _others(self, unit: int) -> None:
+        """Where one of many options was weighed, the others are to it as predicted."""
+        options = self.problem.options_with(unit)
+        predicted = self.problem.units[unit].error
+        if len(options) >= MANY and predicted > 0:
+            for j in options:
+                self.alone[j] = self.alone[unit] * self.problem.units[j].error / predicted
 
     def _groups(self) -> None:
         """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters. None where
@@ -240,7 +257,7 @@ class _Loop:
             self.steps.append(f"times of {covered:.0%} of the work are known from this machine, the oldest of {oldest}")
         if covered >= ENOUGH:
             return
-        keys = sorted(self.problem.cheapest(), key=[u.key for u in self.problem.units].index)
+        keys = sorted(self.problem.everything(), key=[u.key for u in self.problem.units].index)
         share = _SHARE_ALONE + _SHARE_GROUPS
         parts = 2
         while parts <= len(keys) and self.timed:

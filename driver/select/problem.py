@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 from ...ir.cost import flops
@@ -17,6 +18,10 @@ from ..dims import input_symbols, with_dims
 REACH = 6
 """How many operators may lie between neighbours: activations, sums and movements through which numbers stay as they
 are stored."""
+MANY = 3
+"""So many options at a place are a curve: they do the same by degrees, and one of them says what to expect of all."""
+_SAME_NUMBERS = "factorize-"
+"""Passes whose layers read and give the numbers that they did before: nothing is converted at their borders."""
 _UNKNOWN_ELEMENTS = 1 << 12
 """What a tensor counts whose extents nobody knows."""
 
@@ -43,8 +48,10 @@ class Problem:
     """Of each unit: operator, shapes and option. Units of one kind are taken to cost equal time."""
     work: tuple[float, ...] = ()
     """Of each unit: its operator's share of the model's operations, the first guess at its share of time."""
+    savings: tuple[float, ...] = ()
+    """Of each unit: the share of its operator's parameters, and so of its operations, that it saves. Empty: unknown."""
 
-    @property
+    @cached_property
     def places(self) -> list[list[int]]:
         """Units of each place."""
         found: list[list[int]] = [[] for _ in range(max(self.place_of, default=-1) + 1)]
@@ -52,9 +59,21 @@ class Problem:
             found[place].append(unit)
         return found
 
-    def cheapest(self) -> frozenset[str]:
-        """The first option of every place: passes ask for what saves most first."""
-        return frozenset(self.units[options[0]].key for options in self.places)
+    def everything(self) -> frozenset[str]:
+        """An option of every place: the first, since passes ask for what saves most first; of many, one of the middle,
+        since the first of them may leave nothing."""
+        return frozenset(self.units[middle(options)].key for options in self.places)
+
+    def options_with(self, unit: int) -> list[int]:
+        """Units of the same place, this one among them."""
+        return self.places[self.place_of[unit]]
+
+    def curve(self, unit: int) -> str:
+        """What units have in common that are degrees of one thing: pass, form, operator and shapes; else empty."""
+        if not self.savings or len(self.options_with(unit)) < MANY:
+            return ""
+        label, _, rest = self.kinds[unit].partition(" ")
+        return f"{label.rstrip('0123456789')} {rest}"
 
     def indices(self, taken: frozenset[str]) -> list[int]:
         """Of the units in a selection."""
@@ -76,7 +95,8 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
     closed = _closed(model, shapes or {})
     nodes = {node.name: node for node in closed.all_nodes() if node.name}
     at = {place: nodes.get(_node_name(key)) for key, place in places.items()}
-    borders = tuple(_borders({node: place for place, node in at.items() if node is not None}))
+    converting = {i for unit, i in zip(units, place_of, strict=True) if not unit.owner.startswith(_SAME_NUMBERS)}
+    borders = tuple(_borders({node: i for i, node in at.items() if node is not None and i in converting}))
     total = sum(_flops(node) for node in closed.all_nodes()) or 1.0
     kinds: list[str] = []
     work: list[float] = []
@@ -84,7 +104,18 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
         node = at[place]
         kinds.append(unit.key if node is None else f"{unit.key.partition('@')[0]} {_kind(node)}")
         work.append(_flops(node) / total if node is not None else 1.0 / len(units))
-    return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work))
+    savings = tuple(_saving(unit, at[place]) for unit, place in zip(units, place_of, strict=True))
+    return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work), savings)
+
+
+def middle(options: Sequence[int]) -> int:
+    """The option that stands for a place: see ``Problem.everything``."""
+    return options[len(options) // 2 if len(options) >= MANY else 0]
+
+
+def _saving(unit: Unit, node: Node | None) -> float:
+    held = 0 if node is None else max((v.data.nbytes for v in node.inputs if v is not None and v.data), default=0)
+    return min(max(unit.saved_bytes / held, 0.0), 1.0) if held else 0.0
 
 
 def _place(unit: Unit) -> str:

@@ -23,6 +23,10 @@ PRIOR_GAIN = 0.4
 """Share of an operator's time that taking it is expected to save before anything is measured."""
 MISFIT = 0.01
 """By how much the time of a selection is off a sum over units: caches, fusions over borders."""
+ALIKE = 0.1
+"""Doubt of the time of one degree of a curve where the others are known, in shares of the operator's time."""
+SLOPE, PRICE = 0.5, 0.3
+"""Doubt of what a share of operations saves, and of what an operator in parts costs beyond its operations."""
 BORDER_NS = 0.3
 """Expected price of converting one element, nanoseconds."""
 ERROR_NOISE = 0.2
@@ -43,10 +47,11 @@ class Timed:
 def posterior(rows: Any, found: Any, spread: Any, mean: Any, deviation: Any) -> tuple[Any, Any]:
     """Posterior mean and standard deviation of theta, where ``rows @ theta = found`` up to noise ``spread``;
     independent Gaussian priors."""
-    whitened = rows * deviation / spread[:, None]
-    residual = (found - rows @ mean) / spread
-    inverse = cast("Any", np.linalg.inv(whitened.T @ whitened + np.eye(len(mean))))
-    return mean + deviation * (inverse @ (whitened.T @ residual)), deviation * np.sqrt(np.diagonal(inverse))
+    scaled = rows * deviation  # there are many more columns than rows
+    gram = scaled @ scaled.T + np.diag(np.asarray(spread) ** 2)
+    solved = cast("Any", np.linalg.solve(gram, np.c_[found - rows @ mean, scaled]))
+    left = 1 - np.einsum("ij,ij->j", scaled, solved[:, 1:])
+    return mean + deviation * (scaled.T @ solved[:, 0]), deviation * np.sqrt(np.maximum(left, 0.0))
 
 
 @dataclass(frozen=True)
@@ -73,27 +78,61 @@ def fit_time(problem: Problem, timings: Sequence[Timed], base_ns: float, known: 
     """Of each kind of unit, and of a converted element; ``base_ns``: the time without any unit."""
     kinds = sorted(set(problem.kinds))
     column = {kind: k for k, kind in enumerate(kinds)}
-    work = np.zeros(len(kinds))
-    count = np.zeros(len(kinds))
-    for kind, share in zip(problem.kinds, problem.work, strict=True):
-        work[column[kind]] += share
-        count[column[kind]] += 1
-    work /= np.maximum(count, 1)
-    border = BORDER_NS / max(base_ns, 1.0)
-    mean = np.r_[-PRIOR_GAIN * work, border]
-    deviation = np.r_[np.maximum(work, 0.25 / max(len(problem.units), 1)), 2 * border]
-    before = [*((column[kind], found) for kind, found in known.kinds.items() if kind in column)]
-    for k, found in [*before, *([(len(kinds), known.border)] if known.border is not None else [])]:
-        mean[k], deviation[k] = found.ns / base_ns, max(found.doubt_ns / base_ns, 1e-6)
-    rows = np.zeros((len(timings), len(mean)))
-    for row, timed in zip(rows, timings, strict=True):
+    work, mean, deviation, curves = _expected(problem, column)
+    for kind, found in known.kinds.items():
+        if kind in column:
+            mean[column[kind]], deviation[column[kind]] = found.ns / base_ns, max(found.doubt_ns / base_ns, 1e-6)
+    shared = _shared(problem, column, work, curves)
+    border = BORDER_NS / max(base_ns, 1.0), 2 * BORDER_NS / max(base_ns, 1.0)
+    if known.border is not None:
+        border = known.border.ns / base_ns, max(known.border.doubt_ns / base_ns, 1e-6)
+    counts = np.zeros((len(timings), len(kinds)))
+    converted = np.zeros((len(timings), 1))
+    for row, timed in enumerate(timings):
         for i in problem.indices(timed.taken):
-            row[column[problem.kinds[i]]] += 1
-        row[-1] = problem.converted(timed.taken)
+            counts[row, column[problem.kinds[i]]] += 1
+        converted[row] = problem.converted(timed.taken)
+    rows = np.hstack([counts, counts @ shared, converted])
     spread = np.hypot([t.spread for t in timings], MISFIT) if timings else np.zeros(0)
-    theta, left = posterior(rows, np.array([t.ratio - 1 for t in timings]), spread, mean, deviation)
-    theta[-1] = max(theta[-1], 0.0)
-    return Times(kinds, theta, left, deviation)
+    doubt = np.r_[deviation, np.ones(shared.shape[1]), border[1]]
+    expected = np.r_[mean, np.zeros(shared.shape[1]), border[0]]
+    theta, left = posterior(rows, np.array([t.ratio - 1 for t in timings]), spread, expected, doubt)
+    n = len(kinds)
+    each = theta[:n] + shared @ theta[n:-1]
+    spreads = np.hypot(left[:n], np.sqrt((shared**2) @ (left[n:-1] ** 2)))
+    doubts = np.hypot(deviation, np.sqrt((shared**2).sum(axis=1)))
+    return Times(kinds, np.r_[each, max(theta[-1], 0.0)], np.r_[spreads, left[-1]], np.r_[doubts, border[1]])
+
+
+def _expected(problem: Problem, column: Mapping[str, int]) -> tuple[Any, Any, Any, dict[str, list[tuple[int, float]]]]:
+    """Before any measurement, by kind: the share of operations, the time and its doubt; and the kinds of each curve,
+    with the share of operations that they save."""
+    work, count, saving = (np.zeros(len(column)) for _ in range(3))
+    curves: dict[str, dict[int, float]] = {}
+    for i, kind in enumerate(problem.kinds):
+        k = column[kind]
+        work[k] += problem.work[i]
+        count[k] += 1
+        curve = problem.curve(i)
+        if curve:
+            curves.setdefault(curve, {})[k] = saving[k] = problem.savings[i]
+    work /= np.maximum(count, 1)
+    by_degrees = saving > 0
+    mean = -np.where(by_degrees, saving, PRIOR_GAIN) * work
+    alike = np.where(by_degrees, ALIKE, 1.0)
+    deviation = alike * np.maximum(work, 0.25 / max(len(problem.units), 1))
+    return work, mean, deviation, {curve: list(members.items()) for curve, members in curves.items()}
+
+
+def _shared(
+    problem: Problem, column: Mapping[str, int], work: Any, curves: Mapping[str, list[tuple[int, float]]]
+) -> Any:
+    """[kinds, 2 for each curve]: what one standard deviation of a curve's slope and of its price do to each kind."""
+    found = np.zeros((len(column), 2 * len(curves)))
+    for c, members in enumerate(curves.values()):
+        for k, saving in members:
+            found[k, 2 * c : 2 * c + 2] = SLOPE * saving * work[k], PRICE * work[k]
+    return found
 
 
 def power_of(alone: Sequence[float], together: float) -> float:

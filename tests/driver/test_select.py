@@ -10,7 +10,7 @@ import pytest
 
 from planish.driver.select import Border, Goal, Known, Learned, Problem, Timing, select
 from planish.driver.select.program import Costs, predict_time, solve
-from planish.driver.select.surrogate import power_of
+from planish.driver.select.surrogate import Timed, fit_time, power_of
 from planish.passes.choices import Unit
 
 
@@ -124,6 +124,72 @@ def test_many_units_in_seconds() -> None:
     solved = solve(world.problem, costs, room=20.0)
     assert solved is not None
     assert solved.gap <= 1e-3
+
+
+class Degrees(World):
+    """Layers that can be cut by degrees, in two forms: one saves more, the other costs less beside."""
+
+    def __init__(self, layers: int, seed: int, degrees: int = 8, noise: float = 0.0) -> None:
+        rng = np.random.default_rng(seed)
+        share = rng.dirichlet(np.full(layers, 3.0))
+        self.rng, self.noise, self.border, self.calls = rng, noise, 0.0, 0
+        kept = np.linspace(0.1, 0.9, degrees)
+        sensitive = rng.lognormal(-0.5, 0.7, layers)
+        units, kinds, gains, errors, savings = [], [], [], [], []
+        for layer, form, k in itertools.product(range(layers), "cr", kept):
+            saved = 1 - float(k)
+            error = float(sensitive[layer]) * (saved**1.5 if form == "c" else 1.4 * saved)
+            key = f"factorize-matmul/{form}{round(100 * k)}@n{layer}"
+            units.append(Unit(key, error * 0.3, saved_bytes=round(1e4 * saved * share[layer])))
+            kinds.append(f"factorize-matmul/{form}{round(100 * k)} Gemm {layer % 3}")
+            price = (0.12 if form == "c" else 0.02) + 0.05 * (layer % 3)
+            gains.append(float(share[layer]) * (0.8 * saved - price))
+            errors.append(error)
+            savings.append(saved)
+        self.gain, self.error = np.array(gains), np.array(errors)
+        place_of = tuple(np.repeat(np.arange(layers), 2 * degrees).tolist())
+        work = tuple(float(share[p]) for p in place_of)
+        self.problem = Problem(tuple(units), place_of, (), tuple(kinds), work, tuple(savings))
+
+    def exact(self) -> float:
+        solved = solve(self.problem, Costs(-self.gain, 0.0, self.error**2), room=1.0)
+        assert solved is not None
+        return solved.time
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_degrees_are_timed_together(seed: int) -> None:
+    """One of many ranks at a layer, weighed and timed, says what to expect of the others."""
+    world = Degrees(12, seed, noise=0.002)
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert world.spent(choice.taken) <= 1
+    assert world.true_time(choice.taken) <= world.exact() + 0.04
+    assert len(choice.taken) == len({key.partition("@")[2] for key in choice.taken})
+    assert world.calls < len(world.problem.units), "not every option is measured"
+
+
+def test_least_error_at_a_size() -> None:
+    world = Degrees(12, 1)
+    total = 10_000
+    choice = select(world.problem, world, Goal(minimize="error", max_time=2.0, min_saved_bytes=total // 8, seconds=1e6))
+    saved = sum(world.problem.units[i].saved_bytes for i in world.problem.indices(choice.taken))
+    best = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), min_saved_bytes=total // 8, minimize="error")
+    assert saved >= total // 8
+    assert best is not None
+    assert world.spent(choice.taken) <= 1.15 * math.sqrt(best.error)
+
+
+def test_ranks_of_500_layers() -> None:
+    """10,000 options: a multiple-choice knapsack, solved to its bound within the program's own limit of time."""
+    world = Degrees(500, 3, degrees=10)
+    room = 0.25 * float((world.error**2).sum()) / 20
+    solved = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), room=room)
+    assert solved is not None
+    assert solved.gap <= 1e-3
+    assert solved.error <= room * (1 + 1e-6)
+    timed = Timed(world.problem.everything(), 0.8, 0.01)
+    times = fit_time(world.problem, [timed] * 40, 1e6)
+    assert len(times.mean) == len(set(world.problem.kinds)) + 1
 
 
 def test_times_that_are_known_are_not_measured_again() -> None:
