@@ -59,6 +59,9 @@ QUANTIZE: dict[str, str] = {
 }
 """Lossy groups by the name that users ask for them; they go behind the lossless pipeline."""
 
+FACTORIZE = "raise-opset{to=13},find-low-rank,merge-factors,factorize-matmul,factorize-conv"
+"""Low rank; in front of ways to quantize, which then store the factors."""
+
 GROUPS = ("fuse-conv", "fuse-transformer", "fuse")
 """Groups of fusions that can be left out as a whole where measurement says that they cost time."""
 
@@ -70,6 +73,7 @@ ALTERNATIVES: dict[str, tuple[str, ...]] = {
         "clean,fuse,fuse-conv,clean",
         "clean,fuse,fuse-transformer,clean",
         "clean,fuse,fuse-transformer,fuse-conv,clean",
+        "clean,fuse,fuse-blocks,merge-matmuls,fuse-tokens,fuse-conv,clean",
     ),
 }
 """Pipelines that the tuner compares, for every target and by architecture. Names that do not exist are left out."""

@@ -5,8 +5,8 @@
 Queries, keys and values; gate and up; parallel heads. With biases likewise: Gemm(x, W1, b1), ... or an Add behind each.
 
 **Why** one call reads x once and packs it once for all; accelerators want few large products. On ONNX Runtime 1.31 on a
-processor it does not pay (one thread: a decoder step 1.00, 32 tokens 1.04, MiniLM 0.98 to 1.00 of the time without), so
-it is in no default pipeline.
+processor it hardly pays (one thread: a decoder step 1.00, 32 tokens 1.04, MiniLM 0.98 to 1.00 of the time without), so
+it is in no default pipeline; the tuner tries it in front of flatten-tokens.
 **Needs** constant matrices of the same height and element type in nodes of the same form.
 **Leaves** matrices that others use too; groups whose joined matrix would take more than ``max_bytes``; groups in which
 no matrix is narrower than ``narrow`` columns.
@@ -101,10 +101,10 @@ def _matrix(node: Node) -> ArrayConstant:
 
 
 def _merge(r: Rewriter, group: list[Node]) -> None:
-    first = group[0]
+    first, adds = group[0], _adds(group)
     x, axis = first.inputs[0], _columns(first)
     assert x is not None
-    r.begin(first, origin_of(group))
+    r.begin(first, origin_of([*group, *adds]))
     weights = [_matrix(n).numpy() for n in group]
     name = "+".join(v.name for n in group if (v := n.inputs[1]) is not None)
     operands: list[Value] = [x, r.const(ArrayConstant(np.concatenate(weights, axis), _matrix(first).dtype), name=name)]
@@ -112,6 +112,28 @@ def _merge(r: Rewriter, group: list[Node]) -> None:
         biases = [n.inputs[2] for n in group]
         operands.append(r.const(np.concatenate([b.numpy() for b in biases if b is not None])))
     whole = r.op(first.op, *operands, **cast("dict[str, Any]", first.attrs))
+    if adds:
+        whole = r.Add(whole, r.const(np.concatenate([_row(add).reshape(-1) for add in adds])))
     parts = split(r, whole, [w.shape[axis] for w in weights], -1)
-    for node, part in zip(group, parts, strict=True):
+    for node, part in zip(adds or group, parts, strict=True):
         r.replace(node, part)
+
+
+def _adds(group: list[Node]) -> list[Node]:
+    """The sums with a bias that are all that uses the products, one for each; none where one is missing."""
+    found = [node.output.sole_user for node in group] if group[0].op == "MatMul" else []
+    adds = [add for add in found if add is not None and add.graph is group[0].graph and _is_bias(add)]
+    return adds if len(adds) == len(group) else []
+
+
+def _is_bias(add: Node) -> bool:
+    """Whether it adds a constant number to each column, and does not change the shape."""
+    if add.op != "Add" or add.domain or add.version < _OPSET:
+        return False
+    columns = add.output.shape[-1] if add.output.shape else None
+    return any(v is not None and v.data is not None for v in add.inputs) and _row(add).shape == (columns,)
+
+
+def _row(add: Node) -> np.ndarray[Any, Any]:
+    v = next(v for v in add.inputs if v is not None and v.data is not None)
+    return v.numpy()
