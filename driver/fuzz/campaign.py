@@ -38,6 +38,8 @@ SIZES = (3, 6, 12, 12, 20)
 TARGETS = ("", "x86-64-v3")
 """Targets in turn; none stands for standard operators only."""
 SHRINK_SECONDS = 20.0
+SHOWN = 12
+"""How many rules that never fired a report names; ``to_dict`` has all."""
 THOROUGH_SHARE = 3
 """One in so many models is checked thoroughly behind single passes and targets too, each behind named pipelines."""
 THOROUGH_KINDS = ("claims", "restless", "undetermined", "text", "file")
@@ -120,7 +122,9 @@ class Campaign:
         rows = [(name, *map(str, (t.models, t.changed, t.rewrites, t.failures))) for name, t in self.tallies.items()]
         document.append(Table("", ("pipeline", "models>", "changed>", "rewrites>", "failures>"), rows))
         if self.idle:
-            document.append(Text(f"{len(self.idle)} of {len(self.rules)} rules never fired: {', '.join(self.idle)}"))
+            more = f" and {len(self.idle) - SHOWN} others" if len(self.idle) > SHOWN else ""
+            shown = f"{', '.join(self.idle[:SHOWN])}{more}"
+            document.append(Text(f"{len(self.idle)} of {len(self.rules)} rules never fired: {shown}"))
         for reason, times in self.rejected.items():
             document.append(Text(f"  {times} drawn models were refused: {reason}", "yellow"))
         for f in self.found:

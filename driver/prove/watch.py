@@ -23,7 +23,7 @@ from .snapshot import Change, Snapshot
 
 SECONDS = 120.0
 """CPU time for the checks of one run."""
-NOT_ASKED = "not among those that were asked for"
+NOT_ASKED = "not drawn; each-rewrite:all checks every one"
 
 
 class Watch(Instrument):
