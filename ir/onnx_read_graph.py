@@ -289,7 +289,7 @@ class GraphReader:
             raise ReadError(
                 f"the model has over {self.limits.nodes} nodes and outputs",
                 where="read",
-                help="it is damaged or hostile; if it really is that large: `planish --limit nodes=N ...`, Limits(nodes=N)",
+                help="it is damaged or hostile; if it really is that large: planish --limit nodes=N, Limits(nodes=N)",
             )
 
 
