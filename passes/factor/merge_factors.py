@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ...ir.graph import Node, Value
 from ..core import Numbers, RewritePass
 from ..rewrite import NodeRule, NoMatch, Rewriter
@@ -49,9 +47,8 @@ class ProductOfProducts(NodeRule):
         for linear in (chain.first, chain.second):
             if len(linear.weight.uses) > 1:
                 raise NoMatch(f"the weight %{linear.weight.name} has another user")
-        count = _count(chain)
-        if count > chain.parameters:
-            raise NoMatch(f"the product has {count} parameters, the two have {chain.parameters}")
+        if chain.count > chain.parameters:
+            raise NoMatch(f"the product has {chain.count} parameters, the two have {chain.parameters}")
         weight, bias = chain.weight(), chain.bias()
         dtype = chain.second.weight.dtype
         assert dtype is not None
@@ -65,16 +62,6 @@ class ProductOfProducts(NodeRule):
             merged: Value = r.op("Conv", chain.x, w, *([] if b is None else [b]), **chain.attrs())
             return merged
         return _matrix(r, chain, w, b)
-
-
-def _count(chain: Chain) -> int:
-    a, b = chain.first.weight.data, chain.second.weight.data
-    assert a is not None
-    assert b is not None
-    if chain.is_conv:
-        return a.shape[1] * b.shape[0] * int(np.prod([*a.shape[2:], *b.shape[2:]], dtype=np.int64))
-    turned = chain.first.node.op == "Gemm" and bool(chain.first.node.attr("transB"))
-    return (a.shape[1] if turned else a.shape[0]) * (chain.second.channels or 1)
 
 
 def _matrix(r: Rewriter, chain: Chain, w: Value, b: Value | None) -> Value:

@@ -6,6 +6,7 @@ the positions missing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ class Chain:
     @property
     def parameters(self) -> int:
         return sum(m.weight.data.count for m in (self.first, self.second) if m.weight.data is not None)
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """Of :meth:`weight`."""
+        a, b = _shape(self.first), _shape(self.second)
+        if self.is_conv:
+            return (b[0], a[1], *(b[2:] if _kernel(self.first) == 1 else a[2:]))
+        turned = [m.node.op == "Gemm" and bool(m.node.attr("transB")) for m in (self.first, self.second)]
+        return (a[1] if turned[0] else a[0], b[0] if turned[1] else b[1])
+
+    @property
+    def count(self) -> int:
+        """Parameters of the one map."""
+        return math.prod(self.weight_shape())
+
+    def require(self) -> None:
+        """Raises :class:`NoMatch` unless the two can be one."""
+        if self.first.weight.dtype is not self.second.weight.dtype:
+            raise NoMatch(f"the weights are {self.first.weight.dtype!r} and {self.second.weight.dtype!r}")
+        _require_forms(self)
 
     def weight(self) -> Array:
         """[K, N], or as Conv has it; float64, ``alpha`` included."""
@@ -78,10 +98,8 @@ def chain_at(node: Node) -> Chain:
     first = _first(second.x, maker)
     if len(second.x.uses) != 1:
         raise NoMatch(f"%{second.x.name} has another user")
-    if first.weight.dtype is not second.weight.dtype:
-        raise NoMatch(f"the weights are {first.weight.dtype!r} and {second.weight.dtype!r}")
     chain = Chain(first, second)
-    _require_forms(chain)
+    chain.require()
     return chain
 
 
@@ -137,7 +155,7 @@ def _require_one_kernel(chain: Chain) -> None:
 
 
 def _kernel(linear: Linear) -> int:
-    return int(np.prod(_shape(linear)[2:], dtype=np.int64))
+    return math.prod(_shape(linear)[2:])
 
 
 def _is_plain(node: Node) -> bool:
