@@ -147,7 +147,9 @@ class _Work:
         if site.rule.output is Output.REQUIRED:
             errors += [self.ranges.error(v) for v in site.results]
         assert site.weight is not None
-        errors.append(weight_error(site.weight, weight_quant(site.weight, self._axis(site), self._weight_scheme)))
+        memo = self.ctx.memo
+        quant = weight_quant(site.weight, self._axis(site), self._weight_scheme, memo)
+        errors.append(weight_error(site.weight, quant, memo))
         return math.sqrt(sum(e * e for e in errors))
 
     def _input_error(self, value: Value) -> float:
@@ -232,7 +234,7 @@ class _Work:
         least = None
         if site.bias is not None and self.rules.bias is DType.I32 and x is not None and x.quant is not None:
             least = abs(site.bias.numpy().reshape(-1)).astype(float) / (x.quant.scale[0] * _LARGEST_BIAS)
-        return weight_quant(weight, self._axis(site), self._weight_scheme, least)
+        return weight_quant(weight, self._axis(site), self._weight_scheme, self.ctx.memo, least)
 
     def _axis(self, site: Site) -> int | None:
         return site.channel_axis if self.options.per_channel else None
@@ -273,4 +275,4 @@ def _observed(model: Model, sites: Iterable[Site], scheme: Scheme, method: str, 
     for joined in [v.producer for v in values if v.producer is not None and v.producer.op == "Concat"]:
         values.update((v, None) for v in joined.inputs if v is not None and v.data is None)
     statistics = ctx.observe(model, [Want(names[v]) for v in values])
-    return Ranges(statistics, names, scheme, method)
+    return Ranges(statistics, names, scheme, method, ctx.memo)

@@ -28,8 +28,8 @@ from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from ..shared.attributes import require_own_attributes
 from ..shared.quant.forms import split_residual
-from ..shared.quant.scheme import rounded
 from ..shared.quant.statistics import Kind, Statistics, Want, value_names
+from ..shared.quant.weights import rounded_weight
 
 Array = np.ndarray[Any, Any]
 _PRODUCTS = ("Conv", "Gemm")
@@ -95,7 +95,13 @@ def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dic
         raise NoMatch(f"%{x.name} was not observed by channels")
     if observed.nan or observed.infinite:
         raise NoMatch(f"%{x.name} holds {observed.nan} NaN and {observed.infinite} infinities")
-    shift = _shift(node, weight, observed.channels.mean)
+    assert weight.data is not None
+    assert weight.tensor is not None
+    assert weight.tensor.quant is not None
+    on_integers = rounded_weight(weight.data, weight.tensor.quant, r.ctx.memo)
+    mean = observed.channels.mean
+    key = ("mean shift", weight.data.digest(), weight.tensor.quant, mean.tobytes(), node.op, str(node.attrs))
+    shift = r.ctx.memo.get(key, lambda: _shift(node, weight, on_integers.numpy(), mean), lambda found: found.nbytes)
     residual = bias is not None and bias.data is None and node.op == "Gemm" and node.attr("beta") == 1.0
     if residual and not (r.ctx.target is not None and r.ctx.target.runtime == "ort"):
         raise NoMatch("what is added to the product is no bias; on ONNX Runtime it gets one")
@@ -108,9 +114,7 @@ def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dic
         return
     r.begin(node)
     if weight not in on_grid:
-        assert weight.tensor is not None
-        assert weight.tensor.quant is not None
-        on_grid[weight] = r.const(rounded(weight.numpy(), weight.tensor.quant), name=weight.name)
+        on_grid[weight] = r.const(on_integers, name=weight.name)
         r.annotate(on_grid[weight], weight.tensor.quant)
     r.set_input(node, 1, on_grid[weight])
     if residual:
@@ -120,12 +124,10 @@ def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dic
     r.set_inputs(node, [x, on_grid[weight], made])
 
 
-def _shift(node: Node, weight: Value, mean: Array) -> Array:
+def _shift(node: Node, weight: Value, on_integers: Array, mean: Array) -> Array:
     """What rounding the weight adds to the mean of each output channel."""
-    assert weight.tensor is not None
-    assert weight.tensor.quant is not None
     array = weight.numpy()
-    error = rounded(array, weight.tensor.quant).astype(np.float64) - array
+    error = on_integers.astype(np.float64) - array
     if node.op == "Gemm":
         return (error if node.attr("transB") else error.T) @ mean
     groups = int(node.attr("group", 1))

@@ -23,8 +23,10 @@ import numpy as np
 from ...ir.constants import ArrayConstant, Constant, LazyConstant
 from ...ir.dtypes import DType
 from ...ir.graph import Graph, Model, Node, Value
+from ...ir.repetition import compacted
 from ...ir.types import Quant
 from ..core import Numbers, Pass
+from ..memo import Memo
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..shared.emit import CONTRIB, allows_contrib
 from ..shared.quant.forms import shape_for_integers
@@ -152,7 +154,9 @@ class _Work:
         if key not in self.constants:
             self.r.begin(node, (value.name,))
             assert value.data is not None
-            made = self.r.const(_integers(value.data, quant), name=f"{value.name}/{quant.storage.text}")
+            made = self.r.const(
+                _integers(value.data, quant, self.r.ctx.memo), name=f"{value.name}/{quant.storage.text}"
+            )
             operands = self._parameters(value.name, quant, value.data.shape)
             self.constants[key] = self._dequantized(made, quant, operands)
         return self.constants[key]
@@ -223,9 +227,10 @@ class _Work:
         return op if self.r.opset() >= needed or not allows_contrib(self.r) else f"{CONTRIB}::{op}"
 
 
-def _integers(data: Constant, quant: Quant) -> Constant:
+def _integers(data: Constant, quant: Quant, memo: Memo) -> Constant:
     if data.nbytes < _LAZY_BYTES:
-        return ArrayConstant(_stored(data, quant), quant.storage)
+        key = ("integers", data.digest(), quant)
+        return memo.get(key, lambda: compacted(ArrayConstant(_stored(data, quant), quant.storage)), lambda c: c.nbytes)
     return LazyConstant(lambda: _stored(data, quant), quant.storage, data.shape)
 
 

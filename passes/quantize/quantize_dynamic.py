@@ -90,8 +90,8 @@ class _Work:
         """Raises ``NoMatch`` before any change."""
         x, weight, turned = _operands(node, self.options.min_elements)
         assert weight.data is not None
-        quant = weight_quant(weight, 0 if turned else 1, self.scheme)
-        error = math.hypot(_TYPICAL_ERROR, weight_error(weight, quant))
+        quant = weight_quant(weight, 0 if turned else 1, self.scheme, self.r.ctx.memo)
+        error = math.hypot(_TYPICAL_ERROR, weight_error(weight, quant, self.r.ctx.memo))
         saved = weight.data.nbytes - quant.storage.nbytes(weight.data.count)
         label = f"quantize-dynamic/u8{self.options.weights}"
         if not self.r.take(label, node, error=error, saved_bytes=saved, saved_flops=1):

@@ -20,6 +20,7 @@ from planish.ir.text.parser import parse_model
 from planish.ir.verify import verify
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
+from planish.passes.memo import Memo
 from planish.passes.shared.quant.ranges import Ranges
 from planish.passes.shared.quant.regions import Classes, Member
 from planish.passes.shared.quant.scheme import Scheme, stored
@@ -53,7 +54,7 @@ def test_classes_keep_the_maps_between_their_values(data: st.DataObject) -> None
 def test_values_of_a_class_have_the_same_integers(gain: float, shift: float, below: float, above: float) -> None:
     x, y = Value("x"), Value("y")
     observed = {"x": Observed(100, -below, above), "y": Observed(100, shift - gain * below, shift + gain * above)}
-    ranges = Ranges(Statistics(values=observed), {x: "x", y: "y"}, Scheme(DType.U8, symmetric=False), "min-max")
+    ranges = Ranges(Statistics(values=observed), {x: "x", y: "y"}, Scheme(DType.U8, symmetric=False), "min-max", Memo())
     quants = ranges.quants([Member(x, 1.0, 0.0), Member(y, gain, shift)])
     points = np.linspace(-below, above, 50).astype(np.float32)
     first, second = stored(points, quants[x]).astype(int), stored(gain * points + shift, quants[y]).astype(int)

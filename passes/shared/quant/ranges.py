@@ -8,6 +8,7 @@ import numpy as np
 
 from ....ir.graph import Value
 from ....ir.types import Quant
+from ...memo import Memo
 from ...rewrite.rule import NoMatch
 from .estimators import estimate, expected_error
 from .regions import Group, Member
@@ -21,8 +22,11 @@ _STEPS = 16
 class Ranges:
     """What is known of values that may be stored as integers; constants are their own observation."""
 
-    def __init__(self, statistics: Statistics, names: dict[Value, str], scheme: Scheme, method: str) -> None:
+    def __init__(
+        self, statistics: Statistics, names: dict[Value, str], scheme: Scheme, method: str, memo: Memo
+    ) -> None:
         self.statistics, self.names, self.scheme, self.method = statistics, names, scheme, method
+        self._memo, self._observation = memo, statistics.model or object()
         self._ranges: dict[Value, tuple[float, float]] = {}
         self._errors: dict[Value, float] = {}
 
@@ -55,11 +59,20 @@ class Ranges:
                 array = value.data.numpy()
                 found = (float(array.min(initial=0.0)), float(array.max(initial=0.0)))
             else:
-                found = estimate(self.observed(value), self.scheme, self.method)
+                seen = self.observed(value)
+                found = self._memo.get(
+                    (*self._key(value), self.method),
+                    lambda: estimate(seen, self.scheme, self.method),
+                    lambda _: 64,
+                )
             if not all(map(math.isfinite, found)):
                 raise NoMatch(f"%{value.name} has the range {found}")
             self._ranges[value] = found
         return found
+
+    def _key(self, value: Value) -> tuple[object, ...]:
+        """Of what was observed, and how it is to be stored."""
+        return self._observation, self.statistics.samples, self.names.get(value, value.name), self.scheme
 
     def quants(self, group: Group) -> dict[Value, Quant]:
         """Parameters of values that are affine functions of each other and share their integers.
@@ -101,7 +114,9 @@ class Ranges:
         else:
             seen = self.observed(value)
             low, high = _ends(quant, self.scheme)
-            noise, square = expected_error(seen, low, high, self.scheme), seen.square
+            key = (*self._key(value), low, high)
+            noise = self._memo.get(key, lambda: float(expected_error(seen, low, high, self.scheme)), lambda _: 64)
+            square = seen.square
         return math.sqrt(float(noise) / float(square)) if square else 0.0
 
 

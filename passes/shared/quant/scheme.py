@@ -16,6 +16,8 @@ from ....ir.types import Quant
 
 Array = np.ndarray[Any, Any]
 
+_EXACT_BITS = 16
+"""Stored numbers of so many bits, and their differences, are exact in float32."""
 SMALLEST_SCALE = 2.0**-63
 """The product of two scales, which is the scale of an int32 bias, stays a normal float32."""
 
@@ -88,8 +90,13 @@ def quantize(array: Array, scale: Any, zero_point: Any, dtype: DType, axis: int 
     whole = Scheme(dtype, symmetric=False)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.asarray(array, np.float32) / spread(scale, array.shape, axis, block, np.float32))
-    steps = np.where(np.isnan(steps), np.float32(0), steps)
+    if np.isnan(steps).any():
+        steps = np.where(np.isnan(steps), np.float32(0), steps)
     # Clamped before the zero point is added: sums beyond 2^24 would be rounded in float32.
+    if dtype.bits <= _EXACT_BITS:
+        offset = spread(zero_point, array.shape, axis, block, np.float32)
+        sums = np.clip(steps, -(2.0**20), 2.0**20) + offset
+        return np.clip(sums, whole.qmin, whole.qmax).astype(dtype.numpy)
     zero = spread(zero_point, array.shape, axis, block, np.int64)
     wide = np.clip(steps, -(2.0**31), 2.0**31).astype(np.int64) + zero
     return np.clip(wide, whole.qmin, whole.qmax).astype(dtype.numpy)
@@ -97,8 +104,9 @@ def quantize(array: Array, scale: Any, zero_point: Any, dtype: DType, axis: int 
 
 def dequantize(stored: Array, scale: Any, zero_point: Any, axis: int | None = None, block: int = 0) -> Array:
     """The real numbers (float32) of stored ones; operands as in :func:`quantize`."""
-    steps = stored.astype(np.int64) - spread(zero_point, stored.shape, axis, block, np.int64)
-    return steps.astype(np.float32) * spread(scale, stored.shape, axis, block, np.float32)
+    exact: Any = np.float32 if stored.dtype.itemsize * 8 <= _EXACT_BITS else np.int64
+    steps = stored.astype(exact) - spread(zero_point, stored.shape, axis, block, exact)
+    return steps.astype(np.float32, copy=False) * spread(scale, stored.shape, axis, block, np.float32)
 
 
 def spread(parameter: Any, shape: tuple[int, ...], axis: int | None, block: int, dtype: Any) -> Array:

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ....ir.constants import ArrayConstant, Constant
 from ....ir.graph import Value
+from ....ir.repetition import compacted
 from ....ir.types import Quant
+from ...memo import Memo
 from ...rewrite.rule import NoMatch
 from .scheme import Scheme, make_quant, quant_from_range, rounded
 
@@ -20,14 +23,19 @@ reduced range, which ends before the type does."""
 _FACTORS = np.linspace(1.0, 0.6, 17)
 
 
-def weight_quant(weight: Value, axis: int | None, scheme: Scheme, least: Array | None = None) -> Quant:
+def weight_quant(weight: Value, axis: int | None, scheme: Scheme, memo: Memo, least: Array | None = None) -> Quant:
     """Parameters of a constant, one for each index of ``axis``, or one in all where that is ``None``.
 
     ``least``: the least scale, one number or one for each index. Raises :class:`NoMatch` where the weight is not
     finite or has no elements.
     """
     assert weight.data is not None
-    array = weight.data.numpy()
+    key = ("weight", weight.data.digest(), axis, scheme, None if least is None else least.tobytes())
+    return memo.get(key, lambda: _weight_quant(weight, axis, scheme, least), lambda q: 64 * len(q.scale))
+
+
+def _weight_quant(weight: Value, axis: int | None, scheme: Scheme, least: Array | None) -> Quant:
+    array = weight.numpy()
     if not array.size or not np.isfinite(array).all():
         raise NoMatch(f"the weight %{weight.name} {'holds numbers that are not finite' if array.size else 'is empty'}")
     others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis)
@@ -53,10 +61,20 @@ def _searched(array: Array, low: Array, high: Array, axis: int | None, scheme: S
     return low * factors, high * factors
 
 
-def weight_error(weight: Value, quant: Quant) -> float:
+def rounded_weight(data: Constant, quant: Quant, memo: Memo) -> Constant:
+    """The constant as it comes back from the integers that ``quant`` says, float32."""
+    key = ("rounded", data.digest(), quant)
+    return memo.get(key, lambda: compacted(ArrayConstant(rounded(data.numpy(), quant))), lambda c: data.nbytes)
+
+
+def weight_error(weight: Value, quant: Quant, memo: Memo) -> float:
     """Root mean square of what rounding moves, relative to that of the weight."""
     assert weight.data is not None
-    array = weight.data.numpy()
+    key = ("weight error", weight.data.digest(), quant)
+    return memo.get(key, lambda: _weight_error(weight.numpy(), quant), lambda _: 64)
+
+
+def _weight_error(array: Array, quant: Quant) -> float:
     signal = float(np.square(array, dtype=np.float64).sum())
     noise = float(np.square(rounded(array, quant) - array, dtype=np.float64).sum())
     return math.sqrt(noise / signal) if signal else 0.0
