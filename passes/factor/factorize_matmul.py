@@ -8,12 +8,14 @@ outputs, some of the inputs take up the others instead: ``z = x1 + x2 t``, ``z a
 
 **Why**    fewer parameters and multiplications, for weights whose outputs are correlated.
 **Needs**  constant matrices of MatMul, Gemm and 1x1 Conv, at least ``min-parameters`` large. Samples, from which second
-           moments and means of the inputs are taken; without them the truncation is by the weights alone. Each rank in
-           each form is a unit of the error budget, the smallest first; the first that is taken wins.
+           moments and means of the inputs are taken, and by gradients what errors behind the layer do to the model's
+           outputs; without them the truncation is by the weights alone. Each rank in each form is a unit of the error
+           budget, the smallest first; the first that is taken wins.
 **Leaves** weights that something else uses too, stacks of matrices, weights on the left, grouped convolutions, products
            that follow each other with nothing between them (a factorization already: ``merge-factors``).
-**Numbers** approximates: the root of the sum of the left-out eigenvalues of the outputs' covariance, relative to it.
-**Source** ``shared/factor/svd.py``, ``shared/factor/compact.py``.
+**Numbers** approximates: the root of the sum of the left-out eigenvalues of the outputs' covariance in the metric of
+           the model's outputs, relative to these; relative to the layer's outputs where no gradient is known.
+**Source** ``shared/factor/svd.py``, ``shared/factor/outputs.py``, ``shared/factor/compact.py``.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from ..shared.factor.forms import Store, emit_compact, emit_pair, side_of
 from ..shared.factor.inputs import DAMPING, Inputs
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
+from ..shared.factor.outputs import OutputMetrics, observe_outputs
 from ..shared.factor.places import Place, places
 from ..shared.factor.products import Product
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
@@ -62,16 +65,20 @@ class FactorizeMatmul(Pass):
     """Smaller weights stay."""
     damping: float = DAMPING
     """Of the mean variance of the inputs, added to each."""
+    by_model: bool = True
+    """Errors count by what they do to the model's outputs, where samples say so; else to the layer's own."""
 
     def run(self, model: Model, r: Rewriter) -> None:
         self._require_options()
         found = list(places(model, r, self.min_parameters))
-        seen = observe_inputs(model, [node for place in found for node in place.nodes], r.ctx)
+        nodes = [node for place in found for node in place.nodes]
+        seen = observe_inputs(model, nodes, r.ctx)
+        metrics = observe_outputs(model, nodes, r.ctx) if self.by_model else OutputMetrics()
         for i, place in enumerate(found):
             if r.ctx.progress is not None:
                 r.ctx.progress("factorizing weights", i, len(found))
             try:
-                self._factorize(place, seen, r)
+                self._factorize(place, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{place.weight.name} {declined.reason}")
 
@@ -86,20 +93,24 @@ class FactorizeMatmul(Pass):
                 help=f"forms: {', '.join(FORMS)}; kept: shares between 0 and 1; ranks: 1 and above",
             )
 
-    def _factorize(self, place: Place, seen: Observations, r: Rewriter) -> None:
+    def _factorize(self, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
         """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
         inputs = seen.of(place.nodes)
         if inputs is not None and len(inputs.moments) != place.first.k:
             raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
         data = place.weight.data
         assert data is not None
+        metric = metrics.of(place.nodes)
         key = (data.digest(), place.first.kind, place.first.transposed, place.takes_bias, self.damping)
         found = r.ctx.memo.get(
-            ("factorize-matmul", *key, seen.key(place.nodes)),
-            lambda: self._decomposed(place, inputs),
+            ("factorize-matmul", *key, seen.key(place.nodes), metrics.key(place.nodes)),
+            lambda: decompose(
+                place.first.matrix(), self._second(place, inputs), None if metric is None else metric.weights
+            ),
             lambda d: d.nbytes,
         )
-        options = options_for(place.first.k, place.first.n, found.errors, self.forms, self.kept, self.ranks)
+        errors = found.errors if metric is None else metric.errors(found)
+        options = options_for(place.first.k, place.first.n, errors, self.forms, self.kept, self.ranks)
         if not options:
             raise NoMatch("stays whole: no rank has fewer parameters")
         for option in options:
@@ -107,9 +118,6 @@ class FactorizeMatmul(Pass):
                 self._emit(place, option, found, inputs, r)
                 return
         raise NoMatch("stays whole to stay within the error budget")
-
-    def _decomposed(self, place: Place, inputs: Inputs | None) -> Decomposition:
-        return decompose(place.first.matrix(), self._second(place, inputs))
 
     def _second(self, place: Place, inputs: Inputs | None) -> Array | None:
         """Moments about the mean where a bias keeps the mean, else about zero."""

@@ -22,6 +22,7 @@ from ...core import Context
 from ...rewrite.rewriter import Rewriter
 from ..gradient import with_gradients
 from ..quant.statistics import Kind, Statistics, Want, value_names
+from .svd import Decomposition
 
 Array = np.ndarray[Any, Any]
 DAMPING = 0.1
@@ -33,14 +34,30 @@ _CHANNELS_FIRST = ("Conv", "ConvTranspose")
 class OutputMetric:
     """Of one layer."""
 
-    weights: Array
-    """[N, N], positive definite: ``H``."""
+    observed: Array
+    """[N, N]: ``H``."""
     rows: float
     """Of the layer in one sample."""
+
+    @property
+    def weights(self) -> Array:
+        """[N, N], positive definite: ``H`` with a weight for what samples did not show."""
+        n = len(self.observed)
+        damped: Array = self.observed + DAMPING * float(np.trace(self.observed)) / n * np.eye(n)
+        return damped
 
     def error(self, mean_square: float) -> float:
         """Of the model's outputs, root mean square relative to theirs, where ``e H e^T`` is ``mean_square``."""
         return float(np.sqrt(max(mean_square, 0.0) * self.rows))
+
+    def errors(self, found: Decomposition) -> Array:
+        """[Q + 1]: of the model's outputs, root mean square relative to theirs, by rank (0 first).
+
+        ``found`` is the decomposition by ``weights``; its terms are independent for the layer's inputs, so that what
+        they cost adds up.
+        """
+        terms = found.energies * np.einsum("qn,nm,qm->q", found.right, self.observed, found.right, optimize=True)
+        return np.sqrt(self.rows * np.concatenate([np.cumsum(terms[::-1])[::-1], [0.0]]))
 
 
 @dataclass(frozen=True)
@@ -63,10 +80,9 @@ class OutputMetrics:
         known = [o for o in seen if o is not None]
         rows = sum(o.rows for o in known)
         total = np.asarray(sum(np.asarray(o.moments, np.float64) for o in known)) / rows
-        mean = float(np.trace(total)) / len(total)
-        if not mean > 0:
+        if not np.trace(total) > 0:
             return None
-        return OutputMetric(total + DAMPING * mean * np.eye(len(total)), rows / max(s.samples, 1))
+        return OutputMetric(total, rows / max(s.samples, 1))
 
     def key(self, nodes: Sequence[Node]) -> object:
         """Says which observations a result depends on."""
