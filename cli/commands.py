@@ -17,6 +17,7 @@ from .shared import (
     AsJson,
     Cache,
     Dims,
+    Factorize,
     LowerIsBetter,
     MaxError,
     MaxLatency,
@@ -92,6 +93,7 @@ def optimize(
     metric: MetricName = "relative",
     lower_is_better: LowerIsBetter = False,
     quantize: Quantize = None,
+    factorize: Factorize = False,
     max_size: MaxSize = None,
     max_latency: MaxLatency = None,
     calibration: Annotated[
@@ -131,6 +133,7 @@ def optimize(
             cache=cache,
             budget=parse_budget(max_error, metric, lower_is_better),
             quantize=quantize or (),
+            factorize=factorize,
             goal=parse_goal(max_size, max_latency),
             calibration=calibration,
         )

@@ -77,6 +77,9 @@ Quantize = Annotated[
     list[str] | None,
     typer.Option("--quantize", metavar="HOW", help="lossy passes within --max-error, see docs/quantization.md"),
 ]
+Factorize = Annotated[
+    bool, typer.Option("--factorize", help="weights of low rank within --max-error, see docs/low_rank.md")
+]
 MaxSize = Annotated[
     str | None, typer.Option("--max-size", metavar="BYTES", help="of the file: 900kB, 3MiB; least error within it")
 ]

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
-from ..passes.pipelines import QUANTIZE
+from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
 from .budget import Budget
 from .job import Job
@@ -50,6 +50,7 @@ def optimize(
     cache: bool = True,
     budget: Budget | float | None = None,
     quantize: str | Sequence[str] = (),
+    factorize: bool = False,
     goal: Goal | None = None,
     calibration: str | os.PathLike[str] | None = None,
 ) -> Result:
@@ -78,6 +79,8 @@ def optimize(
     * ``quantize``: names of lossy groups, as ``int8``, ``dynamic``, ``int4-weights``; see ``QUANTIZE``. Each decision
       of theirs is taken only where it stays within the budget and, where this machine stands for the target, where it
       was measured to pay. Needs a budget.
+    * ``factorize``: weights become products of matrices of low rank, at ranks chosen as ``quantize`` chooses; before
+      anything is quantized. Needs a budget.
     * ``goal``: what lossy decisions are selected for: time, size (the default where weights alone are quantized) or
       error, with limits on the others.
     * ``calibration``: a file in which statistics of values on the samples are kept and looked up the next time.
@@ -89,9 +92,9 @@ def optimize(
     """
     level_of(validate)
     groups = [quantize] if isinstance(quantize, str) else list(quantize)
-    if groups:
-        pipeline = quantizing(pipeline, groups, with_budget=budget is not None)
-        if goal is None and all(name.endswith("weights") for name in groups):
+    if groups or factorize:
+        pipeline = with_lossy(pipeline, groups, factorize, with_budget=budget is not None)
+        if goal is None and not factorize and all(name.endswith("weights") for name in groups):
             goal = Goal(minimize="bytes")
     elif pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
@@ -130,8 +133,8 @@ def optimize(
     return result
 
 
-def quantizing(pipeline: str, groups: Sequence[str], *, with_budget: bool) -> str:
-    """The pipeline with lossy groups behind it. Raises ``UsageError``."""
+def with_lossy(pipeline: str, groups: Sequence[str], factorize: bool, *, with_budget: bool) -> str:
+    """The pipeline with factorization and ways to quantize behind it. Raises ``UsageError``."""
     unknown = [name for name in groups if name not in QUANTIZE]
     if unknown:
         raise UsageError(
@@ -139,11 +142,11 @@ def quantizing(pipeline: str, groups: Sequence[str], *, with_budget: bool) -> st
         )
     if not with_budget:
         raise UsageError(
-            "quantization needs an error budget",
-            where="quantize",
+            "quantization needs an error budget" if groups else "factorization needs an error budget",
+            where="quantize" if groups else "factorize",
             help="say what it may cost: --max-error 0.01, or budget=Budget(0.01) with a metric of the task",
         )
-    return ",".join([pipeline, *(QUANTIZE[name] for name in groups)])
+    return ",".join([pipeline, *([FACTORIZE] if factorize else []), *(QUANTIZE[name] for name in groups)])
 
 
 __all__ = ["Options", "Result", "check_output", "optimize"]
