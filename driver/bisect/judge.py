@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def cause_of(message: str) -> str:
+    """What two errors of the same cause have in common: the first line without names and numbers."""
+    return re.sub(r"%\S+|'[^']*'|\d+", "_", (message.splitlines() or [""])[0])[:60]
 
 
 class Judge:

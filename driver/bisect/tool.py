@@ -8,6 +8,7 @@ compute what the original computes, both run without the runtime's own optimizat
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from ..document import SCHEMA, Document, Text, plain_data
 from ..samples import Source
 from ..validate import AnyModel, as_model, interface_problems, make_reference, make_samples
 from .align import Alignment, align
-from .judge import CRASH, DIFFERENT, INTERFACE, REFUSED, Fault, reference_for
+from .judge import CRASH, DIFFERENT, INTERFACE, REFUSED, Fault, cause_of, reference_for
 from .reduce import reduce_model
 from .reproducer import with_sample
 
@@ -77,11 +78,18 @@ class ToolBisection:
 def command_tool(command: str) -> Tool:
     """A tool that runs ``command``, in which ``{before}`` and ``{after}`` stand for the two files.
 
-    Raises ``UsageError`` where one of the two is missing.
+    Raises ``UsageError`` where one of the two is missing, or there is no such program.
     """
     if "{before}" not in command or "{after}" not in command:
         raise UsageError(
             f"{command!r} does not name both files", where="bisect", help="as in 'onnxslim {before} {after}'"
+        )
+    program = shlex.split(command)[0]
+    if shutil.which(program) is None:
+        raise UsageError(
+            f"there is no program {program!r}",
+            where="bisect",
+            help="install it, or give its path in front of its options",
         )
 
     def run(data: bytes) -> bytes:
@@ -91,7 +99,7 @@ def command_tool(command: str) -> Tool:
             words = [word.format(before=before, after=after) for word in shlex.split(command)]
             done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
             if done.returncode or not after.exists():
-                lines = (done.stderr or done.stdout).strip().splitlines()
+                lines = (done.stderr or done.stdout).replace(scratch, "").strip().splitlines()
                 raise RuntimeError(f"exit status {done.returncode}: {lines[-1] if lines else 'no output'}")
             return after.read_bytes()
 
@@ -170,7 +178,9 @@ def _shrink(found: ToolBisection, trial: ToolTrial, model: Model, samples: Seque
 
     def fails(candidate: Model, some: Sequence[Sample]) -> bool:
         other = trial.fault(candidate, some)
-        return other is not None and other.kind == fault.kind
+        if other is None or other.kind != fault.kind:
+            return False
+        return fault.kind != CRASH or cause_of(other.message) == cause_of(fault.message)
 
     small = reduce_model(model, samples, fails, seconds=max(1.0, seconds))
     found.fault = trial.fault(small.model, small.samples) or fault

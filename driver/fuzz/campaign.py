@@ -24,6 +24,7 @@ from ...passes.pipeline import flatten
 from ...passes.pipelines import PIPELINES
 from ...passes.registry import entries
 from ...passes.target import Target, get_target
+from ..bisect.judge import cause_of
 from ..bisect.reduce import Reduced, reduce_model
 from ..bisect.reproducer import with_sample
 from ..document import SCHEMA, Document, Table, Text, plain_data
@@ -303,7 +304,7 @@ def signature(failure: Failure) -> str:
     """What two failures of the same cause have in common: the first line without names and numbers."""
     if failure.kind in ("different", "inexact", "special"):
         return ""
-    return re.sub(r"%\S+|'[^']*'|\d+", "_", failure.message.splitlines()[0])[:60]
+    return cause_of(failure.message)
 
 
 def shrunk(subject: Subject, failure: Failure, seconds: float = SHRINK_SECONDS) -> Reduced:

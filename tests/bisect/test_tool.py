@@ -78,6 +78,19 @@ def test_other_faults_are_told_apart(tool: object, kind: str, nodes: int) -> Non
     assert (found.fault.kind, found.nodes) == (kind, nodes)
 
 
+def test_another_error_is_not_what_was_shrunk_for() -> None:
+    def fussy(data: bytes) -> bytes:
+        ops = [node.op for node in read_model(data).graph]
+        if len(ops) < 2:
+            raise ValueError("too small for me")
+        return fails(data)
+
+    found = bisect_tool(parse_model(NETWORK), fussy)
+    assert found.fault is not None
+    assert "KeyError" in found.fault.message
+    assert found.nodes == 2
+
+
 def test_a_right_tool_is_right() -> None:
     found = bisect_tool(parse_model(NETWORK), lambda data: model_to_bytes(read_model(data)))
     assert found.fault is None
@@ -101,3 +114,5 @@ def test_the_command_runs_any_tool(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.run(["bisect", str(path), "clean", "--command", "x {before} {after}"]) == 2
     with pytest.raises(UsageError, match="does not name both files"):
         bisect_tool(path, "onnxslim {before}")
+    with pytest.raises(UsageError, match="there is no program 'no-such-tool'"):
+        bisect_tool(path, "no-such-tool {before} {after}")
