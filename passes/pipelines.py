@@ -42,7 +42,8 @@ PIPELINES: dict[str, str] = {
     # pass that splits; batch normalizations folded before equal convolutions become one; no care for empty tensors.
     "smallest": (
         "(fold-constants,remove-identity),fold-batchnorm,clean,simplify-shapes{empty-tensors=false},fuse,fuse-blocks,"
-        f"pack-attention,(fuse-skip-norm,fuse-contrib-gelu{{bias=true}}),fuse-tokens,({_CONV_RULES}),{_VIEWS},"
+        f"pack-attention,(fuse-skip-norm,fuse-contrib-gelu{{bias=true}}),merge-matmuls,fuse-tokens,({_CONV_RULES}),"
+        f"{_VIEWS},"
         "simplify-shapes{empty-tensors=false},clean"
     ),
     # What draws on an error budget; nothing without one.
