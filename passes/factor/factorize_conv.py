@@ -12,8 +12,9 @@ a 1 x kw kernel. CP: 1x1, one kernel for each channel, 1x1.
 **Leaves** depthwise convolutions, kernels that something else uses too, 1x1 kernels of one group (which
            ``factorize-matmul`` takes), biases that are not constant, convolutions that follow each other with nothing
            between them.
-**Numbers** approximates: the outputs' share that least squares leaves, exactly that of the samples for patches.
-**Source** ``shared/factor/tucker.py``.
+**Numbers** approximates: what least squares leaves of the model's outputs by their gradients, or of the layer's outputs
+           where no gradient is known; exactly that of the samples for patches.
+**Source** ``shared/factor/tucker.py``, ``shared/factor/outputs.py``.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ from ..shared.factor.kernels import (
 )
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, PAIR
+from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.products import OPSET, readers, require_no_factor
-from ..shared.factor.tucker import Metric, Tucker, cp, cp_parameters, improved, tucker_bases, tucker_parameters
+from ..shared.factor.tucker import Metric, cp, cp_parameters, improved, tucker_bases, tucker_parameters
 
 Array = np.ndarray[Any, Any]
 METHODS = ("tucker", "spatial", "cp")
@@ -94,6 +96,41 @@ class _Data:
     metrics: list[Metric]
     means: list[Array] | None
     """Of patches [channels * positions]; ``None`` where they are not known."""
+    roots: list[Array] | None
+    """[outputs, outputs]: roots of the weights of output errors; ``None`` where they are not known."""
+    output: OutputMetric | None
+
+    def scaled(self, weights: Array) -> Array:
+        """[groups, channels, positions, outputs] in units of the model's outputs."""
+        if self.roots is None:
+            return weights
+        return np.stack([w @ root for w, root in zip(weights, self.roots, strict=True)])
+
+    def restored(self, factors: Array) -> Array:
+        """Undoes :meth:`scaled` along the last axis of [groups, ..., outputs]."""
+        if self.roots is None:
+            return factors
+        parts: list[Array] = []
+        for part, root in zip(list[Array](factors), self.roots, strict=True):
+            flat: Array = part.reshape(-1, len(root))
+            parts.append(np.linalg.solve(root, flat.T).T)
+        return np.stack(parts).reshape(factors.shape)
+
+    def metric(self, group: int) -> Array | None:
+        """By which errors of scaled outputs are judged: what samples showed, without what was added to it."""
+        if self.roots is None or self.output is None:
+            return None
+        root = self.roots[group]
+        cut = slice(group * len(root), (group + 1) * len(root))
+        inverse = np.linalg.inv(root)
+        found: Array = inverse @ self.output.observed[cut, cut] @ inverse
+        return found
+
+    def error(self, lost: float, total: float) -> float:
+        """Of the model's outputs where the metric is known, else of the layer's, relative to theirs."""
+        if self.output is not None:
+            return self.output.error(lost)
+        return float(np.sqrt(lost / total)) if total > 0 else 0.0
 
 
 @dataclass
@@ -113,6 +150,8 @@ class FactorizeConv(Pass):
     """Smaller kernels stay."""
     damping: float = DAMPING
     """Of the mean variance of the inputs, added to each."""
+    by_model: bool = True
+    """Errors count by what they do to the model's outputs, where samples say so; else to the layer's own."""
 
     def run(self, model: Model, r: Rewriter) -> None:
         wrong = [m for m in self.methods if m not in METHODS] + [f for f in self.forms if f not in FORMS]
@@ -123,12 +162,14 @@ class FactorizeConv(Pass):
         places = self._places(model, r)
         if not places:
             return
-        seen = observe_inputs(model, [k.node for place in places for k in place.kernels], r.ctx)
+        nodes = [k.node for place in places for k in place.kernels]
+        seen = observe_inputs(model, nodes, r.ctx)
+        metrics = observe_outputs(model, nodes, r.ctx) if self.by_model else OutputMetrics()
         for i, place in enumerate(places):
             if r.ctx.progress is not None:
                 r.ctx.progress("factorizing kernels", i, len(places))
             try:
-                self._factorize(place, seen, r)
+                self._factorize(place, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{place.weight.name} stays whole: {declined.reason}")
 
@@ -171,13 +212,13 @@ class FactorizeConv(Pass):
 
     # -- what is offered
 
-    def _factorize(self, place: _Place, seen: Observations, r: Rewriter) -> None:
+    def _factorize(self, place: _Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
         """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
         nodes, kernel = [k.node for k in place.kernels], place.first
         data = place.weight.data
         assert data is not None
-        key = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes))
-        known = self._data(kernel, seen.of(nodes))
+        key = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes), metrics.key(nodes))
+        known = self._data(kernel, seen.of(nodes), metrics.of(nodes))
         options = r.ctx.memo.get(
             ("factorize-conv", *key, self.methods, self.forms, self.kept, len(place.kernels)),
             lambda: self._options(place, known),
@@ -196,11 +237,12 @@ class FactorizeConv(Pass):
                 return
         raise NoMatch("it would cost too much of the error budget")
 
-    def _data(self, kernel: Kernel, inputs: Inputs | None) -> _Data:
+    def _data(self, kernel: Kernel, inputs: Inputs | None, output: OutputMetric | None) -> _Data:
         """Metrics: of patches about their mean where the bias keeps the mean, else of channels about zero."""
         c, s, g = kernel.channels, kernel.positions, kernel.groups
+        roots = None if output is None else _roots(output, g, kernel.outputs)
         if inputs is None:
-            return _Data([Metric(None, c, s)] * g, None)
+            return _Data([Metric(None, c, s)] * g, None, roots, output)
         patches = not kernel.turned and len(inputs.moments) == g * c * s
         width = c * s if patches else c
         if len(inputs.moments) != g * width:
@@ -208,12 +250,12 @@ class FactorizeConv(Pass):
         second = inputs.covariance(self.damping) if patches else inputs.second(self.damping)
         cuts = [slice(i * width, (i + 1) * width) for i in range(g)]
         metrics = [Metric(second[cut, cut], c, s) for cut in cuts]
-        return _Data(metrics, [inputs.mean[cut] for cut in cuts] if patches else None)
+        return _Data(metrics, [inputs.mean[cut] for cut in cuts] if patches else None, roots, output)
 
     def _options(self, place: _Place, known: _Data) -> list[_Option]:
         """For each share of the parameters the best of each method, the fewest parameters first."""
         kernel = place.first
-        weights = kernel.weights()
+        weights = known.scaled(kernel.weights())
         found: list[_Option] = []
         if "tucker" in self.methods:
             found += self._tucker(kernel, weights, known)
@@ -235,16 +277,17 @@ class FactorizeConv(Pass):
         ins = sorted({max(1, round(share * c)) for share in _SHARES}, reverse=True)
         outs = sorted({max(1, round(share * o)) for share in _SHARES}, reverse=True)
         groups = [tucker_bases(w, m, ins) for w, m in zip(weights, known.metrics, strict=True)]
-        total = sum(bases[0].total for bases in groups) or 1.0
+        total = sum(bases[0].total for bases in groups)
+        judged = [[b.losses(known.metric(i)) for b in bases] for i, bases in enumerate(groups)]
         for i, p in enumerate(ins):
             for q in outs:
                 if (p, q) == (c, o) or q > p * s:
                     continue
-                lost = sum(bases[i].errors[q] ** 2 * bases[i].total for bases in groups)
+                lost = sum(float(losses[i][q]) for losses in judged)
                 for form in self.forms if g == 1 else (PAIR,):
                     count = g * tucker_parameters(c, s, o, p, q, compact=form == COMPACT)
                     method = "compact" if form == COMPACT else "tucker"
-                    yield _Option(method, (p, q), count, float(np.sqrt(lost / total)))
+                    yield _Option(method, (p, q), count, known.error(lost, total))
 
     # -- what is done
 
@@ -314,10 +357,10 @@ def _spatial(kernel: Kernel, weights: Array, known: _Data, kept: tuple[float, ..
     most = min(c * kh, kw * o)
     ranks = sorted({int(share * kernel.parameters / (g * (c * kh + kw * o))) for share in kept} & {*range(1, most)})
     groups = [tucker_bases(*_columns(kernel, w, m), ranks) for w, m in zip(weights, known.metrics, strict=True)]
-    total = sum(bases[0].total for bases in groups if bases) or 1.0
+    total = sum(bases[0].total for bases in groups if bases)
     for i, rank in enumerate(ranks):
-        lost = sum(bases[i].errors[o] ** 2 * bases[i].total for bases in groups)
-        yield _Option("spatial", (rank,), g * rank * (c * kh + kw * o), float(np.sqrt(lost / total)))
+        lost = sum(float(bases[i].losses(known.metric(j))[o]) for j, bases in enumerate(groups))
+        yield _Option("spatial", (rank,), g * rank * (c * kh + kw * o), known.error(lost, total))
 
 
 def _columns(kernel: Kernel, weight: Array, metric: Metric) -> tuple[Array, Metric]:
@@ -337,30 +380,45 @@ def _takes_cp(kernel: Kernel) -> bool:
 
 def _cp(kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
     c, s, o = kernel.channels, kernel.positions, kernel.outputs
+    flat = weights[0].reshape(c * s, o)
+    total = float((flat * known.metrics[0].times(flat)).sum())
     for rank in dict.fromkeys(max(1, int(share * kernel.parameters / (c + s + o))) for share in _CP_SHARES):
         count = cp_parameters(c, s, o, rank)
         if count < kernel.parameters:
-            yield _Option("cp", (rank,), count, cp(weights[0], known.metrics[0], rank).error)
+            residual, metric = cp(weights[0], known.metrics[0], rank).residual, known.metric(0)
+            lost = float(np.trace(residual) if metric is None else (metric * residual).sum())
+            yield _Option("cp", (rank,), count, known.error(lost, total))
 
 
 def _factors(kernel: Kernel, option: _Option, known: _Data) -> list[Array]:
     """``[A, core, B]`` of all groups, ``[column, row]`` or the three factors of CP."""
-    weights = kernel.weights()
+    weights = known.scaled(kernel.weights())
     if option.method == "cp":
         found = cp(weights[0], known.metrics[0], option.ranks[0])
-        return [found.a, found.d, found.b]
+        return [found.a, found.d, known.restored(found.b[None])[0]]
     pairs = list(zip(weights, known.metrics, strict=True))
     if option.method == "spatial":
         bases = [tucker_bases(*_columns(kernel, w, m), option.ranks)[0] for w, m in pairs]
-        return [np.stack([b.a for b in bases]), np.stack([b.mapped for b in bases])]
-    groups: list[Tucker] = []
-    for w, m in pairs:
-        start = tucker_bases(w, m, option.ranks[:1])[0]
-        if option.ranks[1] == kernel.outputs:  # all outputs: no basis of theirs, which would only rotate them
-            groups.append(Tucker(start.a, start.mapped, np.eye(kernel.outputs), float(start.errors[-1])))
-        else:
-            groups.append(improved(w, m, start.tucker(option.ranks[1])))
-    return [np.stack([getattr(t, part) for t in groups]) for part in ("a", "core", "b")]
+        return [np.stack([b.a for b in bases]), known.restored(np.stack([b.mapped for b in bases]))]
+    starts = [tucker_bases(w, m, option.ranks[:1])[0] for w, m in pairs]
+    if option.ranks[1] == kernel.outputs:  # all outputs: no basis of theirs, which would only rotate them
+        core, whole = np.stack([s.mapped for s in starts]), np.eye(kernel.outputs)
+        return [np.stack([s.a for s in starts]), known.restored(core), np.stack([whole] * kernel.groups)]
+    found = [improved(w, m, s.tucker(option.ranks[1])) for (w, m), s in zip(pairs, starts, strict=True)]
+    a, core, b = (np.stack([getattr(t, part) for t in found]) for part in ("a", "core", "b"))
+    return [a, core, known.restored(b)]
+
+
+def _roots(output: OutputMetric, groups: int, outputs: int) -> list[Array]:
+    """Symmetric roots of the metric of each group's outputs."""
+    if len(output.weights) != groups * outputs:
+        raise NoMatch(f"its gradients have {len(output.weights)} channels, expected {groups * outputs}")
+    found: list[Array] = []
+    for i in range(groups):
+        cut = slice(i * outputs, (i + 1) * outputs)
+        values, vectors = np.linalg.eigh(output.weights[cut, cut])
+        found.append((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+    return found
 
 
 def _chain(kernel: Kernel, option: _Option, factors: list[Array]) -> Chain:

@@ -27,7 +27,7 @@ from planish.passes.memo import Memo
 Array = np.ndarray[Any, Any]
 Sample = dict[str, Array]
 MATRIX = "factorize-matmul{min-parameters=16,damping=0,"
-KERNEL = "factorize-conv{min-parameters=16,damping=0,"
+KERNEL = "factorize-conv{min-parameters=16,damping=0,by-model=false,"
 
 
 def samples(shape: tuple[int, ...], axis: int, count: int = 40) -> list[Sample]:
@@ -150,6 +150,32 @@ def test_a_transposed_convolution() -> None:
     made, ctx, _ = run(model, f"{KERNEL}methods=[tucker],kept=[0.5]}}", given)
     error, _ = measured(model, made, given, 1)
     assert error == pytest.approx(only(ctx).error, rel=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kernel_knows_what_the_model_loses(method: str) -> None:
+    """By gradients on samples: within a factor, behind a nonlinearity and a layer that reads some channels more."""
+    model = parse_model("""graph @main(%x: f32[2,6,8,8]) {
+  %w: f32[8,6,3,3] = const rand<1>
+  %g: f32[1,8,1,1] = const dense<[5, 0.01, 0.02, 3, 0.01, 1, 0.01, 2]>
+  %z = Conv(%x, %w)
+  %a = Sigmoid(%z)
+  %y = Mul(%a, %g)
+  return %y
+}
+""")
+    given = samples((2, 6, 8, 8), 1)
+    for s in given:
+        s["x"] *= np.float32(0.1)
+    predicted: list[float] = []
+    measured: list[float] = []
+    for by_model in ("true", "false"):
+        made, ctx, _ = run(model, f"{KERNEL.replace('false', by_model)}{METHODS[method]}}}", given)
+        before, after = outputs(model, given), outputs(made, given)
+        measured.append(float(np.linalg.norm(after - before) / np.linalg.norm(before)))
+        predicted.append(only(ctx).error)
+    assert measured[0] < measured[1]
+    assert 0.5 < predicted[0] / measured[0] < 2
 
 
 def test_samples_make_outputs_more_exact() -> None:

@@ -96,12 +96,33 @@ class Regression:
     """[p, S, O]: least squares."""
     outputs: Array
     """[O, Q]: principal outputs, the strongest first."""
-    errors: Array
-    """[Q + 1], by rank of the outputs."""
-    total: float
-    """Mean square of the outputs."""
+    values: Array
+    """[Q]: what each of them adds to the mean square of the outputs."""
+    residual: Array
+    """[O, O]: second moments of what no rank of the outputs can bring back."""
+
+    @property
+    def total(self) -> float:
+        """Mean square of the outputs."""
+        return float(np.trace(self.residual) + self.values.sum())
+
+    def losses(self, metric: Array | None = None) -> Array:
+        """[Q + 1]: mean square of what is lost, by rank of the outputs (0 first), in ``metric`` [O, O] where given."""
+        if metric is None:
+            left, terms = float(np.trace(self.residual)), self.values
+        else:
+            left = float((metric * self.residual).sum())
+            terms = self.values * np.einsum("oq,op,pq->q", self.outputs, metric, self.outputs, optimize=True)
+        return np.maximum(left + np.concatenate([np.cumsum(terms[::-1])[::-1], [0.0]]), 0.0)
+
+    @property
+    def errors(self) -> Array:
+        """[Q + 1]: of the outputs, root mean square relative to theirs."""
+        total = self.total
+        return np.sqrt(self.losses() / total) if total > 0 else np.zeros(len(self.values) + 1)
 
     def tucker(self, rank: int) -> Tucker:
+        """The best of a rank of the outputs."""
         b = self.outputs[:, :rank]
         return Tucker(self.a, self.mapped @ b, b.T, float(self.errors[rank]))
 
@@ -122,16 +143,14 @@ def regression(weight: Array, metric: Metric, a: Array) -> Regression:
     c, s, o = weight.shape
     w = weight.reshape(c * s, o)
     moved = metric.times(w)  # P W
-    total = float((w * moved).sum())
     p = a.shape[1]
     crossed = np.einsum("cp,cso->pso", a, moved.reshape(c, s, o), optimize=True).reshape(p * s, o)
     mapped = weight if p == c and (a == np.eye(c)).all() else _solved(a, metric, crossed, s)
     explained = crossed.T @ mapped.reshape(p * s, o)
-    values, vectors = linalg.eigh((explained + explained.T) / 2)
+    explained = (explained + explained.T) / 2
+    values, vectors = linalg.eigh(explained)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    left = np.maximum(total - np.concatenate([[0.0], np.cumsum(values)]), 0.0)
-    errors = np.sqrt(left / total) if total > 0 else np.zeros(len(left))
-    return Regression(a, mapped.reshape(p, s, o), vectors * _signs(vectors), errors, total)
+    return Regression(a, mapped.reshape(p, s, o), vectors * _signs(vectors), values, w.T @ moved - explained)
 
 
 def _solved(a: Array, metric: Metric, crossed: Array, positions: int) -> Array:
@@ -192,8 +211,8 @@ class Cp:
     a: Array
     d: Array
     b: Array
-    error: float
-    """Of the outputs, root mean square relative to theirs."""
+    residual: Array
+    """[O, O]: second moments of the outputs' errors."""
 
     def matrix(self) -> Array:
         """[C, S, O]."""
@@ -219,9 +238,7 @@ def cp(weight: Array, metric: Metric, rank: int, seed: int = 0) -> Cp:
     w = weight.reshape(len(features), -1)
     b = _ridge(features.T @ metric.times(features), features.T @ metric.times(w))
     left = w - features @ b
-    total = float((w * metric.times(w)).sum())
-    error = float(np.sqrt(max(float((left * metric.times(left)).sum()), 0.0) / total)) if total > 0 else 0.0
-    return Cp(a, d.T, b, error)
+    return Cp(a, d.T, b, left.T @ metric.times(left))
 
 
 def cp_parameters(c: int, s: int, o: int, rank: int) -> int:
