@@ -372,6 +372,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", default="none", help="text of a pipeline, or 'none' (default)")
     parser.add_argument("--each-pass", action="store_true", help="every pass alone and every pipeline")
+    parser.add_argument("--only", action="append", metavar="PLAN", help="with --each-pass: of these rows (repeated)")
     parser.add_argument("--log", type=Path, help="with --each-pass: keeps what each model gave, and goes on behind it")
     parser.add_argument("--text", action="store_true", help="print and parse the textual form on the way")
     parser.add_argument("--share", default="1/1", help="K/N: the K-th of N fixed parts of the models")
@@ -389,7 +390,7 @@ def main() -> int:
     part, parts = map(int, args.share.split("/"))
     tallies: dict[str, Tally] = defaultdict(Tally)
     failures: list[str] = []
-    wanted = plans() if args.each_pass else []
+    wanted = [plan for plan in plans() if not args.only or plan.name in args.only] if args.each_pass else []
     log = Log(args.log)
     start = time.monotonic()
     count = 0

@@ -16,7 +16,15 @@ from pathlib import Path
 from planish.driver.prove.ledger import CHECKED, DIFFERENT, KINDS, PROVED, TESTED, UNCHECKED, Ledger
 from planish.tests.bisect.mutants import MUTANTS
 from planish.tests.bisect.planted import registered
-from planish.tests.prove.golden import OPEN, approximations, golden_ledger, planted_ledger, random_ledger, rules
+from planish.tests.prove.golden import (
+    OPEN,
+    RIGHT_IN_A_PLACE,
+    approximations,
+    golden_ledger,
+    planted_ledger,
+    random_ledger,
+    rules,
+)
 
 HEADER = """# Rules checked as rules
 
@@ -37,7 +45,9 @@ def main() -> int:
     with registered():
         planted = {name: planted_ledger(name) for name in MUTANTS}
     wrong = problems(golden, drawn, planted)
-    text = HEADER + summary(golden, drawn, planted) + rule_table(golden, drawn) + planted_table(planted)
+    text = (
+        HEADER + summary(golden, drawn, planted) + rule_table(golden, drawn) + left_over(drawn) + planted_table(planted)
+    )
     args.out.write_text(text, "utf-8")
     print(summary(golden, drawn, planted), f"{time.process_time() - start:.0f} s of CPU time\n", *wrong, sep="\n")
     return 1 if wrong else 0
@@ -53,7 +63,12 @@ def problems(golden: Ledger, drawn: Ledger, planted: dict[str, dict[str, int]]) 
             and (not golden.counts.get(rule) or not exact(golden.counts[rule]))
         ):
             found.append(f"neither proved nor exactly checked, nor listed: {rule}")
-    return found + [f"accepted: {name}" for name, kinds in planted.items() if CHECKED in kinds]
+    return found + [f"accepted: {name}" for name, kinds in planted.items() if accepted(name, kinds)]
+
+
+def accepted(name: str, kinds: dict[str, int]) -> bool:
+    """Whether a planted fault was taken for right, other than in a place that bears it out."""
+    return CHECKED in kinds and (name not in RIGHT_IN_A_PLACE or exact(kinds))
 
 
 def exact(kinds: dict[str, int]) -> bool:
@@ -64,10 +79,10 @@ def summary(golden: Ledger, drawn: Ledger, planted: dict[str, dict[str, int]]) -
     lossy = approximations()
     known = [rule for rule in rules() if rule not in lossy]
     listed = sum(rule in OPEN for rule in known)
-    caught = sum(bool(kinds) and not set(kinds) & {PROVED, CHECKED} for kinds in planted.values())
-    accepted = sum(CHECKED in kinds for kinds in planted.values())
+    caught = sum(not exact(kinds) and not accepted(name, kinds) for name, kinds in planted.items())
+    taken = sum(accepted(name, kinds) for name, kinds in planted.items())
     refused = sum(not kinds for kinds in planted.values())
-    rest = len(planted) - caught - accepted - refused
+    rest = len(planted) - caught - taken - refused
     return "\n".join(
         [
             f"* {len(known)} rules: {len(known) - listed} proved or exactly checked on every golden case that makes "
@@ -76,7 +91,7 @@ def summary(golden: Ledger, drawn: Ledger, planted: dict[str, dict[str, int]]) -
             f"* Golden cases: {golden.sentence}.",
             f"* {drawn.asked} through the default pipeline: {drawn.sentence}.",
             f"* {len(planted)} planted faults (`tests/bisect/mutants.py`): the exact check alone refuses {caught} and "
-            f"accepts {accepted}; {refused} are refused by the rewriter before, {rest} compute what they should and "
+            f"accepts {taken}; {refused} are refused by the rewriter before, {rest} compute what they should and "
             "leave a wrong type, which the verifier finds.",
             "",
             "",
@@ -94,6 +109,14 @@ def rule_table(golden: Ledger, drawn: Ledger) -> str:
     for rule in rules():
         cells = [str(ledger.counts.get(rule, {}).get(kind, "")) for ledger in (golden, drawn) for kind in kinds]
         lines.append(f"| `{rule}` | {' | '.join(cells)} | {reasons.get(rule, '')} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def left_over(drawn: Ledger) -> str:
+    """Why rewrites of random models are neither proved nor exactly checked."""
+    lines = ["## Rewrites of random models that are neither proved nor exactly checked", ""]
+    for rule, reasons in drawn.reasons.items():
+        lines += [f"* `{rule}`, {n}: {why}" for why, n in reasons.items() if why.startswith((TESTED, UNCHECKED))]
     return "\n".join(lines) + "\n\n"
 
 

@@ -11,14 +11,12 @@ from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, Ledger
 from planish.tests.bisect.mutants import MUTANTS
 from planish.tests.bisect.planted import registered
 
-from .golden import OPEN, approximations, golden_ledger, planted_ledger, random_ledger, rules
+from .golden import OPEN, RIGHT_IN_A_PLACE, approximations, golden_ledger, planted_ledger, random_ledger, rules
 
 REFUSED = {"drop-expand", "crash-on-tanh", "wrong-element-type", "operator-that-does-not-exist"}
 """Planted faults that the rewriter refuses: no rewrite comes about."""
 NOTHING_COMPUTED = {"type-that-is-not-so"}
 """Planted faults that compute what they should: the verifier finds them."""
-RIGHT_IN_A_PLACE = {"lose-upper-bound"}
-"""Planted faults that one of the model's places bears out: a tighter bound stands behind the one that was lost."""
 
 
 @pytest.fixture(scope="module")
