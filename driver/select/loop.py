@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -249,8 +250,8 @@ class _Loop:
                 self.alone[j] = self.alone[unit] * self.problem.units[j].error / predicted
 
     def _groups(self) -> None:
-        """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters. None where
-        times of units are known."""
+        """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters, until more
+        would hardly change what is selected. None where times of units are known."""
         covered = self.known.covers(self.problem.kinds, self.problem.work)
         if covered:
             oldest = self.known.oldest(self.problem.kinds)
@@ -258,11 +259,11 @@ class _Loop:
         if covered >= ENOUGH:
             return
         keys = sorted(self.problem.everything(), key=[u.key for u in self.problem.units].index)
-        share = _SHARE_ALONE + _SHARE_GROUPS
+        share, counts = _SHARE_ALONE + _SHARE_GROUPS, Counter(self.problem.kinds)
         parts = 2
         while parts <= len(keys) and self.timed:
             for group in runs_of(keys, -(-len(keys) // parts)):
-                if parts > LEAST_PARTS and not self._left(share):
+                if parts > LEAST_PARTS and (not self._left(share) or self.times.regret(counts) < NOISE / 2):
                     return
                 self.progress("weighing times", len(self.timings), 2 * len(keys))
                 self._time(frozenset(group))
