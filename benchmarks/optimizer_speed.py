@@ -1,12 +1,13 @@
 """How fast the optimizer itself is: reading, default pipeline and writing, beside other simplifiers.
 
-    python benchmarks/optimizer_speed.py [--sizes 1000,10000,100000] [--rounds 3] [--timeout 120] [--json OUT]
+    python benchmarks/optimizer_speed.py [--sizes 1000,10000,100000] [--zoo minilm,ppocr_rec] [--rounds 3]
+                                         [--timeout 120] [--json OUT]
 
 Each tool runs in a process of its own that imports it, optimizes a small model once (so that lazily
 loaded parts are in), then reads, optimizes and writes the model; CPU seconds (user and system) of that
-last part are reported, the median of interleaved rounds. A tool that is not installed is left out
-(``pip install -e .[bench]`` installs them all). ``import planish`` and the resident memory of a model
-with 4 GB of external weights are measured in the same run.
+last part are reported, the median of interleaved rounds; then the same for real models of the zoo. A
+tool that is not installed is left out (``pip install -e .[bench]`` installs them all). ``import planish``
+and the resident memory of a model with 4 GB of external weights are measured in the same run.
 """
 
 from __future__ import annotations
@@ -232,9 +233,40 @@ def write_big(path: Path, gigabytes: int, scaled: bool = False) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def compare(label: str, size: int, source: Path, args: argparse.Namespace, result: dict[str, object]) -> None:
+    """Measures all tools on one model in turns; prints a row for each."""
+    found: dict[str, list[dict[str, float]]] = {}
+    failed: dict[str, str] = {}
+    for _ in range(args.rounds):
+        for tool in args.tools.split(","):
+            if tool in failed:
+                continue
+            got = measure(tool, source, args.timeout)
+            if isinstance(got, str):
+                failed[tool] = got
+            else:
+                found.setdefault(tool, []).append(got)
+    for tool in args.tools.split(","):
+        if tool in failed:
+            print(f"| {tool} | {label} | {failed[tool]} | | |")
+            result[f"{tool}/{label}"] = failed[tool]
+        else:
+            seconds = statistics.median(r["seconds"] for r in found[tool])
+            left = int(found[tool][0]["nodes"])
+            print(f"| {tool} | {label} | {seconds:.3f} | {seconds / size * 1e6:.1f} | {left} |", flush=True)
+            result[f"{tool}/{label}"] = {"seconds": seconds, "nodes": left}
+
+
+def node_count(source: Path) -> int:
+    import onnx
+
+    return len(onnx.load(source, load_external_data=False).graph.node)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1000,10000,100000")
+    parser.add_argument("--zoo", default="minilm,ppocr_rec", help="real models, by their names in the zoo")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--tools", default=",".join(TOOLS))
@@ -251,31 +283,17 @@ def main() -> None:
             result[f"passthrough_4gb, {name}"] = big = passthrough(scaled=scaled)
             what = f"4 GB of external weights, {name}"
             print(f"{what}: peak {big['peak_mb']:.0f} MB resident, {big['seconds']:.1f} s CPU\n")
-    print("| tool | nodes | CPU s (median) | us per node | nodes left |\n|---|---|---|---|---|")
-    for size in map(int, args.sizes.split(",")):
+    print("| tool | nodes or model | CPU s (median) | us per node | nodes left |\n|---|---|---|---|---|")
+    for size in map(int, filter(None, args.sizes.split(","))):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "chain.onnx")
             source.write_bytes(chain(size))
-            found: dict[str, list[dict[str, float]]] = {}
-            failed: dict[str, str] = {}
-            for _ in range(args.rounds):
-                for tool in args.tools.split(","):
-                    if tool in failed:
-                        continue
-                    got = measure(tool, source, args.timeout)
-                    if isinstance(got, str):
-                        failed[tool] = got
-                    else:
-                        found.setdefault(tool, []).append(got)
-            for tool in args.tools.split(","):
-                if tool in failed:
-                    print(f"| {tool} | {size} | {failed[tool]} | | |")
-                    result[f"{tool}/{size}"] = failed[tool]
-                else:
-                    seconds = statistics.median(r["seconds"] for r in found[tool])
-                    left = int(found[tool][0]["nodes"])
-                    print(f"| {tool} | {size} | {seconds:.3f} | {seconds / size * 1e6:.1f} | {left} |", flush=True)
-                    result[f"{tool}/{size}"] = {"seconds": seconds, "nodes": left}
+            compare(str(size), size, source, args, result)
+    for name in filter(None, args.zoo.split(",")):
+        from planish.models.zoo import get
+
+        source = get(name).path()
+        compare(name, node_count(source), source, args, result)
     result["import_planish_seconds"] = import_seconds("planish")
     print(f"\n`import planish` above numpy: {result['import_planish_seconds'] * 1000:.0f} ms CPU")
     if args.json:
