@@ -13,13 +13,16 @@ import argparse
 import multiprocessing
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from planish.driver.report import versions
+from planish.ir.limits import current_limits
 from planish.tests.bisect.mutants import MUTANTS
 from planish.tests.bisect.planted import LARGE, Traced, registered, shown_large, trace
 
 MAX_NODES = 5
+TRIAL_SECONDS = 600.0
 HEADER = """# Planted faults: caught, traced, shrunk
 
 Written by `scripts/faults` with onnxruntime {onnxruntime}. Each row is a wrong rule of `tests/bisect/mutants.py`,
@@ -52,7 +55,8 @@ def main() -> int:
 
 
 def one(name: str) -> Traced:
-    """One fault, in a process of the pool."""
+    """One fault, in a process of the pool. Its host is ours: a busy machine may take long for the first run."""
+    current_limits.set(replace(current_limits.get(), trial_seconds=TRIAL_SECONDS))
     with registered():
         return trace(name, *shown_large(name))
 
