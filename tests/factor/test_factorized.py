@@ -277,3 +277,38 @@ def test_wrong_options_are_refused(options: str) -> None:
     if not options.startswith("ranks"):
         with pytest.raises(PipelineError, match="is not valid"):
             run(named(MLP), f"factorize-conv{{{options}}}", [])
+
+
+PARALLEL = """graph @main(%x: f32[8,24]) {
+  %q: f32[24,12] = const rand<1>
+  %k: f32[24,16] = const rand<2>
+  %v: f32[24,8] = const rand<3>
+  %b: f32[12] = const rand<4>
+  %y = Gemm(%x, %q, %b)
+  %z = Gemm(%x, %k)
+  %u = Gemm(%x, %v)
+  %a = Concat(%y, %z, %u) {axis = 1}
+  return %a
+}
+"""
+
+
+@pytest.mark.parametrize("form", ["pair", "compact"])
+@pytest.mark.parametrize("by_model", ["true", "false"])
+def test_parallel_products_lose_what_was_predicted(form: str, by_model: str) -> None:
+    model, given = named(PARALLEL), samples((8, 24), 1)
+    options = f"forms=[{form}],ranks=[6],min-parameters=16,damping=0,by-model={by_model}"
+    made, ctx, _ = run(model, f"factorize-parallel{{{options}}}", given)
+    unit = only(ctx)
+    assert unit.key.startswith(f"factorize-parallel/{form[0].replace('p', 'r')}6@")
+    before, after = outputs(model, given), outputs(made, given)
+    error, mean = (after - before).reshape(-1, 36), (after - before).mean(axis=(0, 1))
+    assert np.abs(mean).max() < 1e-3 * np.abs(before).max()
+    cuts = [slice(0, 12), slice(12, 28), slice(28, 36)]
+    if by_model == "true":
+        measured = np.linalg.norm(error) / np.linalg.norm(before)
+    else:
+        flat = before.reshape(-1, 36)
+        parts = [np.linalg.norm(error[:, c]) / np.linalg.norm(flat[:, c] - flat[:, c].mean(axis=0)) for c in cuts]
+        measured = float(np.sqrt(np.mean(np.square(parts))))
+    assert measured == pytest.approx(unit.error, rel=0.2 if by_model == "true" else 0.05)

@@ -102,13 +102,57 @@ def _joined(r: Rewriter, product: Product, form: Compact, a: Value, t: Value | N
 
 def _finish(r: Rewriter, product: Product, emit: Callable[[Array | None], Value], shift: Array) -> None:
     """Emits with the bias where the node has it, else corrects the Add behind."""
-    node = product.node
-    inside = product.kind != "MatMul" and product.takes_bias
-    bias = product.bias_vector() + shift if inside else None
-    r.replace(node, emit(bias if bias is not None and (product.bias is not None or bias.any()) else None))
+    _replace(r, product, emit(_inside(product, shift)), shift)
+
+
+def _inside(product: Product, shift: Array) -> Array | None:
+    """The bias that the node itself is to add."""
+    if product.kind == "MatMul" or not product.takes_bias:
+        return None
+    bias = product.bias_vector() + shift
+    return bias if product.bias is not None or bias.any() else None
+
+
+def _replace(r: Rewriter, product: Product, value: Value, shift: Array) -> None:
+    r.replace(product.node, value)
     add = product.add
     if add is None or not shift.any():
         return
     r.begin(add, origin_of([add]))
     i = next(i for i, v in enumerate(add.inputs) if v is product.bias)
     r.set_input(add, i, product.constant_bias(r, product.bias_vector() + shift))
+
+
+# -- parallel products
+
+
+def emit_parallel_pairs(r: Rewriter, products: Sequence[Product], a: Array, b: Array, shift: Array) -> None:
+    """Replaces products of one ``x`` by ``z = x a`` and parts of ``z b``; ``shift`` goes to their biases."""
+    first = products[0]
+    r.begin(first.node, origin_of([p.node for p in products]))
+    z = first.multiply(r, first.x, first.constant(r, a, "u"), first=True)
+    for product, cut in _cuts(products):
+        r.begin(product.node, origin_of([product.node]))
+        bias = _inside(product, shift[cut])
+        y = product.multiply(r, z, product.constant(r, b[:, cut], "v"), bias=bias)
+        _replace(r, product, y, shift[cut])
+
+
+def emit_parallel_compact(r: Rewriter, products: Sequence[Product], form: Compact, shift: Array) -> None:
+    """The same in the compact form of all outputs together."""
+    first = products[0]
+    inside = [_inside(p, shift[cut]) for p, cut in _cuts(products)]
+    bias = None
+    if any(b is not None for b in inside):
+        bias = np.concatenate([np.zeros(p.n) if b is None else b for p, b in zip(products, inside, strict=True)])
+    r.begin(first.node, origin_of([p.node for p in products]))
+    a, t = first.constant(r, form.a, "a"), first.constant(r, form.t, "t")
+    parts = split(r, _joined(r, first, form, a, t, bias), [p.n for p in products], first.axis)
+    for (product, cut), part in zip(_cuts(products), parts, strict=True):
+        _replace(r, product, part, shift[cut])
+
+
+def _cuts(products: Sequence[Product]) -> list[tuple[Product, slice]]:
+    """Where the outputs of each lie among those of all."""
+    ends = np.cumsum([p.n for p in products])
+    return [(p, slice(int(end) - p.n, int(end))) for p, end in zip(products, ends, strict=True)]
