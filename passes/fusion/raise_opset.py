@@ -28,6 +28,7 @@ from ..shared.moments import has_moments
 from ..shared.norms import ROOTS, find_norm
 from ..shared.opset_adapters import Adapter, Old, Results, adapter_for
 
+_FOR_LOSSY = ("lossy",)
 _IR_VERSIONS = ((9, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13), (28, 14))
 """Opsets from which on a file states at least this IR version. Source: onnx.helper.VERSION_TABLE."""
 
@@ -41,11 +42,20 @@ class RaiseOpset(Pass):
     """The opset to import."""
     when: tuple[str, ...] = ()
     """Only where one of these is spelled out (``layer-norm``, ``rms-norm``, ``attention``) and the target's
-    ``newest_opset`` allows it. Empty: always."""
+    ``newest_opset`` allows it. ``lossy``: only where lossy passes, which it makes way for, may change something. Empty:
+    always."""
+    proposes: ClassVar[bool] = True  # nothing by itself
+
+    @property
+    def lossy(self) -> bool:
+        """With ``lossy`` it belongs to the passes behind it: where they are left out, so is it."""
+        return self.when == _FOR_LOSSY
 
     def run(self, model: Model, r: Rewriter) -> None:
         before = model.opsets.get("", 0)
-        if self.when and not any(_spelled(node) in self.when for node in model.all_nodes()):
+        if self.lossy and r.ctx.choices.lossless:
+            return
+        if self.when and not self.lossy and not any(_spelled(node) in self.when for node in model.all_nodes()):
             if r.ctx.trace:  # nothing is lost by that, so no report need say it
                 r.ctx.note(f"nothing of {', '.join(self.when)} is spelled out")
             return
@@ -64,7 +74,7 @@ class RaiseOpset(Pass):
 def _require_permission(p: RaiseOpset, before: int, r: Rewriter) -> None:
     """Unasked (with ``when``), the opset rises only as far as the target's runtime is known to follow."""
     newest = r.ctx.target.newest_opset if r.ctx.target is not None else 0
-    if p.when and p.to > max(newest, before):
+    if p.when and not p.lossy and p.to > max(newest, before):
         keeps = f"takes opset {newest} at most" if newest else "keeps the model's opset, a named target would not"
         raise NoMatch(f"{', '.join(p.when)}: opset {p.to} has operators for what is spelled out; the target {keeps}")
 

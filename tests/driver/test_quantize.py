@@ -119,3 +119,13 @@ def test_samples_without_a_number_are_named() -> None:
     assert "QuantizeLinear" not in ops_of(found)
     assert "no lossy pass proposed anything" in found.report.budget.because
     assert any("NaN" in note for note in found.report.notes)
+
+
+@pytest.mark.parametrize(("limit", "opset"), [(1e-5, 11), (1.0, 13)])
+def test_the_opset_is_raised_for_what_is_quantized_only(limit: float, opset: int) -> None:
+    """Where nothing fits the budget, the result is the float form, in the opset that the model came with."""
+    old = model()
+    old.graph.opsets[""] = 11
+    found: Any = optimize(old, "generic", samples=INPUTS, budget=Budget(limit, "rms"), quantize="int8", measure=False)
+    assert found.model.opsets[""] == opset
+    assert ("QuantizeLinear" in ops_of(found)) == (opset == 13)
