@@ -405,6 +405,33 @@ def test_making_sessions_is_timed(cache: Path, timed: list[int], monkeypatch: py
     assert 0.01 < start.ratio < 100
 
 
+def test_sessions_are_made_from_files_on_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sources: list[object] = []
+
+    class Recorded(tune_job.Session):
+        def __init__(self, source: Any, settings: SessionSettings) -> None:
+            sources.append(source)
+            super().__init__(source, settings)
+
+    def compare(runs: Sequence[Any], **_: Any) -> list[Comparison]:
+        for run in runs:
+            run(0)
+        return [comparison(1.0) for _ in runs[1:]]
+
+    monkeypatch.setattr(tune_job, "Session", Recorded)
+    path = Path(tmp_path, "m.onnx")
+    planish.save(classifier(), path)
+
+    class Stub:
+        source, start_plan = path.read_bytes(), Plan("")
+        options = type("Options", (), {"threads": 1})
+
+    built = Built("key", "", (), frozenset(), type("Attempt", (), {"source": path.read_bytes()}))
+    monkeypatch.setattr(tune_job, "compare", compare)
+    tune_job.Bench(Stub()).loading([(built, Plan(""))], 0.1)  # type: ignore[arg-type]
+    assert list(map(type, sources)) == [type(path), type(path)]
+
+
 def test_an_interrupt_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def compare(*_: Any) -> list[Comparison]:
         raise KeyboardInterrupt
