@@ -59,6 +59,9 @@ class AssignQuant(Pass):
     """Type of activations (``u8``, ``i8``, ``u16``, ``i16``); empty: the target's best."""
     weights: str = ""
     """Type of weights (``i8``, ``u8``, ``i4``, ``u4``); empty: the target's best."""
+    emulate: bool = False
+    """Takes types that the target has no kernel for as well: its runtime then turns the integers back into floats and
+    computes with those. The numbers are what such a kernel would give; it is not faster."""
     method: str = "mse"
     """How ranges are estimated: ``min-max``, ``moving-average``, ``percentile``, ``entropy`` or ``mse``."""
     per_channel: bool = True
@@ -253,9 +256,9 @@ def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
         act = _type(options.activations)
     if options.weights:
         weight = _type(options.weights)
-    if not rules.takes(act, weight):
+    if not rules.takes(act, weight) and not options.emulate:
         known = ", ".join(sorted(f"{a.text} x {w.text}" for a, w in rules.pairs))
-        raise NoMatch(f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}")
+        raise NoMatch(f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; emulate=true takes them nevertheless")
     return act, weight
 
 

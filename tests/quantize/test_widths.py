@@ -1,0 +1,94 @@
+"""Static quantization to other widths than 8 bits, end to end: the runtime loads it, and its numbers are right.
+
+No kernel of ONNX Runtime's multiplies 16-bit activations or 4-bit weights of pairs on processors: it computes such
+products in floats, and the linter says so.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planish.backends.ort.lint import lint
+from planish.backends.ort.session import EXACT, Session, SessionSettings
+from planish.driver.calibrate import observer
+from planish.ir.builder import Builder
+from planish.ir.dtypes import DType
+from planish.ir.graph import Model
+from planish.passes.core import Context
+from planish.passes.manager import Pipeline
+from planish.passes.target import get_target
+
+Array = np.ndarray[Any, Any]
+TARGET = get_target("x86-64-v4-vnni")
+SAMPLES = [{"x": np.random.default_rng(i).standard_normal((1, 8, 12, 12)).astype(np.float32)} for i in range(4)]
+
+
+def network(opset: int) -> Model:
+    """Two convolutions with biases and a maximum between them, then a matrix product."""
+    rng = np.random.default_rng(9)
+    b = Builder(opset=opset)
+    x = b.input("x", DType.F32, (1, 8, 12, 12))
+
+    def weight(*shape: int) -> Array:
+        return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    y = b.Relu(b.Conv(x, weight(16, 8, 3, 3), weight(16, 1)[:, 0], pads=(1, 1, 1, 1)))
+    y = b.MaxPool(y, kernel_shape=(2, 2), strides=(2, 2))
+    y = b.Conv(y, weight(16, 16, 3, 3), weight(16, 1)[:, 0], pads=(1, 1, 1, 1))
+    b.output(b.MatMul(b.Reshape(y, np.array([1, -1])), weight(24, 576).T.copy()), "y")
+    return b.model()
+
+
+def quantized(opset: int, options: str) -> tuple[Model, list[str]]:
+    model, notes = network(opset), list[str]()
+    ctx = Context(target=TARGET, observe=observer(SAMPLES), sink=notes.append)
+    Pipeline(f"assign-quant{{{options}}},insert-qdq").run(model, ctx)
+    return model, notes
+
+
+def error(model: Model, opset: int, settings: SessionSettings) -> float:
+    """Root mean square, relative, on a sample whose values lie within the ranges: nothing is cut off."""
+    expected, found = Session(network(opset)).run(SAMPLES[0])[0], Session(model, settings).run(SAMPLES[0])[0]
+    return float(np.sqrt(np.square(found - expected).mean() / np.square(expected).mean()))
+
+
+@cache
+def of_eight_bits(opset: int) -> float:
+    return error(quantized(opset, "")[0], opset, EXACT)
+
+
+@pytest.mark.parametrize("opset", [13, 21])
+@pytest.mark.parametrize(
+    ("activations", "weights", "least", "most"),
+    [
+        ("u16", "i8", 0.2, 0.95),
+        ("i16", "i8", 0.2, 0.95),
+        ("u16", "u8", 0.2, 0.95),
+        ("u16", "i16", 0.0, 0.01),
+        ("u8", "i4", 3.0, 30.0),
+        ("u8", "u4", 3.0, 30.0),
+        ("u16", "i4", 3.0, 30.0),
+    ],
+)
+def test_other_widths_run_and_are_right(activations: str, weights: str, least: float, most: float, opset: int) -> None:
+    """``least`` and ``most``: of the error, in units of that of 8 bits: 16 bits lose less, 4 bits more."""
+    model, notes = quantized(opset, f"activations={activations},weights={weights},emulate=true")
+    assert not [note for note in notes if "nothing is quantized" in note]
+    storages = {v.dtype.text for v in model.graph.constants if v.dtype is not None}
+    assert {activations, weights} <= storages
+    found = error(model, opset, EXACT)
+    assert least <= found / of_eight_bits(opset) <= most
+    optimized = error(model, opset, SessionSettings("all", threads=1))
+    assert optimized == pytest.approx(found, rel=0.02), "the runtime's own rewrites change what it means"
+    runs = {f.op: f.runs.value for f in lint(model, TARGET).findings if f.op in ("Conv", "MatMul", "Gemm")}
+    assert set(runs.values()) == {"float"}
+
+
+def test_types_without_a_kernel_are_declined_unless_asked_for() -> None:
+    model, notes = quantized(21, "activations=u16,weights=i8")
+    assert str(model) == str(network(21))
+    assert any("no kernel for u16 activations" in note and "emulate=true" in note for note in notes)
