@@ -258,7 +258,10 @@ def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
         weight = _type(options.weights)
     if not rules.takes(act, weight) and not options.emulate:
         known = ", ".join(sorted(f"{a.text} x {w.text}" for a, w in rules.pairs))
-        raise NoMatch(f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; emulate=true takes them nevertheless")
+        raise NoMatch(
+            f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; "
+            "emulate=true takes them nevertheless"
+        )
     return act, weight
 
 
