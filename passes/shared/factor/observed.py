@@ -8,7 +8,7 @@ position are observed instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,11 @@ class Observations:
         return None if s is None else (s.model, s.samples, tuple(self.names[n] for n in nodes))
 
 
-def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Observations:
-    """Rows along the last axis of operand 0 of MatMul and Gemm, patches [C * kh * kw] or channels [C] of others."""
+def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context, parts: Collection[Node] = ()) -> Observations:
+    """Rows along the last axis of operand 0 of MatMul and Gemm, patches [C * kh * kw] or channels [C] of others.
+
+    Of the nodes in ``parts``, which read a part of a Split, the whole is observed.
+    """
     if ctx.observe is None or not nodes:
         return Observations(None, {})
     wanted = set(nodes)
@@ -55,24 +58,26 @@ def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Observa
         pairs = [(a, b) for a, b in zip(model.all_nodes(), probed.all_nodes(), strict=True) if a in wanted]
         r = Rewriter(Context(), "observe-inputs")
         made: dict[tuple[object, ...], Value] = {}
-        rows = {a: _rows(r, b, made) for a, b in pairs}
+        rows = {a: _rows(r, b, made, whole=a in parts) for a, b in pairs}
     else:
-        probed, rows = model, {node: _operand(node) for node in nodes}
+        probed, rows = model, {node: _operand(node, whole=node in parts) for node in nodes}
     names = value_names(probed)
     found = {node: names[value] for node, value in rows.items()}
     wants = [Want(name, Kind.MOMENTS | Kind.CHANNELS, -1) for name in dict.fromkeys(found.values())]
     return Observations(ctx.observe(probed, wants), found)
 
 
-def _operand(node: Node) -> Value:
+def _operand(node: Node, *, whole: bool) -> Value:
     x = node.inputs[0]
+    if whole and x is not None and x.producer is not None:
+        x = x.producer.inputs[0]
     assert x is not None
     return x
 
 
-def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value]) -> Value:
+def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value], *, whole: bool) -> Value:
     """A value whose last axis holds what the weight's inputs are; ``made`` holds those that are there."""
-    x = _operand(node)
+    x = _operand(node, whole=whole)
     if node.op not in _CONVOLUTIONS:
         return x
     weight = node.inputs[1]
@@ -81,13 +86,19 @@ def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value]) -> Val
     shape, groups = weight.data.shape, int(node.attr("group", 1))
     channels = shape[0] if node.op == "ConvTranspose" else shape[1] * groups
     kernel, attrs = shape[2:], {k: v for k, v in node.attrs.items() if k not in ("group", "kernel_shape")}
-    if node.op == "ConvTranspose" or channels * math.prod(kernel) > WIDEST:
+    if node.op == "ConvTranspose" or whole or _is_plain(kernel, attrs) or channels * math.prod(kernel) > WIDEST:
         kernel, attrs = (1,) * len(kernel), {}
     key = (id(x), kernel, tuple(sorted((k, str(v)) for k, v in attrs.items())))
     if key not in made:
         r.begin(node)
         made[key] = _patches(r, x, channels, kernel, attrs)
     return made[key]
+
+
+def _is_plain(kernel: tuple[int, ...], attrs: dict[str, Any]) -> bool:
+    """Whether patches are the channels at each position."""
+    moved = any(attrs.get("pads", ())) or any(s != 1 for s in attrs.get("strides", ()))
+    return math.prod(kernel) == 1 and not moved and attrs.get("auto_pad", "NOTSET") in ("NOTSET", "", "VALID")
 
 
 def _patches(r: Rewriter, x: Value, channels: int, kernel: tuple[int, ...], attrs: dict[str, Any]) -> Value:

@@ -66,8 +66,24 @@ class Product:
         array = self.weight.data.numpy().astype(np.float64)
         if not np.isfinite(array).all():
             raise NoMatch(f"the weight %{self.weight.name} holds NaN or infinities")
-        flat = array.reshape(array.shape[:2]) if self.kind == "Conv" else array
+        return self.as_matrix(array)
+
+    def as_matrix(self, stored: Array) -> Array:
+        """[K, N] from a weight as the node has it, ``alpha`` of a Gemm included."""
+        flat = stored.reshape(stored.shape[:2]) if self.kind == "Conv" else stored
         return (flat.T if self.transposed else flat) * self._alpha
+
+    def stored(self, matrix: Array) -> ArrayConstant:
+        """The weight as the node has it from [K, N]. Raises ``NoMatch`` where it leaves the range of its type."""
+        if not self._alpha:
+            raise NoMatch("alpha is 0")
+        flat = (matrix.T if self.transposed else matrix) / self._alpha
+        return self._rounded(flat.reshape(*flat.shape, *[1] * (self._rank - 2)))
+
+    @property
+    def beta(self) -> float:
+        """By what a Gemm multiplies its bias."""
+        return float(self.node.attr("beta")) if self.kind == "Gemm" else 1.0
 
     @property
     def _alpha(self) -> float:
@@ -78,8 +94,7 @@ class Product:
         if self.bias is None:
             return np.zeros(self.n)
         assert self.bias.data is not None
-        beta = float(self.node.attr("beta")) if self.kind == "Gemm" else 1.0
-        return np.broadcast_to(self.bias.data.numpy().astype(np.float64).reshape(-1), (self.n,)) * beta
+        return np.broadcast_to(self.bias.data.numpy().astype(np.float64).reshape(-1), (self.n,)) * self.beta
 
     def multiply(
         self,
