@@ -51,7 +51,7 @@ PIPELINES: dict[str, str] = {
 }
 
 QUANTIZE: dict[str, str] = {
-    "int8": "raise-opset{to=13,when=lossy},assign-quant,correct-bias,insert-qdq",
+    "int8": "raise-opset{to=13,when=lossy},assign-quant,refit-factors,correct-bias,insert-qdq",
     "dynamic": "quantize-dynamic",
     "weights": "quantize-weights",
     "int8-weights": "quantize-weights{bits=8}",
