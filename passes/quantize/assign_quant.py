@@ -250,7 +250,7 @@ def _is_weighted(site: Site) -> bool:
 def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
     """Types of activations and weights. Raises :class:`NoMatch` where the target has no kernel for them."""
     if not rules.activations or not rules.weights:
-        raise NoMatch(f"{rules.name} has no integer kernels")
+        raise NoMatch("; ".join([f"{rules.name} has no integer kernels", *rules.notes]))
     act, weight = rules.activations[0], rules.weights[0]
     if options.activations:
         act = _type(options.activations)

@@ -28,7 +28,7 @@ SAMPLES = [{"x": np.random.default_rng(i).standard_normal((1, 8, 12, 12)).astype
 
 
 def network(opset: int) -> Model:
-    """Two convolutions with biases and a maximum between them, then a matrix product."""
+    """Two convolutions with biases and a maximum between them, then a matrix product too small to be worth it."""
     rng = np.random.default_rng(9)
     b = Builder(opset=opset)
     x = b.input("x", DType.F32, (1, 8, 12, 12))
@@ -92,3 +92,40 @@ def test_types_without_a_kernel_are_declined_unless_asked_for() -> None:
     model, notes = quantized(21, "activations=u16,weights=i8")
     assert str(model) == str(network(21))
     assert any("no kernel for u16 activations" in note and "emulate=true" in note for note in notes)
+
+
+def test_cuda_gets_no_pairs_and_a_clear_reason() -> None:
+    """Its provider has no kernel that pairs become; weights may be stored narrow."""
+    model, notes = network(21), list[str]()
+    Pipeline("assign-quant,insert-qdq").run(
+        model, Context(target=get_target("cuda"), observe=observer(SAMPLES), sink=notes.append)
+    )
+    assert str(model) == str(network(21))
+    assert len(notes) == 1
+    assert "ort-cuda has no integer kernels" in notes[0]
+    assert "TensorRT" in notes[0]
+    narrow = network(21)
+    Pipeline("quantize-weights").run(narrow, Context(target=get_target("cuda")))
+    assert "MatMulNBits" in {node.op for node in narrow.graph}
+
+
+@pytest.mark.parametrize("opset", [13, 21])
+def test_without_vnni_no_pair_of_products_leaves_16_bits(opset: int) -> None:
+    """Kernels for x86-64 without VNNI add pairs of u8 x i8 products in 16 bits that saturate: the target's weights have
+    7 bits, so that no pair of them can, whatever the activations."""
+    model = network(opset)
+    Pipeline("assign-quant,insert-qdq").run(
+        model, Context(target=get_target("x86-64-v3"), observe=observer(SAMPLES), sink=lambda _: None)
+    )
+    weights = [v.numpy() for v in model.graph.constants if v.dtype is DType.I8 and v.rank and v.rank > 1]
+    assert len(weights) == 2
+    for weight in weights:
+        assert -64 <= weight.min() <= weight.max() <= 64
+        assert 2 * 255 * int(np.abs(weight.astype(int)).max()) < 1 << 15
+    assert error(model, opset, EXACT) < 3 * of_eight_bits(opset)
+    other = network(opset)  # full range, where weights are unsigned: there is a kernel that does not saturate
+    Pipeline("assign-quant{weights=u8},insert-qdq").run(
+        other, Context(target=get_target("x86-64-v3"), observe=observer(SAMPLES), sink=lambda _: None)
+    )
+    assert max(int(v.numpy().max()) for v in other.graph.constants if v.dtype is DType.U8 and v.rank) > 250
+    assert error(other, opset, EXACT) < 1.5 * of_eight_bits(opset)

@@ -200,7 +200,12 @@ _ORT_CUDA = replace(
     units=MappingProxyType({}),
     bias=None,
     weight_only=frozenset({U4, I4, U8, I8}),
-    notes=("the CUDA provider forms no integer units from pairs: only weights are stored narrow (MatMulNBits)",),
+    # Kernels by docs/OperatorKernels.md of ONNX Runtime: QuantizeLinear, DequantizeLinear, MatMulInteger, MatMulNBits,
+    # GatherBlockQuantized; no QLinearConv, no QLinearMatMul, no QGemm.
+    notes=(
+        "the CUDA provider turns no pairs into integer products, so INT8 would only cost time there; quantize weights "
+        "(MatMulNBits), or export for TensorRT, which does INT8 on such processors",
+    ),
 )
 
 _TRT_PRODUCT = Output.FLOAT
