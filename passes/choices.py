@@ -42,14 +42,15 @@ class Choices:
         self.lossless = lossless
         self.offered: dict[str, Unit] = {}
         """Every unit that was proposed, by key, in order."""
-        self._subjects: dict[str, object] = {}
+        self._subjects: dict[tuple[str, str], dict[object, int]] = {}
+        """By pass and name of the place: what was proposed for, numbered from 1."""
 
     def take(self, unit: Unit, subject: object) -> bool:
         """Whether ``unit`` may be done. ``subject`` (a node, a value) tells units of equal names apart."""
-        key, count = unit.key, 1
-        while self._subjects.setdefault(key, subject) != subject:  # nodes and values are equal only to themselves
-            count += 1
-            key = f"{unit.key}#{count}"
+        # Counted whatever is proposed there: a place that takes its first option proposes no other.
+        seen = self._subjects.setdefault((unit.owner, unit.key.partition("@")[2]), {})
+        count = seen.setdefault(subject, len(seen) + 1)  # nodes and values are equal only to themselves
+        key = unit.key if count == 1 else f"{unit.key}#{count}"
         if key != unit.key:
             unit = Unit(key, unit.error, unit.saved_bytes, unit.saved_flops)
         self.offered.setdefault(key, unit)
