@@ -199,7 +199,8 @@ def measure(subject: Subject, files: dict[str, Path], args: argparse.Namespace) 
         for start in range(0, max(len(others), 1), together):
             tools = ["plain", *others[start : start + together]]
             random.Random(turn).shuffle(tools)
-            for tool, timed in measure_together(subject, {t: files[t] for t in tools}, args.seconds).items():
+            last = turn == args.rounds - 1
+            for tool, timed in measure_together(subject, {t: files[t] for t in tools}, args.seconds, last).items():
                 seen[tool].append(timed)
     for tool, row in rows.items():
         ratios = [one.ratio for one in seen[tool]]
@@ -210,8 +211,8 @@ def measure(subject: Subject, files: dict[str, Path], args: argparse.Namespace) 
     return Result(subject.name, subject.trained, plain_us, list(rows.values()))
 
 
-def measure_together(subject: Subject, files: dict[str, Path], seconds: float) -> dict[str, Timed]:
-    """Makes a session of each file and runs them in turns; ``plain`` is among them."""
+def measure_together(subject: Subject, files: dict[str, Path], seconds: float, check: bool) -> dict[str, Timed]:
+    """Makes a session of each file and runs them in turns; ``plain`` is among them. ``check``: compares outputs."""
     from planish.backends.measure import compare
 
     sessions, loads = dict[str, Any](), dict.fromkeys(files, math.inf)
@@ -220,15 +221,17 @@ def measure_together(subject: Subject, files: dict[str, Path], seconds: float) -
         start = time.thread_time()
         sessions[tool] = session(files[tool])
         loads[tool] = min(loads[tool], (time.thread_time() - start) * 1e3)
-    base = [sessions["plain"].run(sample) for sample in subject.samples]
+    samples = subject.samples if check else []
+    base = [sessions["plain"].run(sample) for sample in samples]
     tools = ["plain", *(tool for tool in sessions if tool != "plain")]
     runs = [_runner(sessions[tool], subject.samples) for tool in tools]
     compared = compare(runs, seconds=seconds * len(runs))
     plain_us = statistics.median(one.times[0].time_us for one in compared) if compared else math.nan
     found: dict[str, Timed] = {}
     for tool, ratio in zip(tools, (1.0, *(one.ratio for one in compared)), strict=True):
-        outputs = [sessions[tool].run(sample) for sample in subject.samples]
-        error = max(difference(a, b) for a, b in zip(base, outputs, strict=True))
+        error = max(
+            (difference(a, sessions[tool].run(b)) for a, b in zip(base, samples, strict=True)), default=math.nan
+        )
         found[tool] = Timed(ratio, plain_us, loads[tool], error)
     return found
 
