@@ -290,6 +290,15 @@ def machine() -> str:
 # -- command line
 
 
+def add_stages(parser: argparse.ArgumentParser) -> None:
+    """Options of benchmarks that write candidates, measure them and print a table, each by itself where wanted."""
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--work", type=Path, help="folder that keeps the candidates")
+    parser.add_argument("--stage", choices=("all", "write", "measure", "table"), default="all")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="", help="names from the zoo, llama_step, those of --extra; all by default")
@@ -301,11 +310,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=float, default=4000, help="MB that the sessions of a model may take together")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a peer to write one model")
-    parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--work", type=Path, help="folder that keeps the candidates")
-    parser.add_argument("--stage", choices=("all", "write", "measure", "table"), default="all")
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
+    add_stages(parser)
     return parser.parse_args()
 
 

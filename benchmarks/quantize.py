@@ -33,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # also where ``python -P`` leaves it out
 
-from fusion import machine, session
+from fusion import add_stages, machine, session
 from quantize_peers import FAILED, PEERS, run_peer
 
 MODELS = "ppocr_det,ppocr_rec,ppocr_cls,magika,minilm,nudenet,seeded_densenet121"
@@ -234,11 +234,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.7, help="for each candidate of a model, in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a peer to write one model")
-    parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--work", type=Path, help="folder that keeps the candidates")
-    parser.add_argument("--stage", choices=("all", "write", "measure", "table"), default="all")
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
+    add_stages(parser)
     return parser.parse_args()
 
 

@@ -34,6 +34,7 @@ from planish.models import zoo
 from planish.models.random.quantized import random_quantized
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
+from planish.passes.pipelines import QUANTIZE
 from planish.passes.target import get_target
 
 MODELS = ("ppocr_det", "ppocr_rec", "ppocr_cls", "magika", "minilm", "nudenet", "basic_pitch", "silero_vad_sequence")
@@ -43,7 +44,7 @@ TYPES_ONLY = ("static s8s8", "static u8u8", "static u8s8, symmetric, reduced", "
 TARGET = get_target("x86-64-v3")
 HEADER = """# What the linter predicts, and what sessions do
 
-Written by `scripts/lint --random {random}` with ONNX Runtime {onnxruntime}. Models of the zoo, quantized by ONNX
+Written by `scripts/lint{arguments}` with ONNX Runtime {onnxruntime}. Models of the zoo, quantized by ONNX
 Runtime's own tools and by planish, and random models whose pairs match, differ, are shared, doubled or missing
 (`models/random/quantized.py`). For every node `planish lint` predicts whether a session computes it on integers; the
 model that the session saves tells the truth. *False "fused"* is a node said to run on integers that runs in floats,
@@ -171,9 +172,9 @@ MODES: dict[str, Callable[[zoo.ZooModel, Path], None]] = {
     "dynamic": _dynamic,
     "weights, 4 bits": _weights(4, pairs=False),
     "weights, 4 bits, pairs": _weights(4, pairs=True),
-    "planish int8": _ours("assign-quant,insert-qdq"),
-    "planish dynamic": _ours("quantize-dynamic"),
-    "planish weights": _ours("quantize-weights"),
+    "planish int8": _ours(QUANTIZE["int8"]),
+    "planish dynamic": _ours(QUANTIZE["dynamic"]),
+    "planish weights": _ours(QUANTIZE["weights"]),
 }
 
 
@@ -268,7 +269,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rows = zoo_rows(models, given.mode or list(MODES), folder, full=given.full)
     rows[f"random models ({given.random})"] = random_row(given.random)
-    head = HEADER.format(random=given.random, onnxruntime=onnxruntime.__version__)
+    head = HEADER.format(arguments="".join(f" {a}" for a in sys.argv[1:]), onnxruntime=onnxruntime.__version__)
     text = f"{head}Models: {', '.join(models)}.\n\n{table(rows)}\n## Why not\n\n"
     text += f"`docs/lint.md` explains each.\n\n{reasons(rows)}"
     given.out.write_text(text, "utf-8")

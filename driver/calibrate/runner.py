@@ -18,8 +18,9 @@ from ...backends.core import Array
 from ...backends.ort.session import SessionSettings
 from ...ir.clone import clone_graph
 from ...ir.errors import BackendError
-from ...ir.graph import AttrRef, Function, Graph, Model, Node, Value
+from ...ir.graph import Function, Graph, Model, Node, Value
 from ...ir.ops import function_of
+from ...passes.shared.attributes import resolve_attributes
 from .segments import Environment, Segment, operands
 
 Show = Callable[[Value, Any], None]
@@ -283,7 +284,7 @@ class _Call(_Opened):
             body.model = function.graph.model
         twins = dict(zip(_all_nodes(function.graph), _all_nodes(graph), strict=True))
         for inner in twins.values():
-            _resolve(inner, node, function)
+            resolve_attributes(inner, node, function)
         self.originals = {copy: value for value, copy in copies.items()}
         inner_plan = Plan(
             frozenset(copies.get(v, v) for v in plan.wanted),
@@ -316,17 +317,6 @@ def _without(formal: Value) -> None:
         if user.is_return:
             raise BackendError("a function returns an operand that is absent", where="calibrate", help="")
         user.set_input(i, None)
-
-
-def _resolve(node: Node, call: Node, function: Function) -> None:
-    """Puts the caller's attributes in place of references to them."""
-    for name, attr in list(node.attrs.items()):
-        if isinstance(attr, AttrRef):
-            given = call.attrs.get(attr.name, function.defaults.get(attr.name))
-            if given is None:
-                del node.attrs[name]
-            else:
-                node.attrs[name] = given
 
 
 def _is_true(found: Any) -> bool:

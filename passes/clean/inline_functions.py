@@ -18,12 +18,13 @@ from dataclasses import dataclass
 
 from ...ir.clone import clone_graph
 from ...ir.errors import ModelError
-from ...ir.graph import AttrRef, Function, Graph, Model, Node, Value
+from ...ir.graph import Function, Graph, Model, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import function_of
 from ...ir.schema import schema
 from ..core import Pass
 from ..rewrite.rewriter import Rewriter, origin_of
+from ..shared.attributes import resolve_attributes
 from ..shared.bodies import splice
 
 
@@ -106,7 +107,7 @@ def inline(call: Node, function: Function, r: Rewriter) -> None:
     origin = origin_of([call])
     nodes = list(body)
     for node in body.all_nodes():
-        resolve(node, call, function)
+        resolve_attributes(node, call, function)
         node.origin = origin
         node.name = f"{call.name}/{node.name}" if call.name and node.name else node.name
         for out in node.outputs:
@@ -129,14 +130,3 @@ def bind(formal: Value, actual: Value | None) -> None:
         return
     for node, i in list(formal.uses):
         node.set_input(i, None)
-
-
-def resolve(node: Node, call: Node, function: Function) -> None:
-    """Puts the caller's attributes in place of references to them."""
-    for name, attr in list(node.attrs.items()):
-        if isinstance(attr, AttrRef):
-            given = call.attrs.get(attr.name, function.defaults.get(attr.name))
-            if given is None:
-                del node.attrs[name]
-            else:
-                node.attrs[name] = given

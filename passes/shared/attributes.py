@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir.dtypes import DType
-from ...ir.graph import AttrRef, Node
+from ...ir.graph import AttrRef, Function, Node
 from ..rewrite.rule import NoMatch
 
 
@@ -15,6 +15,17 @@ def require_own_attributes(node: Node) -> None:
         for name, attr in node.attrs.items():
             if isinstance(attr, AttrRef):
                 raise NoMatch(f"{name} of {node.op} is given by the function's caller")
+
+
+def resolve_attributes(node: Node, call: Node, function: Function) -> None:
+    """Puts the caller's attributes in place of references to them in a node of the function's body."""
+    for name, attr in list(node.attrs.items()):
+        if isinstance(attr, AttrRef):
+            given = call.attrs.get(attr.name, function.defaults.get(attr.name))
+            if given is None:
+                del node.attrs[name]
+            else:
+                node.attrs[name] = given
 
 
 def require_attribute(name: str, number: float, dtype: DType | None) -> None:
