@@ -88,12 +88,13 @@ class Problem:
 def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Sequence[int]] | None = None) -> Problem:
     """The problem of choosing among ``units``, which were proposed for ``model``; ``shapes`` of a sample's inputs.
 
-    Units whose key names no node of the model have no neighbours and a kind of their own.
+    Units whose key names neither a node of the model nor a constant that one reads have no neighbours and a kind of
+    their own.
     """
     places: dict[str, int] = {}
     place_of = tuple(places.setdefault(_place(unit), len(places)) for unit in units)
     closed = _closed(model, shapes or {})
-    nodes = {node.name: node for node in closed.all_nodes() if node.name}
+    nodes = _by_name(closed)
     at = {place: nodes.get(_node_name(key)) for key, place in places.items()}
     converting = {i for unit, i in zip(units, place_of, strict=True) if not unit.owner.startswith(_SAME_NUMBERS)}
     borders = tuple(_borders({node: i for i, node in at.items() if node is not None and i in converting}))
@@ -116,6 +117,17 @@ def middle(options: Sequence[int]) -> int:
 def _saving(unit: Unit, node: Node | None) -> float:
     held = 0 if node is None else max((v.data.nbytes for v in node.inputs if v is not None and v.data), default=0)
     return min(max(unit.saved_bytes / held, 0.0), 1.0) if held else 0.0
+
+
+def _by_name(model: Model) -> dict[str, Node]:
+    """Nodes by their names, and by those of constants that they are the first to read."""
+    found: dict[str, Node] = {}
+    for node in model.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.data is not None and value.name:
+                found.setdefault(value.name, node)
+    found.update((node.name, node) for node in model.all_nodes() if node.name)
+    return found
 
 
 def _place(unit: Unit) -> str:

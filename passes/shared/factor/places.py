@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....ir.constants import SplatConstant
 from ....ir.graph import Model, Node, Value
@@ -19,6 +20,8 @@ class Place:
 
     weight: Value
     products: list[Product]
+    named: bool = True
+    """Whether no other node has the name of the product's."""
 
     @property
     def first(self) -> Product:
@@ -34,9 +37,9 @@ class Place:
 
     @property
     def subject(self) -> Node | Value:
-        """By what a unit is named: the node, or a weight that several read."""
+        """By what a unit is named: the node where its name is the only one, else the weight."""
         node = self.first.node
-        return node if len(self.products) == 1 and node.name else self.weight
+        return node if len(self.products) == 1 and self.named else self.weight
 
 
 def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
@@ -45,6 +48,7 @@ def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
     if opset < OPSET:
         r.ctx.note(f"opset {opset} has no negative axes, raise-opset{{to=13}} brings them")
         return
+    names = Counter(node.name for node in model.all_nodes())
     for weight in dict.fromkeys(weight for _, weight in readers(model, OPS)):
         data = weight.data
         if data is None or len(data.shape) < 2:
@@ -52,7 +56,9 @@ def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
         if not r.ctx.trace and (data.count < min_parameters or math.prod(data.shape[2:]) > 1):
             continue  # too many to be told of
         try:
-            yield place_of(weight, min_parameters)
+            found = place_of(weight, min_parameters)
+            name = found.first.node.name
+            yield replace(found, named=bool(name) and names[name] == 1)
         except NoMatch as declined:
             r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
 
