@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..document import Document, Table, Text, bytes_text, count_text
+from ..factor import PREFIX, Rank, ranks_table
 from ..select import Front
 from .judge import OutputSpending
 
@@ -71,6 +72,8 @@ class Ledger:
     """Of error, time and size, where times were measured."""
     because: str = ""
     """Why nothing was taken, where nothing paid."""
+    ranks: list[Rank] = field(default_factory=list[Rank])
+    """Layers for which ranks were offered."""
 
     @property
     def estimate(self) -> float:
@@ -98,12 +101,15 @@ def _parts(ledger: Ledger) -> Iterator[Text | Table]:
         yield Text(f"  nothing taken: {ledger.because}", "yellow")
     if ledger.front is not None:
         yield from ledger.front.document()
+    if ledger.ranks:
+        yield ranks_table(ledger.ranks)
     for name in ledger.dropped:
         yield Text(f"  left out: {name}, although it only rounds", "yellow")
-    for key, because in list(ledger.left.items())[:_SHOWN]:
+    left = {key: because for key, because in ledger.left.items() if not (ledger.ranks and key.startswith(PREFIX))}
+    for key, because in list(left.items())[:_SHOWN]:
         yield Text(f"  left out: {key}: {because}", "yellow")
-    if len(ledger.left) > _SHOWN:
-        yield Text(f"  left out: {len(ledger.left) - _SHOWN} more", "yellow")
+    if len(left) > _SHOWN:
+        yield Text(f"  left out: {len(left) - _SHOWN} more", "yellow")
     for warning in ledger.warnings:
         yield Text(f"  warning: {warning}", "yellow")
 

@@ -17,6 +17,7 @@ from ...passes.core import Context, Numbers, pass_name
 from ...passes.manager import Pipeline, RunRecord
 from ...passes.pipeline import Step, flatten
 from ..contract import leaf_steps
+from ..factor import ranks_of
 from ..plans import Plan, without_passes
 from ..reference import Reference, Runnable
 from ..samples import Samples
@@ -192,6 +193,7 @@ class Purse:
             built = stages.build(_left(units, outcome.taken))
             final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
             ledger.front, ledger.because = choice.front, choice.because
+            ledger.ranks = ranks_of(problem, choice, stages.model)
             self._require(goal, choice, stages, units)
             if final.spent <= 1:
                 return outcome, final, built

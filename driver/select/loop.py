@@ -104,6 +104,8 @@ class Choice:
     evaluations: int = 0
     because: str = ""
     """Why nothing was taken."""
+    predicted: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """Of each unit that was taken: the change of time, relative, and the share of the budget that it spends alone."""
     learned: Known = UNKNOWN
     """Times of units, for the next selection on this machine."""
 
@@ -355,6 +357,10 @@ class _Loop:
             self._reasons(costs, best),
             self.steps,
             len(self.errors) + len(self.timings),
+            predicted={
+                self.problem.units[i].key: (float(costs.time[i]), float(costs.error[i]) ** (1 / self.power))
+                for i in self.problem.indices(best)
+            },
         )
 
     def _best_ratio(self) -> float:

@@ -94,8 +94,8 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
     places: dict[str, int] = {}
     place_of = tuple(places.setdefault(_place(unit), len(places)) for unit in units)
     closed = _closed(model, shapes or {})
-    nodes = _by_name(closed)
-    at = {place: nodes.get(_node_name(key)) for key, place in places.items()}
+    nodes = nodes_by_name(closed)
+    at = {place: nodes.get(node_name(key)) for key, place in places.items()}
     converting = {i for unit, i in zip(units, place_of, strict=True) if not unit.owner.startswith(_SAME_NUMBERS)}
     borders = tuple(_borders({node: i for i, node in at.items() if node is not None and i in converting}))
     total = sum(_flops(node) for node in closed.all_nodes()) or 1.0
@@ -119,7 +119,7 @@ def _saving(unit: Unit, node: Node | None) -> float:
     return min(max(unit.saved_bytes / held, 0.0), 1.0) if held else 0.0
 
 
-def _by_name(model: Model) -> dict[str, Node]:
+def nodes_by_name(model: Model) -> dict[str, Node]:
     """Nodes by their names, and by those of constants that they are the first to read."""
     found: dict[str, Node] = {}
     for node in model.all_nodes():
@@ -134,7 +134,8 @@ def _place(unit: Unit) -> str:
     return f"{unit.owner}@{unit.key.partition('@')[2]}"
 
 
-def _node_name(place: str) -> str:
+def node_name(place: str) -> str:
+    """What a unit's key, or a place, names."""
     name = place.partition("@")[2]
     return name.rpartition("#")[0] if name.rpartition("#")[2].isdigit() and "#" in name else name
 
