@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .driver.inspect import inspect as inspect
     from .driver.optimize import Result as Result
     from .driver.optimize import optimize as optimize
+    from .driver.select import Goal as Goal
     from .driver.tune import tune as tune
     from .driver.validate import validate as validate
     from .ir.errors import PlanishError as PlanishError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "Budget": ("driver.budget", "Budget"),
     "Context": ("passes.core", "Context"),
+    "Goal": ("driver.select", "Goal"),
     "Graph": ("ir.graph", "Graph"),
     "Model": ("ir.graph", "Model"),
     "Pipeline": ("passes.manager", "Pipeline"),
@@ -62,6 +64,7 @@ _NAMES = {
 __all__ = [
     "Budget",
     "Context",
+    "Goal",
     "Graph",
     "Model",
     "Pipeline",

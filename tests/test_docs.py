@@ -1,4 +1,4 @@
-"""The examples of docs/quantization.md, run as they stand."""
+"""The examples of docs/quantization.md and docs/low_rank.md, run as they stand."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ import pytest
 
 from planish.models import zoo
 
-PAGE = (Path(__file__).parents[1] / "docs" / "quantization.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+QUANTIZATION, LOW_RANK = ((DOCS / f"{name}.md").read_text() for name in ("quantization", "low_rank"))
 
 
-def fences(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.M | re.S)
+def fences(page: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", page, re.M | re.S)
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = [line[2:] for text in fences(page, "console") for line in text.splitlines() if line.startswith("$ ")]
+    assert lines
+    found = [shlex.split(line) for line in lines]
+    assert all(words[0] == "planish" for words in found)
+    return [[sys.executable, "-m", *words] for words in found]
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -34,18 +43,29 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_command(folder: Path) -> None:
-    lines = [line[2:] for text in fences("console") for line in text.splitlines() if line.startswith("$ ")]
-    assert lines
-    for line in lines:
-        words = shlex.split(line)
-        assert words[0] == "planish"
-        printed = run([sys.executable, "-m", *words], folder)
+    for command in commands(QUANTIZATION):
+        printed = run(command, folder)
         assert "error budget: rms at most 0.05" in printed
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "small.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
 
 
 def test_python(folder: Path) -> None:
-    printed = run([sys.executable, "-c", fences("python")[0]], folder)
+    printed = run([sys.executable, "-c", fences(QUANTIZATION, "python")[0]], folder)
     assert "layers on integers" in printed
     assert (folder / "small.onnx").exists()
+
+
+@pytest.mark.slow
+def test_low_rank_from_the_command_line(folder: Path) -> None:
+    for command in commands(LOW_RANK):
+        printed = run(command, folder)
+        assert "low rank" in printed
+    assert (folder / "small.onnx").stat().st_size <= 3_000_000
+
+
+@pytest.mark.slow
+def test_low_rank_from_python(folder: Path) -> None:
+    printed = run([sys.executable, "-c", fences(LOW_RANK, "python")[0]], folder)
+    assert "of 214" in printed
+    assert (folder / "small.onnx").stat().st_size <= 3_000_000

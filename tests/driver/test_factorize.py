@@ -1,0 +1,95 @@
+"""Ranks chosen within limits, on a real model: what was asked for is what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import planish
+from planish.backends.ort.session import Session
+from planish.driver.budget.metrics import output_error
+from planish.driver.factor import Rank
+from planish.ir.errors import BudgetError, UsageError
+from planish.ir.onnx_writer import model_to_bytes
+from planish.models import zoo
+
+MAGIKA = pytest.mark.skipif(not zoo.get("magika").installed, reason="needs magika")
+DENSE = "default,factorize-matmul{kept=[0.9,0.7,0.5]}"
+"""The products only: kernels of convolutions take longer."""
+
+
+def worst_error(result: planish.Result, samples: list[dict[str, np.ndarray]]) -> float:
+    before, after = Session(zoo.get("magika").path()), Session(result.model)
+    pairs = [(a, b) for s in samples for a, b in zip(before.run(s), after.run(s), strict=True)]
+    return max(output_error("rms", a, b)[0] for a, b in pairs)
+
+
+@MAGIKA
+@pytest.mark.parametrize("limit", [0.02, 0.2])
+def test_the_error_is_honoured(limit: float) -> None:
+    entry = zoo.get("magika")
+    samples = entry.samples(12, 7)
+    goal = planish.Goal(minimize="bytes", seconds=2)
+    result = planish.optimize(
+        entry.path(), samples=samples, pipeline=DENSE, budget=planish.Budget(limit, "rms"), goal=goal, measure=False
+    )
+    ledger = result.report.budget
+    assert ledger is not None
+    assert len(ledger.ranks) == 1
+    (rank,) = ledger.ranks
+    assert isinstance(rank, Rank)
+    assert rank.full == "214"
+    assert rank.parameters == 512 * 214
+    assert worst_error(result, samples) <= limit * 1.001
+    if limit > 0.1:
+        assert ledger.taken
+        assert rank.form in ("compact", "pair")
+        assert 0 < rank.kept < 1
+        assert "low rank" in str(result.report)
+
+
+@MAGIKA
+def test_a_size_is_honoured_or_refused() -> None:
+    entry = zoo.get("magika")
+    samples = entry.samples(6, 7)
+    whole = len(model_to_bytes(planish.optimize(entry.path(), validate="none", measure=False).model))
+    asked = whole - 100_000
+
+    def made(limit: float, size: int) -> planish.Result:
+        goal = planish.Goal(minimize="error", max_bytes=size, seconds=2)
+        budget = planish.Budget(limit, "rms")
+        return planish.optimize(entry.path(), samples=samples, pipeline=DENSE, budget=budget, goal=goal, measure=False)
+
+    result = made(100.0, asked)
+    assert len(model_to_bytes(result.model)) <= asked
+    with pytest.raises(BudgetError, match=rf"{asked} bytes cannot be had within the budget"):
+        made(1e-5, asked)
+
+
+def test_it_needs_a_budget() -> None:
+    with pytest.raises(UsageError, match="factorization needs an error budget"):
+        planish.optimize(Path("model.onnx"), factorize=True)
+
+
+@MAGIKA
+@pytest.mark.slow
+def test_kernels_and_products_together() -> None:
+    """All of ``--factorize``, with quantized weights on top."""
+    entry = zoo.get("magika")
+    samples = entry.samples(12, 7)
+    result = planish.optimize(
+        entry.path(),
+        samples=samples,
+        factorize=True,
+        quantize="int8-weights",
+        budget=planish.Budget(0.3, "rms"),
+        goal=planish.Goal(minimize="bytes", seconds=10),
+        measure=False,
+    )
+    ledger = result.report.budget
+    assert ledger is not None
+    assert ledger.taken
+    assert worst_error(result, samples) <= 0.3 * 1.001
+    assert result.report.after.file_bytes < 0.75 * result.report.before.file_bytes
