@@ -65,6 +65,9 @@ class FactorizeMatmul(Pass):
     """Smaller weights stay."""
     damping: float = DAMPING
     """Of the mean variance of the inputs, added to each."""
+    growth: float = 0.0
+    """Rounding errors may grow so much in compact forms before channels are permuted to avoid it; 0: as the type
+    allows. Ask for 4 where factors are to become integers."""
     by_model: bool = True
     """Errors count by what they do to the model's outputs, where samples say so; else to the layer's own."""
 
@@ -162,7 +165,8 @@ class FactorizeMatmul(Pass):
     def _compact(self, place: Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
         dtype = place.weight.dtype
         second = None if inputs is None else inputs.second(self.damping)
-        return compact(*factors, side, second, _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)
+        largest = self.growth or (_GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)
+        return compact(*factors, side, second, largest)
 
 
 def _sides(products: Sequence[Product]) -> list[str]:
