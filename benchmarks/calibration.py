@@ -31,7 +31,6 @@ from planish.models import zoo
 NAMES = ("ppocr_cls", "ppocr_rec", "minilm", "nudenet")
 TOOLS = ("plain", "planish", "MinMax", "Entropy", "Percentile")
 SECONDS, MEMORY_BYTES = 20, 16 << 30
-WARM = 3
 HEADER = """# Calibration
 
 Written by `python -P benchmarks/calibration.py{arguments}` with onnxruntime {onnxruntime}, one core, {day}. `plain` is
@@ -39,31 +38,33 @@ inference alone, `planish` observes every float value of the model with its hist
 calibrators of `onnxruntime.quantization`, which observe the operands of the operators that they would quantize. Time is
 CPU time per sample with everything that is done once, memory the growth of the process at its peak; `-` where it
 failed: the reason stands below. The last two columns compare a sample of planish with a plain one once sessions are
-made, as it is and without the constant of {constant:g} us for each value.
+made (the least of several turns of each sample), as it is and without the constant of {constant:g} us for each value.
 
 | model | values | samples | {titles} | time / plain | without the constant |
 |---|---|---|{rules}---|---|
 """
-CONSTANT_US = 60.0
-"""What one value costs a sample whatever its size: calls of numpy."""
+CONSTANT_US = 30.0
+"""What one value costs a sample whatever its size: an output of the session, numpy, some 2,000 numbers counted."""
 
 
 class Drawn:
-    """Samples in turn. It notes the CPU time from the third on: by then every session is there."""
+    """Samples in turn, and the CPU time that each took: until the next one was asked for."""
 
     def __init__(self, samples: Sequence[Sample], count: int) -> None:
-        self.samples, self.count, self.start = samples, count, 0.0
+        self.samples, self.count = samples, count
+        self.seconds: list[float] = []
 
     def __iter__(self) -> Iterator[Sample]:
         for i in range(self.count):
-            if i == WARM:
-                self.start = time.process_time()
+            start = time.process_time()
             yield self.samples[i % len(self.samples)]
+            self.seconds.append(time.process_time() - start)
 
     @property
     def steady_ms(self) -> float:
-        """Of each sample since then; asked for when the last one is done."""
-        return 1e3 * (time.process_time() - self.start) / (self.count - WARM)
+        """Of a sample once every session is there: the least of each, their mean."""
+        turns = [self.seconds[i :: len(self.samples)] for i in range(len(self.samples))]
+        return 1e3 * sum(map(min, turns)) / len(turns)
 
 
 def measure(name: str, tool: str, count: int) -> dict[str, Any]:
