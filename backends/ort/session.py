@@ -15,6 +15,7 @@ import numpy as np
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from .foreign_types import is_foreign, run_foreign
+from .lent import Lent, lend
 
 if TYPE_CHECKING:
     from ...passes.target import Target
@@ -26,7 +27,7 @@ ORDERS = ("default", "priority")
 """``priority`` runs nodes exactly in file order when the runtime rewrites nothing; ``default`` walks back from the
 outputs. (The runtime's third, memory-efficient, is refused by builds without training.)"""
 MAX_INLINE_BYTES = 1 << 30
-"""Models with more constant bytes go to the runtime through a temporary file: one message holds at most 2 GB."""
+"""Models with more constant bytes lend them to the runtime: one message holds at most 2 GB."""
 _FATAL = 4
 
 
@@ -127,6 +128,8 @@ class Session:
         self.settings = settings
         with ExitStack() as stack:
             source = stack.enter_context(_runtime_source(model))
+            self._lent = source.weights if isinstance(source, Lent) else {}
+            """The runtime does not copy them, nor keep them alive."""
             self._session = _load(source, settings)
         self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
         """Names of the inputs that must be given (those with a default are not among them)."""
@@ -161,7 +164,7 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _load(source: str | bytes, settings: SessionSettings) -> Any:
+def _load(source: str | bytes | Lent, settings: SessionSettings) -> Any:
     ort = _runtime()
     available: list[str] = ort.get_available_providers()
     if settings.provider not in available:
@@ -171,10 +174,14 @@ def _load(source: str | bytes, settings: SessionSettings) -> Any:
             help=f"this onnxruntime has {', '.join(available)}; CUDA needs onnxruntime-gpu and NVIDIA's libraries",
         )
     providers = list(dict.fromkeys([settings.provider, "CPUExecutionProvider"]))
+    options = settings.options()
     try:
+        if isinstance(source, Lent):
+            options.add_external_initializers(list(source.weights), list(source.weights.values()))
+            source = source.model
         return ort.InferenceSession(
             source,
-            settings.options(),
+            options,
             providers=providers,
             disabled_optimizers=set(settings.disabled_optimizers) or None,
         )
@@ -182,7 +189,7 @@ def _load(source: str | bytes, settings: SessionSettings) -> Any:
         raise backend_error("load", error) from error
 
 
-def _runtime_source(model: Model | bytes | str | Path) -> AbstractContextManager[str | bytes]:
+def _runtime_source(model: Model | bytes | str | Path) -> AbstractContextManager[str | bytes | Lent]:
     """What the runtime takes, alive while it loads."""
     if isinstance(model, bytes):
         return nullcontext(model)
@@ -190,7 +197,8 @@ def _runtime_source(model: Model | bytes | str | Path) -> AbstractContextManager
         return nullcontext(str(model))
     size = sum(value.data.nbytes for graph in model.all_graphs() for value in graph.constants if value.data is not None)
     if size > MAX_INLINE_BYTES:
-        return _temporary_file(model)
+        found = lend(model)
+        return nullcontext(found) if size - found.bytes <= MAX_INLINE_BYTES else _temporary_file(model)
     from ...ir.onnx_writer import model_to_bytes
 
     return nullcontext(model_to_bytes(model))
