@@ -16,7 +16,7 @@ from planish.ir import Builder, DType
 from planish.ir.clone import clone_model
 from planish.ir.errors import PipelineError
 from planish.ir.graph import Model
-from planish.ir.onnx_writer import write_model
+from planish.ir.onnx_writer import model_to_bytes, write_model
 from planish.passes.choices import Choices
 from planish.passes.core import Context
 from planish.passes.memo import Memo
@@ -160,6 +160,22 @@ def test_tied_tables_give_the_rows_that_products_use(symmetric: str) -> None:
     )
     rows, found = Session(quantized).run({"i": np.arange(11), "x": np.eye(32, dtype=np.float32)})
     assert np.allclose(rows, found.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", ["true", "false"])
+def test_what_units_say_they_save_is_what_the_file_loses(bits: int, symmetric: str) -> None:
+    """A tied table counts once, however many nodes read it."""
+    b = Builder()
+    ids = b.input("i", DType.I64, ("N",))
+    table = b.const(np.random.default_rng(0).standard_normal((500, 256)).astype(np.float32), "table")
+    inner = b.const(np.random.default_rng(1).standard_normal((256, 256)).astype(np.float32), "inner")
+    b.output(b.MatMul(b.MatMul(b.Gather(table, ids), inner), b.Transpose(table, perm=(1, 0))), "y")
+    model, choices = b.model(), Choices()
+    quantized, _, _ = run(model, f"bits={bits},block=32,symmetric={symmetric}", choices=choices)
+    assert len(choices.offered) == 2
+    lost = len(model_to_bytes(model)) - len(model_to_bytes(quantized))
+    assert sum(u.saved_bytes for u in choices.offered.values()) == pytest.approx(lost, abs=2000)
 
 
 def test_weights_in_constant_nodes_are_seen(tmp_path: Path) -> None:
