@@ -103,13 +103,14 @@ def _shifted(r: Rewriter, node: Node, linear: Linear, x: Value, bias: Array) -> 
         rounded(bias_with_shift(reader, -bias), reader.weight.dtype) for reader in readers if reader.weight.dtype
     ]
     r.begin(norm, origin_of([norm, linear.node]))
-    shifted: Value = again(r, norm, norm.inputs[0], norm.inputs[1], r.const(moved, name=_bias_name(norm)))
-    r.replace(norm, shifted)
+    r.set_inputs(norm, [*norm.inputs[:2], r.const(moved, name=_bias_name(norm))])
     for reader, constant in zip(readers, without, strict=True):
-        r.begin(reader.node, origin_of([reader.node]))
+        r.begin(reader.node)
         d = r.const(constant, name=reader.bias.name if reader.bias is not None else "")
-        r.replace(reader.node, again(r, reader.node, shifted, reader.weight, d, beta=None))
-    return shifted
+        r.set_inputs(reader.node, [x, reader.weight, d])
+        if "beta" in reader.node.attrs:
+            r.set_attr(reader.node, "beta", None)
+    return x
 
 
 def _reader(user: Node, i: int) -> Linear:
