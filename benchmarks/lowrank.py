@@ -119,7 +119,7 @@ def _sentences() -> Task:
     from planish.models.zoo_minilm import embed, tokenized
 
     by_length: dict[int, list[str]] = {}
-    for text in sentences(400):
+    for text in sentences(320):
         by_length.setdefault(tokenized([text])["input_ids"].shape[1], []).append(text)
     groups = [texts[i : i + 16] for texts in by_length.values() for i in range(0, len(texts), 16)]
     measured = sorted((s for first, second, _ in PAIRS for s in (first, second)), key=len)
@@ -172,32 +172,46 @@ def quality(entry: Any, args: argparse.Namespace) -> Result:
             result.rows.append(Quality(method, cut, cut, *scores, time.perf_counter() - start))
             for layer in layers:
                 replace(layer, layer.weight)
-    for cut in args.cut_list:
-        result.rows.append(_ours(entry, task, reference, total, cut, args))
-        print(f"{entry.name}: {result.rows[-1]}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        ours = _Ours(entry, task, args, Path(name) / "calibration.npz")
+        for cut in args.cut_list:
+            result.rows.append(ours.at(cut, total, reference))
+            print(f"{entry.name}: {result.rows[-1]}", file=sys.stderr, flush=True)
     return result
 
 
-def _ours(entry: Any, task: Task, reference: Any, total: int, cut: float, args: argparse.Namespace) -> Quality:
+class _Ours:
     """The least error at a size, with no limit on the error but that it be one."""
-    import planish
-    from planish.driver.budget import Budget
-    from planish.driver.select import Goal
-    from planish.ir.onnx_writer import model_to_bytes
 
-    start = time.perf_counter()
-    options: dict[str, Any] = {"samples": task.samples, "validate": "none", "measure": False}
-    whole = planish.optimize(entry.path(), args.target, **options)
-    size = len(model_to_bytes(whole.model)) - round(4 * total * cut)
-    goal = Goal(minimize="error", max_bytes=size, seconds=args.select_seconds)
-    found = planish.optimize(
-        entry.path(), args.target, factorize=True, goal=goal, budget=Budget(args.limit, "rms"), **options
-    )
-    ledger = found.report.budget
-    assert ledger is not None
-    saved = sum(e.saved_bytes for e in ledger.entries) / 4 / total
-    scores = task.score(task.outputs(session(found.model).run), reference)
-    return Quality(OURS, cut, saved, *scores, time.perf_counter() - start)
+    def __init__(self, entry: Any, task: Task, args: argparse.Namespace, calibration: Path) -> None:
+        """``calibration`` keeps what is observed from cut to cut."""
+        import planish
+        from planish.ir.onnx_writer import model_to_bytes
+
+        self.entry, self.task, self.args = entry, task, args
+        self.options: dict[str, Any] = {"samples": task.samples, "validate": "none", "measure": False}
+        whole = planish.optimize(entry.path(), args.target, **self.options)
+        self.bytes = len(model_to_bytes(whole.model))
+        self.options["calibration"] = calibration
+
+    def at(self, cut: float, total: int, reference: Any) -> Quality:
+        """``total``: parameters of all layers."""
+        import planish
+        from planish.driver.budget import Budget
+        from planish.driver.select import Goal
+
+        start, args = time.perf_counter(), self.args
+        size = self.bytes - round(4 * total * cut)
+        goal = Goal(minimize="error", max_bytes=size, seconds=args.select_seconds)
+        budget = Budget(args.limit, "rms")
+        found = planish.optimize(
+            self.entry.path(), args.target, factorize=True, goal=goal, budget=budget, **self.options
+        )
+        ledger = found.report.budget
+        assert ledger is not None
+        saved = sum(e.saved_bytes for e in ledger.entries) / 4 / total
+        scores = self.task.score(self.task.outputs(session(found.model).run), reference)
+        return Quality(OURS, cut, saved, *scores, time.perf_counter() - start)
 
 
 # -- time at a bound
