@@ -20,6 +20,7 @@ from .shared import (
     Factorize,
     LowerIsBetter,
     MaxError,
+    MaxFlops,
     MaxLatency,
     MaxSize,
     MetricName,
@@ -96,6 +97,7 @@ def optimize(
     factorize: Factorize = False,
     max_size: MaxSize = None,
     max_latency: MaxLatency = None,
+    max_flops: MaxFlops = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="keeps what is observed on samples, for the next time")
     ] = None,
@@ -134,7 +136,7 @@ def optimize(
             budget=parse_budget(max_error, metric, lower_is_better),
             quantize=quantize or (),
             factorize=factorize,
-            goal=parse_goal(max_size, max_latency),
+            goal=parse_goal(max_size, max_latency, max_flops),
             calibration=calibration,
         )
         checked = result.report.validation
@@ -156,7 +158,7 @@ def _plot(report: Report, path: Path) -> None:
     front = report.budget.front if report.budget is not None else None
     if front is None:
         raise UsageError(
-            "there is nothing to plot", where="plot", help="give --max-error and --quantize, and let it measure"
+            "there is nothing to plot", where="plot", help="give --max-error and --quantize (or --factorize)"
         )
     front.plot(path)
 

@@ -87,15 +87,18 @@ MaxLatency = Annotated[
     str | None,
     typer.Option("--max-latency", metavar="TIME", help="of a run: 12ms, 800us, 70% of the lossless result's"),
 ]
+MaxFlops = Annotated[
+    str | None, typer.Option("--max-flops", metavar="SHARE", help="of the lossless result's operations: 70%")
+]
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
-def parse_goal(max_size: str | None, max_latency: str | None) -> Goal | None:
+def parse_goal(max_size: str | None, max_latency: str | None, max_flops: str | None) -> Goal | None:
     """What lossy passes are selected for; ``None`` where nothing is asked for. Raises ``UsageError``."""
     from ..driver.select import Goal
 
-    if max_size is None and max_latency is None:
+    if max_size is None and max_latency is None and max_flops is None:
         return None
     goal = Goal(minimize="error")
     if max_size is not None:
@@ -103,6 +106,8 @@ def parse_goal(max_size: str | None, max_latency: str | None) -> Goal | None:
     if max_latency is not None:
         number, unit = _number(max_latency, "--max-latency", {**_TIMES, "%": 0.01})
         goal = replace(goal, max_time=number / 100) if unit == "%" else replace(goal, max_us=number * _TIMES[unit])
+    if max_flops is not None:
+        goal = replace(goal, max_flops=_number(max_flops, "--max-flops", {"%": 0.01})[0] / 100)
     return goal
 
 

@@ -219,6 +219,7 @@ class Purse:
             because = f"the file has {size} bytes" if size > goal.max_bytes else ""
         limits = [f"{goal.max_bytes} bytes"] if goal.max_bytes is not None else []
         limits += [f"{goal.max_time:g} of the time"] if goal.max_time < 1 else []
+        limits += [f"{goal.max_flops:g} of the operations"] if goal.max_flops < 1 else []
         limits += [f"{goal.max_us:g} us"] if math.isfinite(goal.max_us) else []
         if because and limits:
             raise BudgetError(

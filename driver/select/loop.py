@@ -40,6 +40,7 @@ ENOUGH = 0.9
 LEAST_PARTS = 4
 LEAST_ALONE = 8
 """Runs of units that are weighed alone, however long it takes."""
+_ROUNDED = 1e-9
 _SHARE_ALONE, _SHARE_GROUPS = 0.35, 0.3
 """Of the time, for single errors and for grouped times."""
 
@@ -86,6 +87,8 @@ class Goal:
     max_bytes: int | None = None
     """Of the file. Who calls ``select`` knows its size and says what is to be saved:"""
     min_saved_bytes: int = 0
+    max_flops: float = 1.0
+    """Operations of a run, relative to the model without any unit; as far as units say what they save."""
     seconds: float = 120.0
     """For measurements, about: processor time, so that a busy machine decides no worse."""
 
@@ -310,6 +313,7 @@ class _Loop:
             self.costs,
             room=self._room(tightness),
             min_saved_bytes=goal.min_saved_bytes,
+            min_saved_work=1 - goal.max_flops,
             max_time=self._max_time + (NOISE if goal.minimize != "time" else 0.0),
             minimize=goal.minimize,
         )
@@ -319,9 +323,14 @@ class _Loop:
     def _saved(self, taken: frozenset[str]) -> int:
         return sum(self.problem.units[i].saved_bytes for i in self.problem.indices(taken))
 
+    def _work(self, taken: frozenset[str]) -> float:
+        return sum(self.problem.saved_work[i] for i in self.problem.indices(taken))
+
     def _fits(self, taken: frozenset[str]) -> bool:
         """Measured to meet every limit."""
         if not taken or self.errors.get(taken, math.inf) > 1 or self._saved(taken) < self.goal.min_saved_bytes:
+            return False
+        if self._work(taken) < 1 - self.goal.max_flops - _ROUNDED:
             return False
         timing = self.timings.get(taken)
         if timing is None:
@@ -388,6 +397,9 @@ class _Loop:
         if fits and max(map(self._saved, fits)) < self.goal.min_saved_bytes:
             most = max(map(self._saved, fits))
             return f"at most {most} bytes can be saved within the budget, {self.goal.min_saved_bytes} are asked for"
+        if fits and max(map(self._work, fits)) < 1 - self.goal.max_flops - _ROUNDED:
+            most = max(map(self._work, fits))
+            return f"at most {most:.1%} of the operations can be saved within the budget"
         least = min((e for s, e in self.errors.items() if s), default=math.inf)
         return f"nothing fits: the selection that spends least takes {least:.3g} of the budget"
 

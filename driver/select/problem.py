@@ -59,6 +59,13 @@ class Problem:
             found[place].append(unit)
         return found
 
+    @cached_property
+    def saved_work(self) -> list[float]:
+        """Of each unit: the share of the model's operations that it saves, as far as is known."""
+        return (
+            [w * s for w, s in zip(self.work, self.savings, strict=True)] if self.savings else [0.0] * len(self.units)
+        )
+
     def everything(self) -> frozenset[str]:
         """An option of every place: the first, since passes ask for what saves most first; of many, one of the middle,
         since the first of them may leave nothing."""

@@ -61,11 +61,13 @@ def solve(
     *,
     room: float = math.inf,
     min_saved_bytes: int = 0,
+    min_saved_work: float = 0.0,
     max_time: float = math.inf,
     minimize: Objective = "time",
     seconds: float = SECONDS,
 ) -> Solved | None:
-    """The best selection; ``None`` where there is none. ``room`` is in the power in which errors add."""
+    """The best selection; ``None`` where there is none. ``room`` is in the power in which errors add,
+    ``min_saved_work`` a share of the model's operations."""
     if not problem.units:
         return None
     program = _Program(problem, costs)
@@ -74,6 +76,8 @@ def solve(
         program.limit(program.error / scale, -np.inf, room / scale)
     if min_saved_bytes > 0:
         program.limit(program.saved / min_saved_bytes, 1.0, np.inf)
+    if min_saved_work > 0:
+        program.limit(program.work / min_saved_work, 1.0, np.inf)
     if math.isfinite(max_time):
         program.limit(program.time, -np.inf, max_time - 1.0)
     found = program.solve(minimize, seconds)
@@ -100,6 +104,8 @@ class _Program:
         for border in problem.borders:
             if border.b is None:
                 self.time[places[border.a]] += costs.border * border.elements
+        self.work = np.zeros(width)
+        self.work[:n] = problem.saved_work
         self.error[:n], self.saved[:n] = costs.error, [u.saved_bytes for u in problem.units]
         rows: Any = _scipy("sparse").lil_matrix((len(places) + 2 * len(inner), width))
         upper = np.zeros(len(places) + 2 * len(inner))

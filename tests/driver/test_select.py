@@ -179,6 +179,16 @@ def test_least_error_at_a_size() -> None:
     assert world.spent(choice.taken) <= 1.15 * math.sqrt(best.error)
 
 
+def test_operations_within_a_limit() -> None:
+    world = Degrees(8, 2)
+    goal = Goal(minimize="error", max_time=2.0, max_flops=0.9, seconds=1e6)
+    choice = select(world.problem, world, goal)
+    saved = sum(world.problem.saved_work[i] for i in world.problem.indices(choice.taken))
+    assert saved >= 0.1 - 1e-9
+    world.error[:] = 9.0
+    assert "nothing fits" in select(world.problem, world, goal).because
+
+
 def test_ranks_of_500_layers() -> None:
     """10,000 options: a multiple-choice knapsack, solved to its bound within the program's own limit of time."""
     world = Degrees(500, 3, degrees=10)
