@@ -242,10 +242,20 @@ def inspect(
     model: ModelFile,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="check every invariant")] = True,
     text: Annotated[bool, typer.Option("--text", help="print the graph itself")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="what its values take, when, and at the least")] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="with --memory: a picture of it")] = None,
     dim: Dims = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in MODEL and whether it is sound."""
+    if memory:
+        from ..driver.memory import memory as run_memory
+
+        taken = run_memory(model, dims=parse_dims(dim))
+        if plot is not None:
+            taken.plot(plot)
+        print_result(taken, as_json)
+        return
     from ..driver.inspect import inspect as run
 
     if text:

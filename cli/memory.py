@@ -7,30 +7,44 @@ from typing import Annotated
 
 import typer
 
-from .shared import FAILED, AsJson, app, parse_size, print_result, shown_progress
+from .shared import FAILED, AsJson, Dims, app, parse_dims, parse_size, print_result, shown_progress
 
 
 @app.command()
 def plan(
-    buffers: Annotated[Path, typer.Argument(metavar="BUFFERS", help="CSV: id,lower,upper,size", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="CSV (id,lower,upper,size) or ONNX file", show_default=False),
+    ],
     capacity: Annotated[
         str | None, typer.Option("--capacity", "-C", metavar="BYTES", help="enough if they fit: 1048576, 2MiB")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="the CSV with offsets")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="CSV; of a model JSON, or a C header (.h)")
+    ] = None,
+    alignment: Annotated[int, typer.Option(metavar="BYTES", min=1, help="of a model's values")] = 64,
+    dim: Dims = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=0, help="how long to search")] = 20_000,
     as_json: AsJson = False,
 ) -> None:
-    """Place buffers with lifetimes in one arena; exit with 1 where they do not fit."""
-    from ..driver.plan import plan as run
+    """Place buffers with lifetimes, or the values of a model, in one arena; exit with 1 where they do not fit."""
+    from ..driver.memory import plan_model
+    from ..driver.plan import plan as plan_buffers
 
+    room = parse_size(capacity, "--capacity") if capacity is not None else None
     with shown_progress() as progress:
-        found = run(
-            buffers,
-            parse_size(capacity, "--capacity") if capacity is not None else None,
-            output=output,
-            nodes=nodes,
-            progress=progress,
-        )
+        if source.suffix == ".csv":
+            found = plan_buffers(source, room, output=output, nodes=nodes, progress=progress)
+        else:
+            found = plan_model(
+                source,
+                room,
+                output=output,
+                dims=parse_dims(dim),
+                alignment=alignment,
+                nodes=nodes,
+                progress=progress,
+            )
     print_result(found, as_json)
     if not found.fits:
         raise typer.Exit(FAILED)

@@ -1,4 +1,4 @@
-"""The examples of docs/quantization.md and docs/low_rank.md, run as they stand."""
+"""The examples of docs/quantization.md, docs/low_rank.md and docs/memory.md, run as they stand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from planish.models import zoo
 
 DOCS = Path(__file__).parents[1] / "docs"
-QUANTIZATION, LOW_RANK = ((DOCS / f"{name}.md").read_text() for name in ("quantization", "low_rank"))
+QUANTIZATION, LOW_RANK, MEMORY = ((DOCS / f"{name}.md").read_text() for name in ("quantization", "low_rank", "memory"))
 
 
 def fences(page: str, kind: str) -> list[str]:
@@ -69,3 +69,11 @@ def test_low_rank_from_python(folder: Path) -> None:
     printed = run([sys.executable, "-c", fences(LOW_RANK, "python")[0]], folder)
     assert "of 214" in printed
     assert (folder / "small.onnx").stat().st_size <= 3_000_000
+
+
+def test_memory(folder: Path) -> None:
+    inspected, planned = (run(command, folder) for command in commands(MEMORY))
+    assert "alive at the peak" in inspected
+    assert "in one arena" in planned
+    assert (folder / "memory.svg").exists()
+    assert "_ARENA_SIZE" in (folder / "plan.h").read_text()

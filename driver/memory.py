@@ -1,0 +1,213 @@
+"""What values of a model take of memory as its nodes run, and where they could lie: ``inspect --memory``, ``plan``.
+
+See ``passes/shared/liveness.py`` for what shares memory, and ``passes/shared/arena`` for how an arena is laid out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import UsageError
+from ..ir.safe_files import SafeFiles
+from ..passes.shared.arena.place import NODES, Placement, Progress, place
+from ..passes.shared.liveness import Liveness, liveness
+from .dims import input_symbols, with_dims
+from .document import SCHEMA, Document, Table, Text, bytes_text
+from .result import check_output
+from .select.front import new_picture
+from .validate import AnyModel, as_model
+
+ALIGNMENT = 64
+"""Bytes; a cache line, and what vector instructions want."""
+_SHOWN = 12
+_WIDTH, _HEIGHT = 72, 8
+
+
+@dataclass
+class Memory:
+    """Memory of one model in its order."""
+
+    source: str
+    liveness: Liveness
+    placement: Placement
+    alignment: int
+    capacity: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.capacity is None or self.placement.height <= self.capacity
+
+    @property
+    def at_peak(self) -> int:
+        """Index of the node at the first peak."""
+        profile = self.liveness.profile
+        return profile.index(max(profile))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Also the plan for a firmware engine: offsets, sizes, and the nodes between which they are valid."""
+        live = self.liveness
+        return {
+            "schema": SCHEMA,
+            "model": self.source,
+            "peak_bytes": live.peak,
+            "least_bytes": live.least,
+            "arena_bytes": self.placement.height,
+            "arena_bound_bytes": self.placement.bound,
+            "alignment": self.alignment,
+            "nodes": [node.name or node.op for node in live.nodes],
+            "profile_bytes": live.profile,
+            "unknown": [v.name for v in live.unknown],
+            "buffers": [
+                {
+                    "values": [v.name for v in s.values],
+                    "offset": offset,
+                    "size": s.size,
+                    "first_node": s.born,
+                    "last_node": s.dies,
+                }
+                for s, offset in zip(live.storages, self.placement.offsets, strict=False)
+            ],
+        }
+
+    def document(self) -> Document:
+        live, at = self.liveness, self.at_peak
+        node = f" at {live.nodes[at].op} {live.nodes[at].name}".rstrip() if live.nodes else ""
+        p = self.placement
+        above = "the least possible" if p.height == p.bound else f"{p.gap:.2%} above the bound {bytes_text(p.bound)}"
+        alive = live.alive(at)
+        rows = [
+            (s.values[0].name, str(s.values[0].type), bytes_text(s.size), f"{s.born} to {s.dies}")
+            for s in alive[:_SHOWN]
+        ]
+        document: Document = [
+            Text(f"{self.source}: at most {bytes_text(live.peak)} alive{node}", "bold"),
+            Text(f"  any order of the nodes needs {bytes_text(live.least)} or more"),
+            Text(f"  in one arena {bytes_text(p.height)}, {above}; offsets are multiples of {self.alignment}"),
+            Text("\n".join(["", *_drawn(live.profile)])),
+            Table(f"alive at the peak, {len(alive)} values", ("value", "type", "size>", "nodes>"), rows),
+        ]
+        if not self.fits:
+            document.append(Text(f"no placement in {self.capacity:,} bytes was found", "bold red"))
+        if live.unknown:
+            names = ", ".join(v.name for v in live.unknown[:3])
+            document.append(
+                Text(f"{len(live.unknown)} values have no known size and are not counted: {names}", "yellow")
+            )
+        return document
+
+    def c_header(self) -> str:
+        """Offsets and sizes as C macros, for engines without a file system."""
+        stem = _identifier(Path(self.source).stem)
+        lines = [
+            f"/* Memory plan of {self.source.replace('*/', '')}: byte offsets into one arena. */",
+            f"#ifndef {stem}_PLAN_H",
+            f"#define {stem}_PLAN_H",
+            f"#define {stem}_ARENA_SIZE {self.placement.height}u",
+            f"#define {stem}_ARENA_ALIGNMENT {self.alignment}u",
+        ]
+        taken: set[str] = set()
+        for s, offset in zip(self.liveness.storages, self.placement.offsets, strict=False):
+            for value in s.values:
+                name = _identifier(value.name)
+                while name in taken:
+                    name += "_"
+                taken.add(name)
+                lines.append(f"#define {stem}_{name}_OFFSET {offset}u /* {s.size} bytes, nodes {s.born} to {s.dies} */")
+        return "\n".join([*lines, "#endif", ""])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan: JSON, or a C header where the name ends in ``.h``."""
+        import json
+
+        path = Path(path)
+        text = self.c_header() if path.suffix == ".h" else json.dumps(self.to_dict(), indent=1) + "\n"
+        with SafeFiles() as files:
+            files.create(path).write(text.encode())
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Writes a picture of the arena over time, a box for each buffer. Raises ``UsageError``."""
+        path = Path(path)
+        figure, kind = new_picture(path)
+        axes = figure.add_subplot()
+        for i, (s, offset) in enumerate(zip(self.liveness.storages, self.placement.offsets, strict=False)):
+            axes.bar(
+                s.born, s.size, s.dies + 1 - s.born, offset, align="edge", color=f"C{i % 10}", linewidth=0, alpha=0.7
+            )
+        profile = self.liveness.profile
+        axes.step(range(len(profile) + 1), [*profile, profile[-1]], where="post", color="black", label="alive")
+        axes.axhline(self.placement.bound, color="C3", linestyle=":", label="bound")
+        axes.set_xlabel("node")
+        axes.set_ylabel("bytes")
+        axes.legend()
+        with SafeFiles() as files:
+            figure.savefig(files.create(path), format=kind, metadata={"Date": None} if kind == "svg" else None)
+
+
+def memory(
+    model: AnyModel,
+    *,
+    dims: Mapping[str, int] | None = None,
+    alignment: int = ALIGNMENT,
+    capacity: int | None = None,
+    nodes: int = NODES,
+    progress: Progress | None = None,
+) -> Memory:
+    """What the model takes in its order, and an arena for it. Raises ``ReadError``, and ``UsageError`` for open dims.
+
+    ``alignment`` of the offsets, bytes; ``capacity``: an arena of so many bytes is good enough.
+    """
+    if alignment < 1 or (capacity is not None and capacity < 1):
+        raise UsageError("the alignment and the capacity are positive numbers of bytes", where="memory")
+    graph, source = as_model(model)
+    graph = with_dims(graph, dims or {})
+    live = liveness(graph.graph)
+    symbols = input_symbols(graph)
+    if live.unknown and symbols:
+        raise UsageError(
+            f"{len(live.unknown)} of {sum(len(s.values) for s in live.storages)} sizes depend on {', '.join(symbols)}",
+            where="memory",
+            help="fix them: " + " ".join(f"--dim '{name}=...'" for name in symbols),
+        )
+    placement = place(live.buffers(alignment), capacity, nodes=nodes, progress=progress)
+    return Memory(source.name if isinstance(source, Path) else "model", live, placement, alignment, capacity)
+
+
+def plan_model(
+    model: AnyModel,
+    capacity: int | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    dims: Mapping[str, int] | None = None,
+    alignment: int = ALIGNMENT,
+    nodes: int = NODES,
+    progress: Progress | None = None,
+) -> Memory:
+    """``memory``, with the plan written to ``output`` where it fits: JSON, or a C header (``.h``)."""
+    path = check_output(output) if output is not None else None
+    found = memory(model, dims=dims, alignment=alignment, capacity=capacity, nodes=nodes, progress=progress)
+    if path is not None and found.fits:
+        found.save(path)
+    return found
+
+
+def _identifier(name: str) -> str:
+    text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name).upper()
+    return text if text[:1].isalpha() else f"V{text}"
+
+
+def _drawn(profile: list[int]) -> list[str]:
+    """Bytes over nodes as columns of characters, the highest of each stretch."""
+    width = min(len(profile), _WIDTH)
+    stretches = [profile[i * len(profile) // width : (i + 1) * len(profile) // width] for i in range(width)]
+    top = max(profile) or 1
+    levels = [round(max(stretch) / top * _HEIGHT * 2) for stretch in stretches]
+    rows: list[str] = []
+    for row in range(_HEIGHT, 0, -1):
+        cells = ["█" if level >= 2 * row else "▄" if level == 2 * row - 1 else " " for level in levels]
+        label = bytes_text(top) if row == _HEIGHT else ""
+        rows.append(f"{label:>10} {''.join(cells)}".rstrip())
+    return [*rows, f"{'':>10} node 0{len(profile) - 1:>{max(width - 6, 1)}}"]

@@ -1,0 +1,188 @@
+"""What lives when: checked by playing the graph in an arena of tokens, where every operand must still be found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planish.cli import run
+from planish.driver.dims import input_symbols, with_dims
+from planish.driver.memory import memory
+from planish.ir.errors import UsageError
+from planish.ir.graph import Graph, Value
+from planish.ir.onnx_reader import read_model
+from planish.ir.text import parse_model
+from planish.models.random import random_case
+from planish.models.zoo import export
+from planish.passes.shared.arena.buffers import overlapping
+from planish.passes.shared.arena.place import place
+from planish.passes.shared.liveness import Liveness, Sharing, liveness
+
+
+def play(graph: Graph, live: Liveness, alignment: int = 1) -> int:
+    """Runs the graph in its arena, values standing for their bytes, and returns how high it was written.
+
+    A result overwrites what lies at its place. An operand that is not there any more, itself or as what it is a view
+    of, was overwritten too early.
+    """
+    buffers = live.buffers(alignment)
+    offsets = place(buffers, nodes=200).offsets
+    assert overlapping(buffers, offsets) is None
+    height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
+    arena = np.full(height, -1, np.int64)
+    at = {v: (o, s.size) for s, o in zip(live.storages, offsets, strict=False) for v in s.values}
+    token: dict[Value, int] = {}
+
+    def write(value: Value, mark: int) -> None:
+        token[value] = mark
+        offset, size = at[value]
+        arena[offset : offset + size] = mark
+
+    def read(value: Value) -> None:
+        offset, size = at[value]
+        assert (arena[offset : offset + size] == token[value]).all(), f"{value.name} is gone"
+
+    for i, value in enumerate(graph.inputs):
+        write(value, -2 - i)
+    for i, node in enumerate(live.nodes):
+        for reader in (node, *(inner for body in node.subgraphs for inner in body.all_nodes())):
+            for value in reader.inputs:
+                if value in token:
+                    read(value)
+        work = live.workspace.get(i, 0)
+        if work:
+            order = sorted(live.workspace)
+            offset = offsets[len(live.storages) + order.index(i)]
+            arena[offset : offset + work] = -1
+        for value in node.outputs:
+            source = node.inputs[0] if node.inputs else None
+            same = source in token and node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
+            write(value, token[source] if same and source is not None else i)
+    for value in graph.outputs:
+        if value in token:
+            read(value)
+    return height
+
+
+def closed(seed: int) -> Graph:
+    model = random_case(seed).model
+    return with_dims(model, dict.fromkeys(input_symbols(model), 3)).graph
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_random_models_run_in_their_arena(seed: int, views: bool, in_place: bool) -> None:
+    graph = closed(seed)
+    live = liveness(graph, Sharing(views, in_place))
+    height = play(graph, live)
+    assert live.least <= live.peak <= height
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_sharing_never_takes_more(seed: int) -> None:
+    graph = closed(seed)
+    apart = liveness(graph, Sharing(views=False, in_place=False)).peak
+    assert liveness(graph, Sharing(in_place=False)).peak <= apart
+    assert liveness(graph).peak <= apart
+
+
+def test_views_and_elementwise_operators_share() -> None:
+    model = parse_model(
+        """
+graph @main(%x: f32[1,1000]) {
+  %shape: i64[1] = const dense<[1000]>
+  %a: f32[1,1000] = Softmax(%x)
+  %b: f32[1,1000] = Softmax(%a)
+  %c: f32[1000] = Reshape(%b, %shape)
+  %d: f32[1000] = Relu(%c)
+  return %d
+}
+"""
+    )
+    live = liveness(model.graph)
+    assert [len(s.values) for s in live.storages] == [1, 1, 3]
+    assert live.profile == [8000, 8000, 4000, 4000]
+    assert live.least == live.peak == 8000
+    assert liveness(model.graph, Sharing(views=False, in_place=False)).profile == [8000] * 4
+
+
+def test_what_is_read_again_or_given_out_is_not_written_over() -> None:
+    model = parse_model(
+        """
+graph @main(%x: f32[1000]) {
+  %a: f32[1000] = Neg(%x)
+  %b: f32[1000] = Exp(%a)
+  %c: f32[1000] = Add(%a, %b)
+  return %b, %c
+}
+"""
+    )
+    live = liveness(model.graph)
+    assert [[v.name for v in s.values] for s in live.storages] == [["x"], ["a", "c"], ["b"]]
+
+
+def test_bodies_take_their_peak_while_their_node_runs() -> None:
+    model = parse_model(
+        """
+graph @main(%p: bool[], %x: f32[1000]) {
+  %y: f32[1000] = If(%p) {then_branch = graph @then() {
+    %a: f32[1000] = Softmax(%x)
+    %b: f32[1000] = Softmax(%a)
+    return %b
+  }, else_branch = graph @else() {
+    %c: f32[1000] = Neg(%x)
+    return %c
+  }}
+  %z: f32[1000] = Softmax(%y)
+  return %z
+}
+"""
+    )
+    live = liveness(model.graph)
+    assert live.workspace == {0: 8000}
+    assert live.profile == [1 + 4000 + 4000 + 8000, 8000]
+    play(model.graph, live)
+
+
+@pytest.mark.parametrize("name", ["ppocr_cls", "silero_vad", "magika"])
+def test_zoo_models_run_in_their_arena(name: str, tmp_path: Path) -> None:
+    path, _ = export(name, tmp_path, count=1)
+    model = read_model(path)
+    graph = with_dims(model, dict.fromkeys(input_symbols(model), 2)).graph
+    live = liveness(graph)
+    assert play(graph, live, alignment=64) >= live.peak
+
+
+def test_the_command_shows_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = export("ppocr_cls", tmp_path, count=1)
+    symbols = input_symbols(read_model(path))
+    dims = [part for name in symbols for part in ("--dim", f"{name}=1" if name == symbols[0] else f"{name}=48")]
+    assert run(["inspect", str(path), "--memory", *dims, "--plot", str(tmp_path / "memory.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert "alive at the peak" in shown
+    assert "in one arena" in shown
+    assert (tmp_path / "memory.svg").read_text().startswith("<?xml")
+    assert run(["plan", str(path), *dims, "-o", str(tmp_path / "plan.json")]) == 0
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert written["arena_bytes"] >= written["peak_bytes"] >= written["least_bytes"]
+    assert all(b["offset"] % 64 == 0 and b["first_node"] <= b["last_node"] for b in written["buffers"])
+    header = tmp_path / "plan.h"
+    assert run(["plan", str(path), *dims, "-o", str(header)]) == 0
+    checked = subprocess.run(["gcc", "-fsyntax-only", "-Wall", "-Werror", str(header)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert run(["plan", str(path), *dims, "--capacity", "1kB", "-o", str(tmp_path / "no.json")]) == 1
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_open_extents_are_asked_for(tmp_path: Path) -> None:
+    path, _ = export("ppocr_cls", tmp_path, count=1)
+    with pytest.raises(UsageError, match="sizes depend on") as caught:
+        memory(path)
+    assert "--dim" in str(caught.value.help)
