@@ -18,13 +18,16 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from .problem import Problem
+from .problem import Problem, middle
 
 SECONDS = 10.0
 """What one program may take; the best solution so far counts then."""
 GAP = 1e-4
 _TIE = 1e-7
 """Weight of what does not matter: of two equally fast selections the one with less error, then the smaller."""
+
+_LARGEST = 1e4
+"""Errors beyond this many times what one option of every place costs are not told apart."""
 
 Objective = Literal["time", "bytes", "error"]
 
@@ -73,7 +76,8 @@ def solve(
     program = _Program(problem, costs)
     if math.isfinite(room):
         scale = max(room, 1e-12)
-        program.limit(program.error / scale, -np.inf, room / scale)
+        program.forbid(program.error > room)
+        program.limit(np.where(program.error > room, 0.0, program.error / scale), -np.inf, room / scale)
     if min_saved_bytes > 0:
         program.limit(program.saved / min_saved_bytes, 1.0, np.inf)
     if min_saved_work > 0:
@@ -104,6 +108,8 @@ class _Program:
         for border in problem.borders:
             if border.b is None:
                 self.time[places[border.a]] += costs.border * border.elements
+        self.typical = max(sum(costs.error[middle(options)] for options in places), 1e-12)
+        self.most = np.r_[np.ones(n), np.full(len(inner), np.inf)]
         self.work = np.zeros(width)
         self.work[:n] = problem.saved_work
         self.error[:n], self.saved[:n] = costs.error, [u.saved_bytes for u in problem.units]
@@ -119,6 +125,10 @@ class _Program:
                 rows[row, n + k] = -1.0
         self.constraints: list[Any] = [_scipy("optimize").LinearConstraint(rows.tocsr(), -np.inf, upper)]
 
+    def forbid(self, columns: Any) -> None:
+        """Leaves out what fits in no selection: numbers of very different sizes make solvers err."""
+        self.most[columns] = 0.0
+
     def limit(self, row: Any, low: float, high: float) -> None:
         """``low <= row @ x <= high``."""
         self.constraints.append(_scipy("optimize").LinearConstraint(row[None, :], low, high))
@@ -132,10 +142,11 @@ class _Program:
             "bytes": -self.saved / max(float(self.saved.sum()), 1.0),
         }
         whole, free = np.ones(self.units), np.zeros(self.width - self.units)
+        objective = np.minimum(self.error / self.typical, _LARGEST) if minimize == "error" else scaled[minimize]
         found = optimize.milp(
-            scaled[minimize] + _TIE * (scaled["error"] + 0.1 * scaled["bytes"]),
+            objective + _TIE * (scaled["error"] + 0.1 * scaled["bytes"]),
             integrality=np.r_[whole, free],
-            bounds=optimize.Bounds(0, np.r_[whole, free + np.inf]),
+            bounds=optimize.Bounds(0, self.most),
             constraints=self.constraints,
             options={"time_limit": seconds, "mip_rel_gap": GAP},
         )
