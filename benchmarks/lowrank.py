@@ -2,7 +2,7 @@
 
     python benchmarks/lowrank.py [--models minilm,ppocr_rec,magika] [--cuts 10,20,30,40] [--target native]
                                  [--work FOLDER] [--json RESULTS.json] [--markdown OUT.md]
-                                 [--stage quality|write|time|table]
+                                 [--stage quality|time|table]
 
 A cut is a share of the parameters of all factorized layers: constant weights of MatMul, Gemm and ungrouped Conv of
 4,096 parameters and more. Nothing is trained. All methods see the same calibration samples; what is measured are
@@ -12,8 +12,8 @@ other sentences, lines and files. The original's outputs are the reference:
 * ppocr_rec: mean cosine of the class probabilities at each step of 32 lines; share of steps with the same best class;
 * magika: the same of the 60 files' probabilities.
 
-Times are of planish's own results with and without factorization, in turns in one process on one thread, at an error
-bound that planish was given and that the table states; what is not faster planish does not take.
+Times are of planish's own results with and without factorization, in turns in one process on one thread. The cuts are
+chosen for the least error, not for time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ from lowrank_baselines import METHODS, layers_of, plain_svd, replace, whitened_s
 MODELS, CUTS = "minilm,ppocr_rec,magika", "10,20,30,40"
 LEAST = 4096
 OURS = "planish"
-BOUNDS = {"minilm": 0.05, "ppocr_rec": 0.05, "magika": 0.05}
-"""Of the error budget (``cosine``) at which times are measured."""
 ISSUE = {
     "minilm": {10: (0.947, 0.976), 20: (0.903, 0.936), 30: (0.848, 0.897), 40: (0.783, 0.850)},
     "ppocr_rec": {10: (0.996, 0.976), 20: (0.993, 0.971), 30: (0.970, 0.933), 40: (0.952, 0.909)},
@@ -59,22 +57,10 @@ class Quality:
     order: float
     """Spearman or share of equal best classes."""
     seconds: float = 0.0
-
-
-@dataclass
-class Timed:
-    """Factorized within a bound, over not factorized."""
-
-    bound: float
-    ratio: float = 1.0
-    low: float = 1.0
-    high: float = 1.0
-    plain_us: float = 0.0
-    taken: int = 0
-    bytes: tuple[int, int] = (0, 0)
-    cosine: float = 1.0
-    order: float = 1.0
-    because: str = ""
+    ratio: float = 0.0
+    """Time over that without factorization; 0 where it was not measured."""
+    low: float = 0.0
+    high: float = 0.0
 
 
 @dataclass
@@ -83,7 +69,7 @@ class Result:
     parameters: int = 0
     layers: int = 0
     rows: list[Quality] = field(default_factory=list[Quality])
-    timed: Timed | None = None
+    plain_us: float = 0.0
 
 
 # -- what is measured
@@ -154,7 +140,8 @@ def _cosine(a: Any, b: Any) -> float:
 # -- quality at equal cuts
 
 
-def quality(entry: Any, args: argparse.Namespace) -> Result:
+def quality(entry: Any, args: argparse.Namespace, folder: Path, keep: Callable[[Result], None]) -> Result:
+    """Models of ours go to ``folder`` for their times, results to ``keep`` one by one."""
     import planish
 
     task, model = task_of(entry), planish.load(entry.path())
@@ -173,9 +160,10 @@ def quality(entry: Any, args: argparse.Namespace) -> Result:
             for layer in layers:
                 replace(layer, layer.weight)
     with tempfile.TemporaryDirectory() as name:
-        ours = _Ours(entry, task, args, Path(name) / "calibration.npz")
+        ours = _Ours(entry, task, args, Path(name) / "calibration.npz", folder)
         for cut in args.cut_list:
             result.rows.append(ours.at(cut, total, reference))
+            keep(result)
             print(f"{entry.name}: {result.rows[-1]}", file=sys.stderr, flush=True)
     return result
 
@@ -183,15 +171,15 @@ def quality(entry: Any, args: argparse.Namespace) -> Result:
 class _Ours:
     """The least error at a size, with no limit on the error but that it be one."""
 
-    def __init__(self, entry: Any, task: Task, args: argparse.Namespace, calibration: Path) -> None:
+    def __init__(self, entry: Any, task: Task, args: argparse.Namespace, calibration: Path, folder: Path) -> None:
         """``calibration`` keeps what is observed from cut to cut."""
         import planish
-        from planish.ir.onnx_writer import model_to_bytes
 
-        self.entry, self.task, self.args = entry, task, args
+        self.entry, self.task, self.args, self.folder = entry, task, args, folder
         self.options: dict[str, Any] = {"samples": task.samples, "validate": "none", "measure": False}
         whole = planish.optimize(entry.path(), args.target, **self.options)
-        self.bytes = len(model_to_bytes(whole.model))
+        whole.save(_file(folder, entry.name, 0))
+        self.bytes = _file(folder, entry.name, 0).stat().st_size
         self.options["calibration"] = calibration
 
     def at(self, cut: float, total: int, reference: Any) -> Quality:
@@ -209,63 +197,34 @@ class _Ours:
         )
         ledger = found.report.budget
         assert ledger is not None
+        found.save(_file(self.folder, self.entry.name, cut))
         saved = sum(e.saved_bytes for e in ledger.entries) / 4 / total
         scores = self.task.score(self.task.outputs(session(found.model).run), reference)
         return Quality(OURS, cut, saved, *scores, time.perf_counter() - start)
 
 
-# -- time at a bound
+def _file(folder: Path, model: str, cut: float) -> Path:
+    return folder / f"{model}-{round(100 * cut)}.onnx"
 
 
-def write(entry: Any, args: argparse.Namespace, folder: Path) -> None:
-    """planish's result with and without factorization, chosen by time on this machine."""
-    import planish
-    from planish.driver.budget import Budget
-    from planish.driver.select import Goal
-
-    task, bound = task_of(entry), BOUNDS[entry.name]
-    samples = task.samples[:: max(len(task.samples) // 24, 1)]
-    planish.optimize(entry.path(), args.target, samples=samples, output=folder / f"{entry.name}-float.onnx")
-    found = planish.optimize(
-        entry.path(),
-        args.target,
-        samples=samples,
-        factorize=True,
-        budget=Budget(bound, "cosine"),
-        goal=Goal(seconds=args.select_seconds),
-        output=folder / f"{entry.name}-lowrank.onnx",
-    )
-    ledger = found.report.budget
-    assert ledger is not None
-    (folder / f"{entry.name}.txt").write_text(str(found.report))
-    note = {"taken": len(ledger.taken), "because": ledger.because, "reasons": sorted(set(ledger.left.values()))[:3]}
-    (folder / f"{entry.name}.json").write_text(json.dumps(note))
+# -- time
 
 
-def timed(entry: Any, args: argparse.Namespace, folder: Path) -> Timed:
-    """In turns, in one process."""
+def measure(entry: Any, result: Result, args: argparse.Namespace, folder: Path) -> None:
+    """Of what ``quality`` left, in turns."""
     from planish.backends.measure import compare
 
-    files = [folder / f"{entry.name}-{form}.onnx" for form in ("float", "lowrank")]
-    note = json.loads((folder / f"{entry.name}.json").read_text())
-    task, runs = task_of(entry), [session(file) for file in files]
-    items = task.samples[:8]
-    found = compare(
-        [lambda turn, made=made: made.run(items[turn % len(items)]) for made in runs], seconds=args.seconds
-    )[0]
-    scores = task.score(task.outputs(runs[1].run), task.outputs(session(entry.path()).run))
-    sizes = (files[0].stat().st_size, files[1].stat().st_size)
-    return Timed(
-        BOUNDS[entry.name],
-        found.ratio,
-        found.low,
-        found.high,
-        found.times[0].time_us,
-        note["taken"],
-        sizes,
-        *scores,
-        note["because"],
-    )
+    rows = [row for row in result.rows if row.method == OURS]
+    made = [session(_file(folder, entry.name, cut)) for cut in (0, *(row.cut for row in rows))]
+    items = entry.samples(8, 0, uniform=True)
+
+    def runner(one: Any) -> Callable[[int], object]:
+        return lambda turn: one.run(items[turn % len(items)])
+
+    found = compare([runner(one) for one in made], seconds=args.seconds)
+    result.plain_us = found[0].times[0].time_us
+    for row, times in zip(rows, found, strict=True):
+        row.ratio, row.low, row.high = times.ratio, times.low, times.high
 
 
 # -- the table
@@ -274,34 +233,25 @@ def timed(entry: Any, args: argparse.Namespace, folder: Path) -> Timed:
 def table(results: list[Result]) -> str:
     parts: list[str] = []
     for r in results:
-        parts += [f"## {r.model}", "", f"{r.layers} layers, {r.parameters:,} parameters.", ""]
-        parts += ["| cut | method | reached | cosine | order | made in |", "|---:|---|---:|---:|---:|---:|"]
+        whole = f" Without factorization {r.plain_us / 1e3:.3g} ms." if r.plain_us else ""
+        parts += [f"## {r.model}", "", f"{r.layers} layers, {r.parameters:,} parameters.{whole}", ""]
+        parts += ["| cut | method | reached | cosine | order | time | made in |", "|---:|---|---:|---:|---:|---:|---:|"]
         for cut in sorted({row.cut for row in r.rows}):
             rows = [row for row in r.rows if row.cut == cut]
-            best = max(rows, key=lambda row: row.cosine)
-            for row in rows:
-                mark = "**" if row is best else ""
-                parts.append(
-                    f"| {cut:.0%} | {row.method} | {row.reached:.1%} | {mark}{row.cosine:.4f}{mark} "
-                    f"| {row.order:.4f} | {row.seconds:.0f} s |"
-                )
+            parts += [_row(row, max(rows, key=lambda other: other.cosine)) for row in rows]
             issue = ISSUE.get(r.model, {}).get(round(100 * cut))
             if issue is not None:
-                parts.append(f"| {cut:.0%} | whitened SVD, as the task was set | | {issue[0]} | {issue[1]} | |")
+                parts.append(f"| {cut:.0%} | whitened SVD, as the task was set | | {issue[0]} | {issue[1]} | | |")
         parts.append("")
-        if r.timed is not None:
-            parts += [_timed_text(r.timed), ""]
     return "\n".join(parts)
 
 
-def _timed_text(t: Timed) -> str:
-    bound = f"At a bound of {t.bound:g} (1 - cosine of every slice of the outputs, on the calibration samples)"
-    if not t.taken:
-        return f"{bound} nothing is factorized: {t.because}."
+def _row(row: Quality, best: Quality) -> str:
+    mark = "**" if row is best else ""
+    time_ = f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})" if row.ratio else ""
     return (
-        f"{bound} {t.taken} layers are factorized: {t.ratio:.3f} of the time ({t.low:.3f} to {t.high:.3f}; "
-        f"{t.plain_us / 1e3:.3g} ms without), {t.bytes[1] / 1e6:.2f} in place of {t.bytes[0] / 1e6:.2f} MB; on the "
-        f"measured samples cosine {t.cosine:.4f}, order {t.order:.4f}."
+        f"| {row.cut:.0%} | {row.method} | {row.reached:.1%} | {mark}{row.cosine:.4f}{mark} | {row.order:.4f} "
+        f"| {time_} | {row.seconds:.0f} s |"
     )
 
 
@@ -317,7 +267,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--select-seconds", type=float, default=40.0)
     parser.add_argument("--seconds", type=float, default=15.0, help="for the times of one model")
     parser.add_argument("--work", type=Path, help="folder that keeps the models whose times are measured")
-    parser.add_argument("--stage", choices=("all", "quality", "write", "time", "table"), default="all")
+    parser.add_argument("--stage", choices=("all", "quality", "time", "table"), default="all")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
     args = parser.parse_args()
@@ -334,29 +284,24 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
         if not entry.installed:
             print(f"{name}: {entry.install_command}", file=sys.stderr)
             continue
+
+        def keep(result: Result) -> None:
+            results[result.model] = result
+            if args.json:
+                args.json.write_text(json.dumps({n: asdict(r) for n, r in results.items()}, indent=1))
+
         if args.stage in ("all", "quality"):
-            before = results.get(name)
-            results[name] = quality(entry, args)
-            results[name].timed = before.timed if before is not None else None
-        if args.stage in ("all", "write"):
-            write(entry, args, folder)
+            keep(quality(entry, args, folder, keep))
         if args.stage in ("all", "time"):
-            results.setdefault(name, Result(name)).timed = timed(entry, args, folder)
-        if args.json:
-            args.json.write_text(json.dumps({n: asdict(r) for n, r in results.items()}, indent=1))
+            measure(entry, results[name], args, folder)
+            keep(results[name])
     return list(results.values())
 
 
 def load(path: Path) -> list[Result]:
     plain = json.loads(path.read_text()) if path.exists() else {}
     return [
-        Result(
-            name,
-            r["parameters"],
-            r["layers"],
-            [Quality(**row) for row in r["rows"]],
-            None if r["timed"] is None else Timed(**r["timed"]),
-        )
+        Result(name, r["parameters"], r["layers"], [Quality(**row) for row in r["rows"]], r["plain_us"])
         for name, r in plain.items()
     ]
 
