@@ -23,7 +23,7 @@ class Layer:
     node: Any
     weight: Any
     second: Any
-    """[K, K]: mean of ``x^T x``."""
+    """[K, K]: mean of ``x^T x``; of channels only, where patches are too wide to be observed."""
 
 
 def layers_of(model: Any, samples: list[Any], least: int) -> list[Layer]:
@@ -100,8 +100,13 @@ def whitened_svd(layers: list[Layer], cut: float, known: dict[int, Any]) -> list
 def _whitened(layer: Layer) -> tuple[Any, Any, Any]:
     values, vectors = np.linalg.eigh(layer.second)
     roots = np.sqrt(np.maximum(values, values.max() * 1e-7))
-    u, s, v = np.linalg.svd((vectors * roots) @ (vectors.T @ layer.weight), full_matrices=False)
-    return (vectors / roots) @ (vectors.T @ u), s, v
+    u, s, v = np.linalg.svd(_times((vectors * roots) @ vectors.T, layer.weight), full_matrices=False)
+    return _times((vectors / roots) @ vectors.T, u), s, v
+
+
+def _times(root: Any, matrix: Any) -> Any:
+    """Where only channels were observed (wide kernels), every position counts by itself and alike."""
+    return (root @ matrix.reshape(len(root), -1)).reshape(matrix.shape)
 
 
 def _curve(layer: Layer, singular: Any) -> tuple[Any, Any, Any]:
