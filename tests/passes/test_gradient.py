@@ -141,6 +141,16 @@ def test_model_with_attention() -> None:
         assert float((first[port] @ change).sum()) == pytest.approx(expected, rel=0.02, abs=1e-5)
 
 
+def test_lengths_beyond_float16() -> None:
+    b = Builder(opset=20)
+    x = b.input("x", DType.F16, (4, 64))
+    b.output(b.Mul(x, 30.0), "y")
+    model = b.model()
+    found = with_gradients(model, [model.graph.inputs[0]])
+    gradient = Session(found.model).run({"x": np.full((4, 64), 100, np.float16)})[1]
+    assert np.allclose(np.abs(gradient.astype(float)), 30 / (3000 * 16), rtol=1e-2)
+
+
 def test_what_has_no_gradient_says_why() -> None:
     b = Builder(opset=20)
     x = b.input("x", DType.F32, (1, 4, 8, 8))

@@ -180,12 +180,14 @@ class _Reverse:
     def _start(self, value: Value) -> Value:
         """Random signs over the length of the output."""
         r = self.r
-        square, total = r.Mul(value, value), value
+        assert value.dtype is not None
+        wide = value if value.dtype in (DType.F32, DType.F64) else r.Cast(value, to=DType.F32.code)  # sums overflow
+        square, total = r.Mul(wide, wide), wide
         if value.rank:
             axes = list(range(value.rank))
-            square, total = (reduce_to_one(r, "ReduceSum", v, axes) for v in (square, value))
-        signs = self._signs(value, total)
-        return r.Div(signs, r.Sqrt(r.Add(square, _TINY)))
+            square, total = (reduce_to_one(r, "ReduceSum", v, axes) for v in (square, wide))
+        signs = r.Div(self._signs(wide, total), r.Sqrt(r.Add(square, _TINY)))
+        return signs if wide is value else r.Cast(signs, to=value.dtype.code)
 
     def _signs(self, value: Value, total: Value) -> Any:
         """1 or -1 for each element of ``value``, by a hash of its place and of the sum of all: generators of random
