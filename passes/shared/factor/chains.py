@@ -133,8 +133,8 @@ def _require_forms(chain: Chain) -> None:
             raise NoMatch(f"one of the convolutions has {linear.groups} groups")
     if (first.node.op == "Conv") != (second.node.op == "Conv"):
         raise NoMatch("a convolution and a matrix product")
-    if first.bias is not None:
-        bias_of(first)  # declines a residual
+    if first.bias is not None and not np.isfinite(bias_of(first)).all():
+        raise NoMatch("the bias of the first holds NaN or infinities")
     if chain.is_conv:
         _require_one_kernel(chain)
     elif second.bias is not None and not is_bias(second) and first.bias is not None:
@@ -174,8 +174,11 @@ def _shape(linear: Linear) -> tuple[int, ...]:
 
 
 def _array(linear: Linear) -> Array:
+    """Raises :class:`NoMatch` where it is not finite: sums would come out otherwise."""
     assert linear.weight.data is not None
     array = linear.weight.data.numpy().astype(np.float64)
+    if not np.isfinite(array).all():
+        raise NoMatch(f"the weight %{linear.weight.name} holds NaN or infinities")
     if linear.node.op != "Gemm":
         return array
     return (array.T if linear.node.attr("transB") else array) * float(linear.node.attr("alpha"))
