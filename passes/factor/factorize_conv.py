@@ -213,7 +213,7 @@ class FactorizeConv(Pass):
     # -- what is offered
 
     def _factorize(self, place: _Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
-        """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
+        """Takes the first option that is allowed, if any is: who allows says why not. Raises ``NoMatch`` before any change."""
         nodes, kernel = [k.node for k in place.kernels], place.first
         data = place.weight.data
         assert data is not None
@@ -235,7 +235,6 @@ class FactorizeConv(Pass):
                 )
                 self._emit(place, option, factors, known, r)
                 return
-        raise NoMatch("it would cost too much of the error budget")
 
     def _data(self, kernel: Kernel, inputs: Inputs | None, output: OutputMetric | None) -> _Data:
         """Metrics: of patches about their mean where the bias keeps the mean, else of channels about zero."""
