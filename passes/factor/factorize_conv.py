@@ -213,7 +213,7 @@ class FactorizeConv(Pass):
     # -- what is offered
 
     def _factorize(self, place: _Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
-        """Takes the first option that is allowed, if any is: who allows says why not. Raises ``NoMatch`` before any change."""
+        """Takes the first option that is allowed, if any; who allows says why. Raises ``NoMatch`` before any change."""
         nodes, kernel = [k.node for k in place.kernels], place.first
         data = place.weight.data
         assert data is not None

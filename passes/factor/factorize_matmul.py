@@ -97,7 +97,7 @@ class FactorizeMatmul(Pass):
             )
 
     def _factorize(self, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
-        """Takes the first option that is allowed, if any is: who allows says why not. Raises ``NoMatch`` before any change."""
+        """Takes the first option that is allowed, if any; who allows says why. Raises ``NoMatch`` before any change."""
         inputs = seen.of(place.nodes)
         if inputs is not None and len(inputs.moments) != place.first.k:
             raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
