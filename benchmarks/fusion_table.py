@@ -164,8 +164,13 @@ def _goals(results: Sequence[Result], tools: Sequence[str]) -> list[str]:
 
 
 def _verdicts(results: Sequence[Result], tools: Sequence[str]) -> list[str]:
-    """What planish does worse than the plain model or the best correct peer, a line each."""
+    """Goals that no target reaches, and what planish does worse than the plain model or the best correct peer."""
     lines: list[str] = []
+    for r in (r for r in results if r.model in GOALS):
+        ours = [row for row in r.rows if row.tool.startswith(OURS) and row.correct]
+        best = min(ours, key=lambda row: row.ratio, default=None)
+        if best is not None and best.ratio > GOALS[r.model]:
+            lines.append(f"* {r.model}: {best.tool} takes {_ratio(best)} of the time, the goal is {GOALS[r.model]:.2f}")
     for tool in (t for t in tools if t.startswith(OURS)):
         for r in results:
             lines += [f"* {r.model}, {tool}: {text}" for text in _shortfalls(r, tool)]
