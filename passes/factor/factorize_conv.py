@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from ...ir.graph import Model, Value
 from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..rewrite.rule import NoMatch
+from ..shared.factor.compact import Compact
 from ..shared.factor.inputs import DAMPING, Inputs
 from ..shared.factor.kernels import (
     Chain,
@@ -133,6 +135,23 @@ class _Data:
         return float(np.sqrt(lost / total)) if total > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What is written for one kernel."""
+
+    factors: list[Array]
+    """``[A, core, B]`` of all groups, ``[core]`` in the compact form, ``[column, row]``, or those of CP."""
+    shift: Array
+    """What the bias makes up for."""
+    forms: list[Compact]
+    """Of the 1x1 convolutions in the compact form."""
+
+    @property
+    def nbytes(self) -> int:
+        forms = sum(f.a.nbytes + f.t.nbytes for f in self.forms)
+        return self.shift.nbytes + sum(f.nbytes for f in self.factors) + forms
+
+
 @dataclass
 class FactorizeConv(Pass):
     """See the module."""
@@ -218,10 +237,10 @@ class FactorizeConv(Pass):
         data = place.weight.data
         assert data is not None
         key = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes), metrics.key(nodes))
-        known = self._data(kernel, seen.of(nodes), metrics.of(nodes))
+        known = cache(lambda: self._data(kernel, seen.of(nodes), metrics.of(nodes)))  # later runs have no need of it
         options = r.ctx.memo.get(
             ("factorize-conv", *key, self.methods, self.forms, self.kept, len(place.kernels)),
-            lambda: self._options(place, known),
+            lambda: self._options(place, known()),
             lambda found: 200 * len(found),
         )
         if not options:
@@ -230,10 +249,10 @@ class FactorizeConv(Pass):
             if self._take(place, option, r):
                 factors = r.ctx.memo.get(
                     ("factorize-conv", *key, option.label),
-                    lambda option=option: _factors(kernel, option, known),
-                    lambda found: sum(f.nbytes for f in found),
+                    lambda option=option: self._made(kernel, option, known()),
+                    lambda made: made.nbytes,
                 )
-                self._emit(place, option, factors, known, r)
+                _emit(place, option, factors, r)
                 return
 
     def _data(self, kernel: Kernel, inputs: Inputs | None, output: OutputMetric | None) -> _Data:
@@ -303,40 +322,51 @@ class FactorizeConv(Pass):
             saved_flops=max(work * saved // data.count, 1),  # unknown, not none
         )
 
-    def _emit(self, place: _Place, option: _Option, factors: list[Array], known: _Data, r: Rewriter) -> None:
-        shift = self._shift(place.first, option, factors, known)
-        for array in (*factors, shift):
-            place.first.rounded(array)
-        for kernel in place.kernels:
-            if not r.allow(kernel.node):
-                return
-            bias = kernel.bias_vector() + shift
-            r.begin(kernel.node, origin_of([kernel.node]))
-            made = self._written(r, kernel, option, factors, bias if kernel.bias or bias.any() else None, known)
-            r.replace(kernel.node, made)
+    def _made(self, kernel: Kernel, option: _Option, known: _Data) -> _Made:
+        """Raises ``NoMatch`` where numbers leave the range of the weight's type."""
+        factors, forms = _factors(kernel, option, known), list[Compact]()
+        shift = _shift(kernel, _approximated(kernel, option, factors), known)
+        if option.method in ("tucker", "compact"):
+            chain = _chain(kernel, option, factors)
+            if option.method == "compact":
+                dtype = kernel.weight.dtype
+                largest = _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0
+                chain, forms = compact_chain(kernel, chain, known.metrics[0].of_channels(), largest)
+                factors = [chain.core]
+        for array in (*factors, shift, *(a for form in forms for a in (form.a, form.t))):
+            kernel.rounded(array)
+        return _Made(factors, shift, forms)
 
-    def _written(
-        self, r: Rewriter, kernel: Kernel, option: _Option, factors: list[Array], bias: Array | None, known: _Data
-    ) -> Value:
-        if option.method == "cp":
+
+def _emit(place: _Place, option: _Option, made: _Made, r: Rewriter) -> None:
+    for kernel in place.kernels:
+        if not r.allow(kernel.node):
+            return
+        bias = kernel.bias_vector() + made.shift
+        r.begin(kernel.node, origin_of([kernel.node]))
+        r.replace(kernel.node, _written(r, kernel, option, made, bias if kernel.bias or bias.any() else None))
+
+
+def _written(r: Rewriter, kernel: Kernel, option: _Option, made: _Made, bias: Array | None) -> Value:
+    factors = made.factors
+    match option.method:
+        case "cp":
             return emit_cp(r, kernel, (factors[0], factors[1], factors[2]), bias)
-        if option.method == "spatial":
+        case "spatial":
             return emit_spatial(r, kernel, factors[0], factors[1], bias)
-        chain = _chain(kernel, option, factors)
-        if option.method == "tucker":
-            return emit_chain(r, kernel, chain, bias)
-        largest = _GROWTH.get(kernel.weight.dtype, 0.0) if kernel.weight.dtype is not None else 0.0
-        core, forms = compact_chain(kernel, chain, known.metrics[0].of_channels(), largest)
-        return emit_compact_chain(r, kernel, core.core, forms, bias)
+        case "tucker":
+            return emit_chain(r, kernel, _chain(kernel, option, factors), bias)
+        case _:
+            return emit_compact_chain(r, kernel, factors[0], made.forms, bias)
 
-    def _shift(self, kernel: Kernel, option: _Option, factors: list[Array], known: _Data) -> Array:
-        """What the bias makes up for: [groups * outputs]."""
-        if known.means is None:
-            return np.zeros(kernel.groups * kernel.outputs)
-        left = kernel.weights() - _approximated(kernel, option, factors)
-        means = np.stack(known.means).reshape(kernel.groups, kernel.channels, kernel.positions)
-        found: Array = np.einsum("gcs,gcso->go", means, left).reshape(-1)
-        return found
+
+def _shift(kernel: Kernel, approximated: Array, known: _Data) -> Array:
+    """What the bias makes up for: [groups * outputs]."""
+    if known.means is None:
+        return np.zeros(kernel.groups * kernel.outputs)
+    means = np.stack(known.means).reshape(kernel.groups, kernel.channels, kernel.positions)
+    found: Array = np.einsum("gcs,gcso->go", means, kernel.weights() - approximated).reshape(-1)
+    return found
 
 
 def _is_matrix(weight: Value) -> bool:

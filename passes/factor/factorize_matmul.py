@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ from ..shared.factor.forms import Store, emit_compact, emit_pair, side_of
 from ..shared.factor.inputs import DAMPING, Inputs
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
-from ..shared.factor.outputs import OutputMetrics, observe_outputs
+from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.places import Place, places
 from ..shared.factor.products import Product
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
@@ -46,6 +47,22 @@ from ..shared.factor.svd import Decomposition, decompose, mean_shift
 Array = np.ndarray[Any, Any]
 _GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
 """Rounding errors may grow so much (to 1e-4 of the outputs) before outputs are permuted to avoid it."""
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What is written for one weight."""
+
+    shift: Array
+    """What the bias makes up for."""
+    pair: tuple[Array, Array] | None
+    forms: dict[str, Compact]
+    """The compact form by its side, where there is no pair."""
+
+    @property
+    def nbytes(self) -> int:
+        pair = sum(a.nbytes for a in self.pair or ())
+        return self.shift.nbytes + pair + sum(f.a.nbytes + f.t.nbytes for f in self.forms.values())
 
 
 @dataclass
@@ -97,29 +114,40 @@ class FactorizeMatmul(Pass):
             )
 
     def _factorize(self, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
-        """Takes the first option that is allowed, if any; who allows says why. Raises ``NoMatch`` before any change."""
-        inputs = seen.of(place.nodes)
-        if inputs is not None and len(inputs.moments) != place.first.k:
-            raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
+        """Takes the first option that is allowed, if any is: who allows says why not.
+
+        Raises ``NoMatch`` before any change.
+        """
         data = place.weight.data
         assert data is not None
-        metric = metrics.of(place.nodes)
-        key = (data.digest(), place.first.kind, place.first.transposed, place.takes_bias, self.damping)
-        found = r.ctx.memo.get(
-            ("factorize-matmul", *key, seen.key(place.nodes), metrics.key(place.nodes)),
-            lambda: decompose(
-                place.first.matrix(), self._second(place, inputs), None if metric is None else metric.weights
-            ),
-            lambda d: d.nbytes,
+        inputs = cache(lambda: _inputs(place, seen))  # a later run of the pipeline has no need of it
+        layer = (data.digest(), place.first.kind, place.first.transposed, place.takes_bias, self.damping)
+        key = ("factorize-matmul", *layer, seen.key(place.nodes), metrics.key(place.nodes))
+        found, errors = r.ctx.memo.get(
+            key,
+            lambda: self._decomposed(place, inputs(), metrics.of(place.nodes)),
+            lambda pair: pair[0].nbytes,
         )
-        errors = found.errors if metric is None else metric.errors(found)
         options = options_for(place.first.k, place.first.n, errors, self.forms, self.kept, self.ranks)
         if not options:
             raise NoMatch("stays whole: no rank has fewer parameters")
         for option in options:
             if self._take(place, option, r):
-                self._emit(place, option, found, inputs, r)
+                factors = r.ctx.memo.get(
+                    (*key, option.label, self.growth, *_sides(place.products)),
+                    lambda option=option: self._factors(place, option, found, inputs()),
+                    lambda made: made.nbytes,
+                )
+                _emit(place, factors, r)
                 return
+
+    def _decomposed(
+        self, place: Place, inputs: Inputs | None, metric: OutputMetric | None
+    ) -> tuple[Decomposition, Array]:
+        """All ranks, and the error of each."""
+        weights = None if metric is None else metric.weights
+        found = decompose(place.first.matrix(), self._second(place, inputs), weights)
+        return found, found.errors if metric is None else metric.errors(found)
 
     def _second(self, place: Place, inputs: Inputs | None) -> Array | None:
         """Moments about the mean where a bias keeps the mean, else about zero."""
@@ -140,26 +168,20 @@ class FactorizeMatmul(Pass):
             saved_flops=max(work * saved // data.count, 1),  # unknown, not none
         )
 
-    def _emit(self, place: Place, option: Option, found: Decomposition, inputs: Inputs | None, r: Rewriter) -> None:
-        a, b = found.factors(option.rank)
-        matrix = place.first.matrix()
-        moved = inputs is not None and place.takes_bias
-        shift = mean_shift(matrix, (a, b), inputs.mean) if moved and inputs is not None else np.zeros(place.first.n)
-        store = Store()
-        compacts: dict[str, Compact] = {}
-        if option.form == COMPACT:
-            compacts = {side: self._compact(place, (a, b), side, inputs) for side in _sides(place.products)}
-            for form in compacts.values():
-                place.first.require_range(form.a, form.t)
-        place.first.require_range(a, b, shift)
-        for product in place.products:
-            if not r.allow(product.node):
-                return
-            if option.form == COMPACT:
-                side = side_of(product)
-                emit_compact(r, product, compacts[side], shift, store if len(compacts) == 1 else Store())
-            else:
-                emit_pair(r, product, a, b, shift, store)
+    def _factors(self, place: Place, option: Option, found: Decomposition, inputs: Inputs | None) -> _Factors:
+        """Raises ``NoMatch`` where they leave the range of the weight's type."""
+        pair = found.factors(option.rank)
+        shift = np.zeros(place.first.n)
+        if inputs is not None and place.takes_bias:
+            shift = mean_shift(place.first.matrix(), pair, inputs.mean)
+        place.first.require_range(shift)
+        if option.form != COMPACT:
+            place.first.require_range(*pair)
+            return _Factors(shift, pair, {})
+        forms = {side: self._compact(place, pair, side, inputs) for side in _sides(place.products)}
+        for form in forms.values():
+            place.first.require_range(form.a, form.t)
+        return _Factors(shift, None, forms)
 
     def _compact(self, place: Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
         dtype = place.weight.dtype
@@ -168,5 +190,25 @@ class FactorizeMatmul(Pass):
         return compact(*factors, side, second, largest)
 
 
+def _inputs(place: Place, seen: Observations) -> Inputs | None:
+    """What is known of all rows that the products read. Raises ``NoMatch``."""
+    inputs = seen.of(place.nodes)
+    if inputs is not None and len(inputs.moments) != place.first.k:
+        raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
+    return inputs
+
+
 def _sides(products: Sequence[Product]) -> list[str]:
     return list(dict.fromkeys(side_of(p) for p in products))
+
+
+def _emit(place: Place, factors: _Factors, r: Rewriter) -> None:
+    stores: dict[str, Store] = {}
+    for product in place.products:
+        if not r.allow(product.node):
+            return
+        if factors.pair is not None:
+            emit_pair(r, product, *factors.pair, factors.shift, stores.setdefault("", Store()))
+        else:
+            side = side_of(product)
+            emit_compact(r, product, factors.forms[side], factors.shift, stores.setdefault(side, Store()))
