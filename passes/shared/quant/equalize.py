@@ -67,7 +67,9 @@ def input_reach(linear: Linear) -> Array:
         return split.max(axis=(1, 3)).reshape(-1)
     if linear.node.op == "ConvTranspose":
         return weight.reshape(weight.shape[0], -1).max(axis=1)
-    return weight.max(axis=0 if _is_turned(linear) else -1)
+    if weight.ndim == 1:
+        return weight
+    return _largest(weight, -1 if _is_turned(linear) else -2)
 
 
 def output_reach(linear: Linear) -> Array:
@@ -79,7 +81,12 @@ def output_reach(linear: Linear) -> Array:
         shape = weight.shape
         split = weight.reshape(linear.groups, shape[0] // linear.groups, shape[1], -1)
         return split.max(axis=(1, 3)).reshape(-1)
-    return weight.max(axis=-1 if _is_turned(linear) else 0)
+    return _largest(weight, -2 if _is_turned(linear) else -1)
+
+
+def _largest(weight: Array, axis: int) -> Array:
+    """The largest along an axis of a matrix, or of a stack of matrices, over all others."""
+    return weight.max(axis=tuple(i for i in range(weight.ndim) if i != weight.ndim + axis))
 
 
 def _is_turned(linear: Linear) -> bool:
