@@ -41,6 +41,8 @@ def _gated_rmsnorm(r: Rewriter, node: Node) -> Results:
     """Rows are as long as the scale; the data's last axis may hold several of them."""
     require(r, node)
     x, scale, gate = operand(node, 0), operand(node, 1), operand(node, 2)
+    if rank_of(scale) != 1:  # the kernel counts its elements, the operator's description wants a vector
+        raise NoMatch(f"the scale %{scale.name} is {scale.type}, expected a vector")
     width, whole = extent(scale, 0), extent(x, -1)
     rows = [0] * (rank_of(x) - 1)
     wide = widened(r, x)
