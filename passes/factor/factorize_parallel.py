@@ -158,7 +158,7 @@ class FactorizeParallel(Pass):
 def _groups(model: Model, r: Rewriter, min_parameters: int) -> list[list[Product]]:
     """Two or more products of one value in one graph that can share a factor, in order."""
     found: dict[tuple[object, ...], list[Product]] = {}
-    for place in places(model, r, min_parameters):
+    for place in places(model, r, min_parameters, told=False):
         product = place.first
         if len(place.products) > 1 or product.residual is not None:
             continue

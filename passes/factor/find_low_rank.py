@@ -48,7 +48,7 @@ class FindLowRank(Pass):
     """Smaller weights stay."""
 
     def run(self, model: Model, r: Rewriter) -> None:
-        for place in list(places(model, r, self.min_parameters)):
+        for place in list(places(model, r, self.min_parameters, told=False)):
             try:
                 self._factorize(place, r)
             except NoMatch as declined:

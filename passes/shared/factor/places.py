@@ -42,11 +42,13 @@ class Place:
         return node if len(self.products) == 1 and self.named else self.weight
 
 
-def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
-    """All of the model; notes say why other weights of products stay."""
+def places(model: Model, r: Rewriter, min_parameters: int, *, told: bool = True) -> Iterator[Place]:
+    """All of the model; notes say why other weights of products stay, where that is to be ``told``."""
     opset = model.opsets.get("", 0)
-    if opset < OPSET:
+    told = told or r.ctx.trace
+    if opset < OPSET and told:
         r.ctx.note(f"opset {opset} has no negative axes, raise-opset{{to=13}} brings them")
+    if opset < OPSET:
         return
     names = Counter(node.name for node in model.all_nodes())
     for weight in dict.fromkeys(weight for _, weight in readers(model, OPS)):
@@ -60,7 +62,8 @@ def places(model: Model, r: Rewriter, min_parameters: int) -> Iterator[Place]:
             name = found.first.node.name
             yield replace(found, named=bool(name) and names[name] == 1)
         except NoMatch as declined:
-            r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
+            if told:
+                r.ctx.note(f"%{weight.name} stays whole: {declined.reason}")
 
 
 def place_of(weight: Value, min_parameters: int) -> Place:
