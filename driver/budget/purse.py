@@ -21,7 +21,7 @@ from ..factor import ranks_of
 from ..plans import Plan, without_passes
 from ..reference import Reference, Runnable
 from ..samples import Samples
-from ..select import Choice, Goal, Known, make_problem, select
+from ..select import Choice, Goal, Known, Problem, make_problem, select
 from ..sizes import constant_bytes, file_bytes
 from .holdout import split
 from .judge import OPTIMIZED, WRITTEN, Judge, Spending, make_judge, spending_of
@@ -35,6 +35,8 @@ PARTS = 4
 """Into how many parts the units of the only lossy pass are taken to see whether their costs add up."""
 WORRYING_NOISE = 0.25
 """Share of the budget above which the original's own rounding noise is worth a warning."""
+BESIDE_BYTES = 1024
+"""Names and nodes of a unit take no more."""
 BOTH = (OPTIMIZED, WRITTEN)
 
 
@@ -180,7 +182,7 @@ class Purse:
         shapes = {name: array.shape for name, array in self.samples.ordinary.items[0].items()}
         problem = make_problem(units, stages.model, shapes)
         if goal.max_bytes is not None:
-            goal = replace(goal, min_saved_bytes=max(self._bytes(stages, Choices(lossless=True)) - goal.max_bytes, 0))
+            goal = replace(goal, min_saved_bytes=self._to_save(stages, units, problem, goal.max_bytes))
         lab = PayingLab(stages, units, self.selector, self.samples, self.job.runnable, self.job.paying, base.spent)
         final, times = base, self.job.paying.times
         for lab.levels, lab.judge in self._rounds():
@@ -199,6 +201,16 @@ class Purse:
                 return outcome, final, built
             self._again(final, built[0])
         raise self._fickle(final)
+
+    def _to_save(self, stages: Stages, units: Sequence[Unit], problem: Problem, max_bytes: int) -> int:
+        """Bytes by what units say; files hold names and nodes of what they emit as well."""
+        whole = self._bytes(stages, Choices(lossless=True))
+        if whole <= max_bytes:
+            return 0
+        every = problem.everything()
+        said = sum(u.saved_bytes for u in units if u.key in every)
+        beside = said - (whole - self._bytes(stages, _left(units, every)))
+        return whole - max_bytes + min(max(beside, 0), BESIDE_BYTES * len(problem.places))
 
     def _rounds(self) -> list[tuple[Sequence[str], Judge]]:
         """How selections are measured: as users run the model, by what is not held back; then by everything."""
