@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import warnings
 from collections import Counter
@@ -252,6 +253,13 @@ def reasons(rows: dict[str, Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _arguments() -> str:
+    """Of the command line, but for folders of this machine."""
+    given = sys.argv[1:]
+    kept = [a for before, a in zip(["", *given], given, strict=False) if not {a, before} & {"--out", "--folder"}]
+    return "".join(f" {shlex.quote(a)}" for a in kept)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="every mode on every model")
@@ -269,7 +277,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         rows = zoo_rows(models, given.mode or list(MODES), folder, full=given.full)
     rows[f"random models ({given.random})"] = random_row(given.random)
-    head = HEADER.format(arguments="".join(f" {a}" for a in sys.argv[1:]), onnxruntime=onnxruntime.__version__)
+    head = HEADER.format(arguments=_arguments(), onnxruntime=onnxruntime.__version__)
     text = f"{head}Models: {', '.join(models)}.\n\n{table(rows)}\n## Why not\n\n"
     text += f"`docs/lint.md` explains each.\n\n{reasons(rows)}"
     given.out.write_text(text, "utf-8")
