@@ -309,7 +309,7 @@ def _first_line(o: Outcome) -> str:
 
 
 def _page_row(o: Outcome) -> str:
-    said = _first_line(o)[:200].replace("|", "\\|").replace("`", "'")
+    said = re.sub(rf"[^\s']*{PREFIX}[^/\s]*", "FOLDER", _first_line(o))[:200].replace("|", "\\|").replace("`", "'")
     said = "".join(c if c.isprintable() else "?" for c in said)
     verdict = o.verdict if o.passed else f"**{o.verdict}**"
     return f"| {o.name} | {o.how} | {verdict} | {o.peak_mb} | {o.seconds:.2f} | {f'`{said}`' if said else ''} |\n"
