@@ -25,7 +25,7 @@ import numpy as np
 
 from .front import Front, Point
 from .known import UNKNOWN, Known
-from .problem import MANY, Problem, middle, runs_of
+from .problem import MANY, Problem, mildest, runs_of
 from .program import Costs, Objective, Solved, predict_error, predict_time, solve
 from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
 
@@ -228,7 +228,7 @@ class _Loop:
         """Units to weigh: all options of a place, of many one."""
         found: list[int] = []
         for options in self.problem.places:
-            found += options if len(options) < MANY else [middle(options)]
+            found += options if len(options) < MANY else [mildest(options)]
         return [self.problem.units[i].key for i in sorted(found)]
 
     def _alone(self, keys: list[str]) -> None:

@@ -121,6 +121,11 @@ def middle(options: Sequence[int]) -> int:
     return options[len(options) // 2 if len(options) >= MANY else 0]
 
 
+def mildest(options: Sequence[int]) -> int:
+    """The option by which a curve of errors is scaled: large errors no longer grow with their causes."""
+    return options[-1 if len(options) >= MANY else 0]
+
+
 def _saving(unit: Unit, node: Node | None) -> float:
     held = 0 if node is None else max((v.data.nbytes for v in node.inputs if v is not None and v.data), default=0)
     return min(max(unit.saved_bytes / held, 0.0), 1.0) if held else 0.0

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from .known import TELLING, UNKNOWN, Known, Learned
-from .problem import Problem
+from .problem import MANY, Problem
 from .program import Costs
 
 PRIOR_GAIN = 0.4
@@ -166,19 +166,26 @@ def power_of(alone: Sequence[float], together: float) -> float:
 
 
 def fit_error(problem: Problem, alone: Any, measured: Mapping[frozenset[str], float], power: float) -> Any:
-    """Of each unit, in the power in which they add; ``alone``: shares of the budget, measured or predicted."""
+    """Of each unit, in the power in which they add; ``alone``: shares of the budget, measured or predicted.
+
+    What is fitted is by how much each is off; options of a place that are degrees of one thing are off alike.
+    """
     mean = np.minimum(np.maximum(alone, 0.0), WORST) ** power
     known = {s: e for s, e in measured.items() if s and math.isfinite(e) and e < WORST}
     if not known:
         return mean
+    floor = max(float(mean.mean()), 1e-9)
+    places = problem.places
+    column = np.array([places[p][0] if len(places[p]) >= MANY else i for i, p in enumerate(problem.place_of)])
+    size = np.maximum(mean, 1e-3 * floor)
     rows = np.zeros((len(known), len(mean)))
     for row, taken in zip(rows, known, strict=True):
-        row[problem.indices(taken)] = 1.0
+        for i in problem.indices(taken):
+            row[column[i]] += size[i]
     found = np.array(list(known.values())) ** power
-    floor = max(float(mean.mean()), 1e-9)
     spread = np.maximum(ERROR_NOISE * power * found, 1e-3 * floor)
-    theta, _ = posterior(rows, found, spread, mean, mean + 0.1 * floor)
-    return np.maximum(theta, 0.02 * mean)
+    off, _ = posterior(rows, found, spread, mean / size, (mean + 0.1 * floor) / size)
+    return np.maximum(size * off[column], 0.02 * mean)
 
 
 def costs_of(problem: Problem, times: Times, alone: Any, errors: Mapping[frozenset[str], float], power: float) -> Costs:
