@@ -15,6 +15,8 @@ from ..ir.errors import UsageError
 from ..ir.safe_files import SafeFiles
 from ..passes.shared.arena.place import NODES, Placement, Progress, place
 from ..passes.shared.liveness import Liveness, liveness
+from ..passes.shared.order.search import Ordering, best_order
+from ..passes.shared.order.tasks import tasks_of
 from .dims import input_symbols, with_dims
 from .document import SCHEMA, Document, Table, Text, bytes_text
 from .result import check_output
@@ -35,6 +37,8 @@ class Memory:
     liveness: Liveness
     placement: Placement
     alignment: int
+    ordering: Ordering
+    """The best order of the nodes that was found; ``order-nodes`` makes it."""
     capacity: int | None = None
 
     @property
@@ -54,7 +58,8 @@ class Memory:
             "schema": SCHEMA,
             "model": self.source,
             "peak_bytes": live.peak,
-            "least_bytes": live.least,
+            "least_bytes": self.ordering.bound,
+            "best_order_bytes": self.ordering.peak,
             "arena_bytes": self.placement.height,
             "arena_bound_bytes": self.placement.bound,
             "alignment": self.alignment,
@@ -85,7 +90,7 @@ class Memory:
         ]
         document: Document = [
             Text(f"{self.source}: at most {bytes_text(live.peak)} alive{node}", "bold"),
-            Text(f"  any order of the nodes needs {bytes_text(live.least)} or more"),
+            Text(f"  {self._order_text()}"),
             Text(f"  in one arena {bytes_text(p.height)}, {above}; offsets are multiples of {self.alignment}"),
             Text("\n".join(["", *_drawn(live.profile)])),
             Table(f"alive at the peak, {len(alive)} values", ("value", "type", "size>", "nodes>"), rows),
@@ -98,6 +103,13 @@ class Memory:
                 Text(f"{len(live.unknown)} values have no known size and are not counted: {names}", "yellow")
             )
         return document
+
+    def _order_text(self) -> str:
+        best = self.ordering
+        proof = "which is proved" if best.peak == best.bound else f"at least {bytes_text(best.bound)} are needed"
+        if best.peak == self.liveness.peak:
+            return f"no order of the nodes that was found needs less; {proof}"
+        return f"in the best order of the nodes {bytes_text(best.peak)}, {proof} (pass order-nodes)"
 
     def c_header(self) -> str:
         """Offsets and sizes as C macros, for engines without a file system."""
@@ -173,7 +185,9 @@ def memory(
             help="fix them: " + " ".join(f"--dim '{name}=...'" for name in symbols),
         )
     placement = place(live.buffers(alignment), capacity, nodes=nodes, progress=progress)
-    return Memory(source.name if isinstance(source, Path) else "model", live, placement, alignment, capacity)
+    ordering = best_order(tasks_of(graph.graph, live.workspace)[1], progress=progress)
+    name = source.name if isinstance(source, Path) else "model"
+    return Memory(name, live, placement, alignment, ordering, capacity)
 
 
 def plan_model(

@@ -4,7 +4,8 @@ The model of a runtime with these habits, each of which can be turned off:
 
 * a view (Reshape and its like) is its operand's memory under another shape;
 * an elementwise operator writes over an operand that nobody reads again, where the bytes are as many;
-* the graph's inputs are there from the beginning until they are read for the last time, its outputs until the end.
+* the graph's inputs are there from the beginning until they are read for the last time (those that nobody reads take
+  nothing), its outputs until the end.
 
 A body takes its own peak while the node that has it runs. Constants are not counted: they lie elsewhere. Sizes are
 numbers where the extents are; the others are counted as nothing and named.
@@ -20,7 +21,8 @@ from ...ir.ops import ELEMENTWISE
 from .arena.buffers import Buffer
 from .unit_axes import VIEWS
 
-_SAME_MEMORY = frozenset((*VIEWS, "Identity"))
+SAME_MEMORY = frozenset((*VIEWS, "Identity"))
+"""Operators whose result is their first operand's memory."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Sharing:
 
     views: bool = True
     in_place: bool = True
+
+
+SHARING = Sharing()
 
 
 @dataclass
@@ -80,25 +85,13 @@ class Liveness:
         """Storages at one node, the largest first."""
         return sorted((s for s in self.storages if s.born <= step <= s.dies), key=lambda s: -s.size)
 
-    @property
-    def least(self) -> int:
-        """Bytes that no order of the nodes can do without: what some node reads and writes."""
-        touched = [0] * max(len(self.nodes), 1)
-        index = {node: i for i, node in enumerate(self.nodes)}
-        for s in self.storages:
-            at = {index[v.producer] for v in s.values if v.producer in index}
-            at |= {index[user] for v in s.values for user, _ in v.uses if user in index}
-            for i in at:
-                touched[i] += s.size
-        return max(bytes_ + self.workspace.get(i, 0) for i, bytes_ in enumerate(touched))
-
     def buffers(self, alignment: int = 1) -> list[Buffer]:
         """The storages as buffers to be placed, and the workspaces behind them."""
         of_storages = [Buffer(s.born, s.dies + 1, s.size, alignment) for s in self.storages]
         return of_storages + [Buffer(i, i + 1, size, alignment) for i, size in sorted(self.workspace.items())]
 
 
-def liveness(graph: Graph, sharing: Sharing = Sharing()) -> Liveness:
+def liveness(graph: Graph, sharing: Sharing = SHARING) -> Liveness:
     """Of the graph in its present order; the peaks of bodies are their nodes' workspace."""
     peaks: dict[Graph, int] = {}
     bodies = list(graph.all_graphs())
@@ -128,7 +121,8 @@ class _Builder:
 
     def run(self) -> Liveness:
         for value in self.graph.inputs:
-            self._new(value, 0, fixed=True)
+            if value.uses:
+                self._new(value, 0, fixed=True)
         for i, node in enumerate(self.found.nodes):
             if node.subgraphs:
                 self.found.workspace[i] = max(self.peaks[body] for body in node.subgraphs)
@@ -156,7 +150,7 @@ class _Builder:
         operands = [v for v in node.inputs if v is not None]
         if node.domain != "" or not operands:
             return None
-        if node.op in _SAME_MEMORY:
+        if node.op in SAME_MEMORY:
             return self.storage_of.get(operands[0]) if self.sharing.views else None
         if not self.sharing.in_place or ("", node.op) not in ELEMENTWISE:
             return None

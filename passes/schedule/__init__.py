@@ -1,0 +1,1 @@
+"""Passes that decide when things happen and where they lie."""
