@@ -37,6 +37,8 @@ WORRYING_NOISE = 0.25
 """Share of the budget above which the original's own rounding noise is worth a warning."""
 BESIDE_BYTES = 1024
 """Names and nodes of a unit take no more."""
+_SIZE_ROUNDS = 3
+"""How often a selection is made anew because its file is larger than what the units said."""
 BOTH = (OPTIMIZED, WRITTEN)
 
 
@@ -187,7 +189,7 @@ class Purse:
         final, times = base, self.job.paying.times
         for lab.levels, lab.judge in self._rounds():
             known = times.read() if times is not None else Known()
-            choice = select(problem, lab, goal, known=known, progress=self.job.paying.progress)
+            choice, goal = self._select_within(goal, problem, lab, known, stages, units)
             if times is not None:
                 times.write(choice.learned)
             outcome = _outcome(units, choice, base.spent)
@@ -201,6 +203,23 @@ class Purse:
                 return outcome, final, built
             self._again(final, built[0])
         raise self._fickle(final)
+
+    def _select_within(
+        self, goal: Goal, problem: Problem, lab: PayingLab, known: Known, stages: Stages, units: Sequence[Unit]
+    ) -> tuple[Choice, Goal]:
+        """A selection whose file is as small as was asked for; what units save is an estimate, files are measured."""
+        choice = select(problem, lab, goal, known=known, progress=self.job.paying.progress)
+        for _ in range(_SIZE_ROUNDS):
+            if goal.max_bytes is None or not choice.taken:
+                break
+            above = self._bytes(stages, _left(units, choice.taken)) - goal.max_bytes
+            if above <= 0:
+                break
+            self.steps.append(f"the file is {above} bytes too large: selected again for as many less")
+            said = sum(u.saved_bytes for u in units if u.key in choice.taken)
+            goal = replace(goal, min_saved_bytes=said + above)
+            choice = select(problem, lab, goal, known=choice.learned, progress=self.job.paying.progress)
+        return choice, goal
 
     def _to_save(self, stages: Stages, units: Sequence[Unit], problem: Problem, max_bytes: int) -> int:
         """Bytes by what units say; files hold names and nodes of what they emit as well."""

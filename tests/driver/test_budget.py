@@ -97,6 +97,22 @@ def test_weights_are_stored_in_half_within_the_budget() -> None:
     assert not found.equivalent, "the bounds of rounding must notice the difference"
 
 
+def test_a_size_is_reached_though_units_promise_more_than_they_save() -> None:
+    b = Builder()
+    y = b.input("x", DType.F32, ("N", 64))
+    for i in range(8):
+        y = b.MatMul(y, b.const(array(64, 64, seed=i, scale=0.1), f"part_{i}"))
+    b.output(y, "y")
+    model = b.model()
+    whole = len(model_to_bytes(model))
+    limit = whole - 3 * 64 * 64 * 2
+    goal = planish.Goal(minimize="error", max_bytes=limit, seconds=1)
+    samples = [{"x": array(4, 64, seed=i)} for i in range(3)]
+    result = spend(model, samples, Budget(0.1, "rms"), "boast", goal=goal)
+    assert len(model_to_bytes(result.model)) <= limit
+    assert any("too large: selected again" in step for step in ledger_of(result).steps)
+
+
 def test_the_default_pipeline_has_the_lossy_passes_when_there_is_a_budget() -> None:
     result = spend(classifier(), SAMPLES, 1e-2, "default")
     assert "store-float16" in result.report.pipeline
