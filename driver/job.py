@@ -28,11 +28,11 @@ from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
 from .plans import Plan, expanded, short, without_groups
 from .prove.ledger import Ledger as Proofs
 from .prove.watch import Watch
-from .reference import Reference, Runnable
-from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of, versions
+from .reference import Reference
+from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of
 from .result import Options, Result
 from .samples import Samples, Source
-from .sizes import constant_bytes, file_bytes, is_external, source_hash
+from .sizes import Runnable, constant_bytes, file_bytes, is_external, source_hash
 from .tune_job import tuned
 from .tuning import Tuning
 from .unit_times import TimesFile
@@ -47,6 +47,7 @@ from .validate import (
     refuse_broken,
 )
 from .validation import RUNS, Validation, level_of
+from .versions import versions
 
 GROWTH_SLACK_BYTES = 128 << 10
 """How many bytes a file may grow on top of ``MAX_GROWTH``."""

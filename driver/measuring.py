@@ -15,8 +15,8 @@ from .document import time_text
 
 if TYPE_CHECKING:
     from ..passes.target import Target
-    from .reference import Runnable
     from .samples import Samples
+    from .sizes import Runnable
 
 PLACEMENTS = 2
 """How often the sessions of a comparison are made anew."""

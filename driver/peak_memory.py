@@ -21,7 +21,7 @@ import numpy as np
 
 from ..backends.core import Sample
 from ..backends.ort.session import Session, SessionSettings
-from .reference import Runnable
+from .sizes import Runnable
 
 RUNS = 3
 TIME_LIMIT = 60.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,11 @@ from ..ir.ops import is_known, is_pure
 from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
 from .contract import Contract
 from .noise import noisy_model, noisy_sample, resolutions
-from .sizes import constant_bytes, is_external
+from .sizes import Runnable, constant_bytes, is_external
 from .ties import Ties
 from .trial import Trial, needs_trial, too_large
 from .unusual import excused
 
-Runnable: TypeAlias = "Model | bytes | Path"
 DRAWS = 3
 """Noisy copies that are run, besides the original under the runtime's optimizer."""
 ISOLATED_BYTES = 64 << 20

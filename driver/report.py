@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..ir.graph import Model
@@ -89,17 +88,6 @@ def size_of(model: Model, file_bytes: int) -> Size:
 def pass_records(record: RunRecord) -> list[PassRecord]:
     """The passes that changed something; for the others one entry with their time would be noise."""
     return [p for p in record.passes if p.changes]
-
-
-def versions() -> dict[str, str]:
-    """Of what the result depends on."""
-    found: dict[str, str] = {}
-    for name in ("planish", "onnx", "onnxruntime", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "checkout" if name == "planish" else "missing"
-    return found
 
 
 # -- the document

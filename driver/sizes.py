@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from ..backends.ort.artifact import file_entry
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes
 
-if TYPE_CHECKING:
-    from .reference import Runnable
+Runnable: TypeAlias = "Model | bytes | Path"
+"""What a session can be made of."""
 
 
 def is_external(model: Model) -> bool:

@@ -18,8 +18,8 @@ from ..ir.errors import UsageError
 from ..ir.safe_files import SafeFiles
 from ..passes.registry import ENTRY_POINTS
 from ..passes.target import Target
-from .report import versions
 from .tuning import Tuning
+from .versions import versions
 
 FORMAT = 1
 

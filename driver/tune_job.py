@@ -22,10 +22,10 @@ from .laboratory import Built
 from .measuring import MEASURING
 from .peak_memory import peak_bytes
 from .plans import Plan, alternatives, fired, short
-from .reference import Reference, Runnable
+from .reference import Reference
 from .samples import Samples
 from .search import FIELD, Search
-from .sizes import constant_bytes, source_hash
+from .sizes import Runnable, constant_bytes, source_hash
 from .tuning import EVEN, FASTER, REFUSED, SLOWER, Trial, Tuning
 from .validation import Validation
 

@@ -16,9 +16,9 @@ from ..backends.ort.session import SessionSettings
 from ..ir.errors import UsageError
 from ..ir.safe_files import SafeFiles
 from ..passes.target import Target
-from .report import versions
 from .select import Known, Learned
 from .tune_cache import cache_folder, processor_name
+from .versions import versions
 
 FORMAT = 1
 MOST = 4096

@@ -30,8 +30,9 @@ from .compare import DIFFERENT, EQUAL, ROUNDED, UNSTABLE, OutputCheck
 from .contract import Contract
 from .generate import generate_samples
 from .pairing import kernels_differ
-from .reference import Reference, Runnable, runtime_session
+from .reference import Reference, runtime_session
 from .samples import Samples, Source, load_samples
+from .sizes import Runnable
 from .trial import too_large
 from .trouble import UNUSUAL
 from .validation import Validation

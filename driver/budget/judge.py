@@ -13,7 +13,7 @@ from ...backends.core import Outputs, Sample
 from ...backends.ort.session import EXACT, Session
 from ...ir.errors import BudgetError, PlanishError
 from ..compare import leaves
-from ..reference import Runnable
+from ..sizes import Runnable
 from .holdout import Measured
 from .limits import Budget
 from .metrics import METRICS, output_error

@@ -11,9 +11,9 @@ from ...backends.ort.session import Session, SessionSettings
 from ...ir.errors import BackendError
 from ...passes.choices import Choices, Unit
 from ..measuring import MEASURING
-from ..reference import Runnable
 from ..samples import Samples
 from ..select import Goal, Timing
+from ..sizes import Runnable
 from .judge import OPTIMIZED, Judge, OutputJudge, TaskJudge, spending_of
 from .limits import Budget
 from .stages import Stages

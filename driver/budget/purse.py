@@ -19,10 +19,10 @@ from ...passes.pipeline import Step, flatten
 from ..contract import leaf_steps
 from ..factor import ranks_of
 from ..plans import Plan, without_passes
-from ..reference import Reference, Runnable
+from ..reference import Reference
 from ..samples import Samples
 from ..select import Choice, Goal, Known, Problem, make_problem, select
-from ..sizes import constant_bytes, file_bytes
+from ..sizes import Runnable, constant_bytes, file_bytes
 from .holdout import split
 from .judge import OPTIMIZED, WRITTEN, Judge, Spending, make_judge, spending_of
 from .ledger import LOSSY, ROUNDING, Entry, Ledger, percent
