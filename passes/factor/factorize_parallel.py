@@ -170,8 +170,10 @@ def _groups(model: Model, r: Rewriter, min_parameters: int) -> list[list[Product
 
 def _joined(metrics: Sequence[OutputMetric | None]) -> OutputMetric | None:
     """Of all outputs one after another; ``None`` where one is not known."""
-    known = [m.observed * m.rows for m in metrics if m is not None]
-    return OutputMetric(linalg.block_diag(*known), 1.0) if len(known) == len(metrics) else None
+    known = [m for m in metrics if m is not None]
+    if len(known) != len(metrics):
+        return None
+    return OutputMetric(linalg.block_diag(*(m.observed * m.rows for m in known)), 1.0, min(m.seen for m in known))
 
 
 def _importance(product: Product, second: Array | None) -> Array:

@@ -26,7 +26,7 @@ from .svd import Decomposition
 
 Array = np.ndarray[Any, Any]
 DAMPING = 0.1
-"""Of the mean weight, added to each: directions in which few samples show a slope count all the same."""
+"""Of the mean weight, added to each however many rows were seen."""
 _CHANNELS_FIRST = ("Conv", "ConvTranspose")
 
 
@@ -38,13 +38,18 @@ class OutputMetric:
     """[N, N]: ``H``."""
     rows: float
     """Of the layer in one sample."""
+    seen: int
+    """Rows behind ``observed``."""
 
     @property
     def weights(self) -> Array:
         """[N, N], positive definite: ``H`` with a weight for what samples did not show."""
         n = len(self.observed)
-        damped: Array = self.observed + DAMPING * float(np.trace(self.observed)) / n * np.eye(n)
-        return damped
+        share = max(
+            DAMPING / (1 + DAMPING), n / (n + self.seen)
+        )  # few rows show slopes in few directions, the others have some too
+        found: Array = (1 - share) * self.observed + share * float(np.trace(self.observed)) / n * np.eye(n)
+        return found
 
     def error(self, mean_square: float) -> float:
         """Of the model's outputs, root mean square relative to theirs, where ``e H e^T`` is ``mean_square``."""
@@ -82,7 +87,7 @@ class OutputMetrics:
         total = np.asarray(sum(np.asarray(o.moments, np.float64) for o in known)) / rows
         if not np.trace(total) > 0:
             return None
-        return OutputMetric(total, rows / max(s.samples, 1))
+        return OutputMetric(total, rows / max(s.samples, 1), rows)
 
     def key(self, nodes: Sequence[Node]) -> object:
         """Says which observations a result depends on."""
