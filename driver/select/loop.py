@@ -202,7 +202,7 @@ class _Loop:
     def _sensitivities(self, together: float) -> None:
         """What units spend alone, as far as the time goes; neighbours share what they spend together."""
         base = self._error(frozenset())
-        if together <= 1:  # whatever is taken fits: predictions are enough
+        if together <= 1 and self.goal.minimize != "error":  # whatever is taken fits: predictions are enough
             first = self.problem.indices(self.problem.everything())
             predicted = sum(self.problem.units[i].error for i in first) or 1.0
             self.alone *= max(together - base, 0.0) / predicted
