@@ -248,6 +248,8 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in MODEL and whether it is sound."""
+    if plot is not None and not memory:
+        raise UsageError("--plot draws what --memory shows", where="cli", help="give --memory as well")
     if memory:
         from ..driver.memory import memory as run_memory
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..ir.errors import UsageError
 from .shared import FAILED, AsJson, Dims, app, parse_dims, parse_size, print_result, shown_progress
 
 
@@ -20,20 +21,26 @@ def plan(
         str | None, typer.Option("--capacity", "-C", metavar="BYTES", help="enough if they fit: 1048576, 2MiB")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="CSV; of a model JSON, or a C header (.h)")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="CSV; of a model also .json, or .h for C")
     ] = None,
-    alignment: Annotated[int, typer.Option(metavar="BYTES", min=1, help="of a model's values")] = 64,
+    alignment: Annotated[
+        int | None, typer.Option(metavar="BYTES", min=1, help="of a model's values, 64 where not given")
+    ] = None,
     dim: Dims = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=0, help="how long to search")] = 20_000,
     as_json: AsJson = False,
 ) -> None:
     """Place buffers with lifetimes, or the values of a model, in one arena; exit with 1 where they do not fit."""
-    from ..driver.memory import plan_model
+    from ..driver.memory import ALIGNMENT, plan_model
     from ..driver.plan import plan as plan_buffers
 
     room = parse_size(capacity, "--capacity") if capacity is not None else None
     with shown_progress() as progress:
         if source.suffix == ".csv":
+            if alignment is not None or dim:
+                raise UsageError(
+                    "--alignment and --dim are for models", where="cli", help="buffers have a column 'alignment'"
+                )
             found = plan_buffers(source, room, output=output, nodes=nodes, progress=progress)
         else:
             found = plan_model(
@@ -41,7 +48,7 @@ def plan(
                 room,
                 output=output,
                 dims=parse_dims(dim),
-                alignment=alignment,
+                alignment=alignment or ALIGNMENT,
                 nodes=nodes,
                 progress=progress,
             )

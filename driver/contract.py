@@ -8,7 +8,7 @@ from typing import Any
 
 from ..passes.core import Numbers
 from ..passes.manager import Pipeline, RunRecord
-from ..passes.pipeline import flatten
+from ..passes.pipeline import Repeat, flatten
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ def leaf_steps(steps: Sequence[Any]) -> list[Any]:
     stack = list(reversed(steps))
     while stack:
         step = stack.pop()
-        inner = getattr(step, "steps", None)
-        if inner is None:
-            found.append(step)
+        if isinstance(step, Repeat):  # passes may have an option of any name
+            stack.extend(reversed(step.steps))
         else:
-            stack.extend(reversed(inner))
+            found.append(step)
     return found

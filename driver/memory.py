@@ -5,8 +5,9 @@ See ``passes/shared/liveness.py`` for what shares memory, and ``passes/shared/ar
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from .validate import AnyModel, as_model
 ALIGNMENT = 64
 """Bytes; a cache line, and what vector instructions want."""
 _SHOWN = 12
+_MOST_BYTES = 1 << 60
+"""What 64 bits hold with room to add."""
 _WIDTH, _HEIGHT = 72, 8
 
 
@@ -131,12 +134,20 @@ class Memory:
                 lines.append(f"#define {stem}_{name}_OFFSET {offset}u /* {s.size} bytes, nodes {s.born} to {s.dies} */")
         return "\n".join([*lines, "#endif", ""])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the plan: JSON, or a C header where the name ends in ``.h``."""
-        import json
+    def csv(self) -> str:
+        """The buffers in the format of google/minimalloc, with offsets."""
+        rows = ["id,lower,upper,size,offset"]
+        for i, (s, offset) in enumerate(zip(self.liveness.storages, self.placement.offsets, strict=False)):
+            rows.append(f"{i},{s.born},{s.dies + 1},{s.size},{offset}")
+        return "\n".join([*rows, ""])
 
+    def json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan in the form that the name's suffix asks for. Raises ``UsageError``."""
         path = Path(path)
-        text = self.c_header() if path.suffix == ".h" else json.dumps(self.to_dict(), indent=1) + "\n"
+        text = _FORMS[_form(path)](self)
         with SafeFiles() as files:
             files.create(path).write(text.encode())
 
@@ -184,6 +195,11 @@ def memory(
             where="memory",
             help="fix them: " + " ".join(f"--dim '{name}=...'" for name in symbols),
         )
+    total = sum(s.size for s in live.storages) + sum(live.workspace.values())
+    if total >= _MOST_BYTES:
+        raise UsageError(
+            f"the values take {total:,} bytes together", where="memory", help="give smaller extents (--dim)"
+        )
     placement = place(live.buffers(alignment), capacity, nodes=nodes, progress=progress)
     ordering = best_order(tasks_of(graph.graph, live.workspace)[1], progress=progress)
     name = source.name if isinstance(source, Path) else "model"
@@ -200,12 +216,26 @@ def plan_model(
     nodes: int = NODES,
     progress: Progress | None = None,
 ) -> Memory:
-    """``memory``, with the plan written to ``output`` where it fits: JSON, or a C header (``.h``)."""
+    """``memory``, with the plan written to ``output`` where it fits: ``.json``, ``.h`` (C) or ``.csv``."""
     path = check_output(output) if output is not None else None
+    if path is not None:
+        _form(path)
     found = memory(model, dims=dims, alignment=alignment, capacity=capacity, nodes=nodes, progress=progress)
     if path is not None and found.fits:
         found.save(path)
     return found
+
+
+_FORMS: dict[str, Callable[[Memory], str]] = {".json": Memory.json, ".h": Memory.c_header, ".csv": Memory.csv}
+
+
+def _form(path: Path) -> str:
+    """The suffix. Raises ``UsageError`` for one of no form."""
+    if path.suffix not in _FORMS:
+        raise UsageError(
+            f"{path.name} has the suffix of no form of plan", where="output", help=f"one of {', '.join(_FORMS)}"
+        )
+    return path.suffix
 
 
 def _identifier(name: str) -> str:

@@ -96,6 +96,12 @@ def optimize(
         pipeline = with_lossy(pipeline, groups, factorize, with_budget=budget is not None)
         if goal is None and not factorize and all(name.endswith("weights") for name in groups):
             goal = Goal(minimize="bytes")
+    elif goal is not None and budget is None:
+        raise UsageError(
+            "a limit on size, time or operations is for lossy passes, which need an error budget",
+            where="goal",
+            help="say what it may cost (--max-error 0.01) and how (--factorize, --quantize int8), or drop the limit",
+        )
     elif pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
     options = Options(

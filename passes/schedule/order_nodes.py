@@ -2,7 +2,7 @@
 
 **Why**    a file's order is its exporter's: branches are computed side by side where one after the other would do, and
            what is needed late is computed early.
-**Needs**  sizes that are numbers (``--dim``); values without one count as nothing.
+**Needs**  sizes that are numbers (``--dim``): an order for some of the values may be the worse one for all.
 **Leaves** the order where no better one is found, random and stateful operators in their order among themselves, and
            operands: the same nodes compute the same values. Bodies are ordered by themselves, inner ones first.
            Runtimes that choose an order of their own do not follow it (``docs/memory.md``).
@@ -37,6 +37,12 @@ class OrderNodes(Pass):
             self._order(graph, liveness(graph), r)
 
     def _order(self, graph: Graph, live: Liveness, r: Rewriter) -> None:
+        if live.unknown:
+            first = live.unknown[0].name
+            r.ctx.note(
+                f"graph @{graph.name} stays in its order: {len(live.unknown)} sizes are no numbers, as %{first}'s"
+            )
+            return
         nodes, tasks = tasks_of(graph, live.workspace)
         found = best_order(tasks, steps=self.steps, progress=r.ctx.progress)
         least = f"none needs less than {found.bound:,}"

@@ -68,6 +68,11 @@ def test_a_size_is_honoured_or_refused() -> None:
         made(1e-5, asked)
 
 
+def test_limits_need_a_budget_too() -> None:
+    with pytest.raises(UsageError, match="need an error budget"):
+        planish.optimize(Path("model.onnx"), goal=planish.Goal(max_bytes=1000))
+
+
 def test_it_needs_a_budget() -> None:
     with pytest.raises(UsageError, match="factorization needs an error budget"):
         planish.optimize(Path("model.onnx"), factorize=True)

@@ -139,3 +139,20 @@ def test_open_extents_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sizes depend on") as caught:
         memory(path)
     assert "--dim" in str(caught.value.help)
+
+
+def test_sizes_beyond_64_bits_are_refused(tmp_path: Path) -> None:
+    path, _ = export("magika", tmp_path, count=1)
+    with pytest.raises(UsageError, match="bytes together"):
+        memory(path, dims={"unk__214": 10**15})
+
+
+def test_a_plan_of_no_known_form_is_refused_and_csv_can_be_planned_again(tmp_path: Path) -> None:
+    path, _ = export("magika", tmp_path, count=1)
+    command = ["plan", str(path), "--dim", "unk__214=1", "-o"]
+    assert run([*command, str(tmp_path / "plan.txt")]) == 2
+    assert not (tmp_path / "plan.txt").exists()
+    assert run([*command, str(tmp_path / "plan.csv"), "--alignment", "1"]) == 0
+    assert run(["plan", str(tmp_path / "plan.csv")]) == 0
+    assert run(["plan", str(tmp_path / "plan.csv"), "--alignment", "64"]) == 2
+    assert run(["inspect", str(path), "--plot", str(tmp_path / "memory.svg")]) == 2
