@@ -10,7 +10,7 @@ from typing import Any
 
 from ..passes.pipelines import PIPELINES
 from ..passes.registry import Entry, entries
-from ..passes.target import EXPORT_TARGETS, TARGETS, Target
+from ..passes.target import BOARDS, EXPORT_TARGETS, PROCESSORS, TARGETS, Target
 from .document import SCHEMA, Document, Table, Text
 from .explain import rule_names
 
@@ -48,8 +48,12 @@ class TargetList:
         return {"schema": SCHEMA, "targets": [asdict(t) | {"features": sorted(t.features)} for t in self.targets]}
 
     def document(self) -> Document:
-        rows = [(t.name, t.runtime, t.description, " ".join(sorted(t.features))) for t in self.targets]
-        return [Table("targets", ("name", "runtime", "description", "features"), rows), Text("")]
+        rows = [(t.name, t.runtime, t.description, " ".join(sorted(t.features)), _built_as(t)) for t in self.targets]
+        boards = ", ".join(f"{board} is {name}" for board, name in BOARDS.items())
+        return [
+            Table("targets", ("name", "runtime", "description", "features", "compiled as"), rows),
+            Text(f"`native` is this machine's; {boards}"),
+        ]
 
 
 def pass_list(*, rules: bool = False) -> PassList:
@@ -66,7 +70,12 @@ def pass_list(*, rules: bool = False) -> PassList:
 
 def target_list() -> TargetList:
     """All targets."""
-    return TargetList([*TARGETS.values(), *EXPORT_TARGETS.values()])
+    return TargetList([*TARGETS.values(), *PROCESSORS.values(), *EXPORT_TARGETS.values()])
+
+
+def _built_as(target: Target) -> str:
+    """What a compiler is told of the processor."""
+    return " ".join((target.mcpu, *target.mattr))
 
 
 def _summary(entry: Entry) -> str:

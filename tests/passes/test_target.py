@@ -9,7 +9,7 @@ import pytest
 
 from planish.ir.errors import UsageError
 from planish.passes import target
-from planish.passes.target import TARGETS, get_target, native
+from planish.passes.target import BOARDS, PROCESSORS, TARGETS, get_target, native
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,27 @@ def test_generic_promises_nothing_beyond_the_standard() -> None:
     generic = TARGETS["generic"]
     assert not generic.contrib
     assert generic.newest_opset == 0
+
+
+@pytest.mark.parametrize(("board", "processor"), BOARDS.items())
+def test_boards_are_names_of_processors(board: str, processor: str) -> None:
+    assert get_target(board) is PROCESSORS[processor]
+    assert board in get_target(board).description
+
+
+def test_compiled_targets_say_what_a_compiler_needs() -> None:
+    for t in [*TARGETS.values(), *PROCESSORS.values()]:
+        if t.arch in ("any", "cuda"):
+            assert not t.triple
+            continue
+        assert t.mcpu, t.name
+        assert t.triple.split("-")[0] == t.arch, t.name
+        assert bool(t.emulated) == (t.arch != "x86_64"), t.name
+
+
+def test_features_and_compiler_options_agree() -> None:
+    """What a pass believes of a processor, the compiler is told too, where the name does not imply it."""
+    for t in TARGETS.values():
+        for feature, attribute in (("dotprod", "+dotprod"), ("i8mm", "+i8mm"), ("vnni", "+avx512vnni")):
+            if t.mcpu:
+                assert (feature in t.features) == (attribute in t.mattr), t.name
