@@ -1,0 +1,238 @@
+// Loads and runs a model that planish built with TVM: needs C++17, POSIX and TVM's runtime (libtvm_runtime.so,
+// libtvm_ffi.so and their headers, all in the PyPI packages apache-tvm and apache-tvm-ffi); no compiler, no Python.
+//
+//   planish::Model model("out");                        // the folder with manifest.json, lib.so, params.bin
+//   planish::Tensor x = planish::Empty(model.inputs()[0]);
+//   std::fill_n(static_cast<float*>(x.data_ptr()), x.numel(), 0.5f);
+//   std::vector<planish::Tensor> outputs = model.Run({x});
+//
+// Every failure is a std::exception whose what() says what was found and what was expected.
+#ifndef PLANISH_MODEL_HPP_
+#define PLANISH_MODEL_HPP_
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <tvm/ffi/container/array.h>
+#include <tvm/ffi/container/map.h>
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/dtype.h>
+#include <tvm/ffi/extra/json.h>
+#include <tvm/ffi/extra/module.h>
+#include <tvm/ffi/function.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace planish {
+
+using Tensor = tvm::ffi::Tensor;
+
+/// One input, output or parameter. An extent that the caller chooses is -1.
+struct Spec {
+  std::string name;
+  std::string dtype;
+  std::vector<int64_t> shape;
+  int64_t offset = 0;
+};
+
+namespace detail {
+
+namespace ffi = tvm::ffi;
+constexpr size_t kAlignment = 64;  // what TVM's kernels take for granted
+
+inline std::string Text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text += (i ? "," : "") + (shape[i] < 0 ? std::string("?") : std::to_string(shape[i]));
+  }
+  return text + "]";
+}
+
+struct HostMemory {
+  void AllocData(DLTensor* tensor) {
+    size_t bytes = ffi::GetDataSize(*tensor);
+    bytes = (bytes + kAlignment) / kAlignment * kAlignment;
+    tensor->data = std::aligned_alloc(kAlignment, bytes);
+    if (tensor->data == nullptr) {
+      throw std::runtime_error("no memory for a tensor of " + std::to_string(bytes) + " bytes");
+    }
+  }
+  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
+};
+
+/// A file in memory, read page by page when touched; writing to it does not change the file.
+class Mapping {
+ public:
+  explicit Mapping(const std::string& path) {
+    int file = open(path.c_str(), O_RDONLY);
+    struct stat status;
+    if (file < 0 || fstat(file, &status) != 0) throw std::runtime_error("cannot read " + path);
+    bytes_ = static_cast<size_t>(status.st_size);
+    if (bytes_ > 0) data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    close(file);
+    if (data_ == MAP_FAILED) throw std::runtime_error("cannot map " + path);
+  }
+  ~Mapping() {
+    if (data_ != nullptr) munmap(data_, bytes_);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  char* data() const { return static_cast<char*>(data_); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+struct MappedMemory {
+  std::shared_ptr<Mapping> file;
+  int64_t offset;
+  void AllocData(DLTensor* tensor) {
+    size_t bytes = ffi::GetDataSize(*tensor);
+    if (offset < 0 || static_cast<size_t>(offset) > file->bytes() || bytes > file->bytes() - offset) {
+      throw std::runtime_error("params.bin ends before a parameter at " + std::to_string(offset));
+    }
+    tensor->data = file->data() + offset;
+  }
+  void FreeData(DLTensor*) {}
+};
+
+inline DLDataType TypeOf(const std::string& dtype) { return ffi::StringToDLDataType(dtype); }
+
+inline ffi::json::Value Entry(const ffi::json::Object& object, const char* key) {
+  ffi::Any name = ffi::String(key);
+  if (object.count(name) == 0) throw std::runtime_error(std::string("manifest.json has no ") + key);
+  return object.at(name);
+}
+
+inline std::vector<Spec> Specs(const ffi::json::Object& manifest, const char* key) {
+  std::vector<Spec> specs;
+  for (const ffi::Any& item : Entry(manifest, key).cast<ffi::json::Array>()) {
+    auto object = item.cast<ffi::json::Object>();
+    Spec spec;
+    spec.name = Entry(object, "name").cast<ffi::String>();
+    spec.dtype = Entry(object, "dtype").cast<ffi::String>();
+    for (const ffi::Any& extent : Entry(object, "shape").cast<ffi::json::Array>()) {
+      auto number = extent.try_cast<int64_t>();  // a name where the caller chooses
+      spec.shape.push_back(number.has_value() ? *number : -1);
+    }
+    if (object.count(ffi::Any(ffi::String("offset")))) spec.offset = Entry(object, "offset").cast<int64_t>();
+    specs.push_back(std::move(spec));
+  }
+  return specs;
+}
+
+inline ffi::json::Object ReadManifest(const std::string& folder) {
+  std::ifstream file(folder + "/manifest.json", std::ios::binary);
+  if (!file) throw std::runtime_error(folder + " holds no manifest.json: is it a folder that planish wrote?");
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  auto manifest = ffi::json::Parse(text).cast<ffi::json::Object>();
+  std::string backend = Entry(manifest, "backend").cast<ffi::String>();
+  if (backend != "tvm") throw std::runtime_error(folder + " was built for " + backend + ", not for TVM");
+  return manifest;
+}
+
+inline ffi::Function Need(const ffi::Module& module, const char* name) {
+  auto function = module->GetFunction(name);
+  if (!function.has_value()) throw std::runtime_error(std::string("the library has no function ") + name);
+  return *function;
+}
+
+}  // namespace detail
+
+/// An uninitialized tensor in main memory.
+inline Tensor Empty(const std::vector<int64_t>& shape, const std::string& dtype) {
+  for (int64_t extent : shape) {
+    if (extent < 0) throw std::invalid_argument("a tensor of shape " + detail::Text(shape) + ": give its extents");
+  }
+  return Tensor::FromNDAlloc(detail::HostMemory(), tvm::ffi::Shape(shape.begin(), shape.end()),
+                             detail::TypeOf(dtype), DLDevice{kDLCPU, 0});
+}
+
+inline Tensor Empty(const Spec& spec) { return Empty(spec.shape, spec.dtype); }
+
+/// A loaded model. Not for several threads at once: give each its own.
+class Model {
+ public:
+  explicit Model(const std::string& folder) {
+    auto manifest = detail::ReadManifest(folder);
+    for (const char* key : {"inputs", "outputs"}) {
+      (key[0] == 'i' ? inputs_ : outputs_) = detail::Specs(manifest, key);
+    }
+    if (manifest.count(detail::ffi::Any(detail::ffi::String("pieces"))) &&
+        detail::Entry(manifest, "pieces").cast<detail::ffi::json::Array>().size() > 0) {
+      throw std::runtime_error(folder + " has parts that run on ONNX Runtime: only the Python loader runs it");
+    }
+    auto file = std::make_shared<detail::Mapping>(folder + "/params.bin");
+    for (const Spec& spec : detail::Specs(manifest, "params")) {
+      tvm::ffi::Shape shape(spec.shape.begin(), spec.shape.end());
+      parameters_.push_back(Tensor::FromNDAlloc(detail::MappedMemory{file, spec.offset}, shape,
+                                                detail::TypeOf(spec.dtype), DLDevice{kDLCPU, 0}));
+    }
+    auto library = tvm::ffi::Module::LoadFromFile(folder + "/lib.so");
+    machine_ = detail::Need(library, "vm_load_executable")().cast<tvm::ffi::Module>();
+    constexpr int kPooled = 2;
+    detail::Need(*machine_, "vm_initialization")(static_cast<int>(kDLCPU), 0, kPooled);
+    main_ = detail::Need(*machine_, "main");
+  }
+
+  const std::vector<Spec>& inputs() const { return inputs_; }
+  const std::vector<Spec>& outputs() const { return outputs_; }
+
+  /// Outputs for one set of inputs, both in the model's order.
+  std::vector<Tensor> Run(const std::vector<Tensor>& inputs) const {
+    Check(inputs);
+    std::vector<tvm::ffi::AnyView> arguments(inputs.begin(), inputs.end());
+    arguments.insert(arguments.end(), parameters_.begin(), parameters_.end());
+    tvm::ffi::Any result;
+    main_->CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &result);
+    if (auto one = result.try_cast<Tensor>()) return {*one};
+    std::vector<Tensor> outputs;
+    for (const tvm::ffi::Any& item : result.cast<tvm::ffi::Array<tvm::ffi::Any>>()) {
+      outputs.push_back(item.cast<Tensor>());
+    }
+    return outputs;
+  }
+
+ private:
+  void Check(const std::vector<Tensor>& inputs) const {
+    if (inputs.size() != inputs_.size()) {
+      throw std::invalid_argument(std::to_string(inputs.size()) + " inputs are given, the model takes " +
+                                  std::to_string(inputs_.size()));
+    }
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const Spec& spec = inputs_[i];
+      std::vector<int64_t> shape(inputs[i].shape().begin(), inputs[i].shape().end());
+      bool fits = shape.size() == spec.shape.size();
+      for (size_t d = 0; fits && d < shape.size(); ++d) fits = spec.shape[d] < 0 || spec.shape[d] == shape[d];
+      std::string dtype = tvm::ffi::DLDataTypeToString(inputs[i].dtype());
+      if (!fits || dtype != spec.dtype) {
+        throw std::invalid_argument("input " + spec.name + " is " + dtype + detail::Text(shape) +
+                                    ", the model takes " + spec.dtype + detail::Text(spec.shape));
+      }
+      if (reinterpret_cast<uintptr_t>(inputs[i].data_ptr()) % detail::kAlignment) {
+        throw std::invalid_argument("input " + spec.name + " does not lie at a multiple of 64 bytes: use Empty()");
+      }
+    }
+  }
+
+  std::vector<Spec> inputs_, outputs_;
+  std::vector<Tensor> parameters_;
+  std::optional<tvm::ffi::Module> machine_;
+  std::optional<tvm::ffi::Function> main_;
+};
+
+}  // namespace planish
+
+#endif  // PLANISH_MODEL_HPP_

@@ -1,0 +1,141 @@
+"""Runs a model that planish built with TVM. Needs numpy, ``tvm_ffi`` and TVM's runtime library: nothing of planish,
+no compiler.
+
+    from planish_model import Model
+    outputs = Model("out").run({"x": array})          # a list of arrays, in the model's order
+
+On a board: ``pip install numpy apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post0`` (of the first only
+``libtvm_runtime.so`` is loaded), then ``python planish_model.py samples.npz outputs.npz``. ``TVM_NUM_THREADS`` says how
+many threads run it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+ALIGNMENT = 64
+"""Kernels take for granted that arrays lie at multiples of so many bytes."""
+_CPU, _POOLED = 1, 2
+_RUNTIME: list[ctypes.CDLL] = []
+
+
+class Model:
+    """A loaded model. Not for several threads at once: give each its own."""
+
+    def __init__(
+        self, folder: str | Path | None = None, *, library: str = "lib.so", params: str = "params.bin"
+    ) -> None:
+        """``folder`` is the one that planish wrote; by default the one this file lies in.
+
+        Raises ``FileNotFoundError`` where a file or TVM's runtime is missing, ``ValueError`` for another artifact.
+        """
+        folder = Path(__file__).parent if folder is None else Path(folder)
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        if manifest.get("backend") != "tvm":
+            raise ValueError(f"{folder} was built for {manifest.get('backend')}, not for TVM")
+        if manifest.get("pieces"):
+            raise ValueError(f"{folder} has parts that run on ONNX Runtime: load it with planish.load_artifact")
+        self.inputs: list[dict[str, Any]] = manifest["inputs"]
+        self.outputs: list[dict[str, Any]] = manifest["outputs"]
+        self._params = load_params(folder / "params.bin", manifest["params"])
+        self._main = load_function(folder / "lib.so", manifest.get("function", "main"))
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs for one array per input. Raises ``ValueError`` where the arrays are not what the model takes."""
+        names = [spec["name"] for spec in self.inputs]
+        if set(feeds) != set(names):
+            raise ValueError(f"inputs {sorted(feeds)} are given, the model takes {sorted(names)}")
+        arrays = [_checked(spec, feeds[spec["name"]]) for spec in self.inputs]
+        return call(self._main, arrays, self._params)
+
+
+def call(function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any]) -> list[np.ndarray]:
+    """Calls a function of :func:`load_function`; the outputs are copies."""
+    result = function(*map(tensor, arrays), *params)
+    results = [result] if isinstance(result, tvm_ffi.Tensor) else list(result)
+    return [np.array(np.from_dlpack(r)) for r in results]
+
+
+def tensor(array: np.ndarray) -> Any:
+    """The array as TVM takes it; copied only where it does not lie at a multiple of 64 bytes or is read-only."""
+    array = np.asarray(array)
+    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous or not array.flags.writeable:
+        room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+        start = -room.ctypes.data % ALIGNMENT
+        aligned = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        aligned[...] = array
+        array = aligned
+    return tvm_ffi.from_dlpack(array)
+
+
+def load_params(path: Path, specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The parameters in their file, read page by page when touched; what is written to them stays in memory."""
+    data = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.empty(0, np.uint8)
+    found: list[Any] = []
+    for spec in specs:
+        dtype, shape, offset = np.dtype(spec["dtype"]), tuple(spec["shape"]), int(spec["offset"])
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        if offset < 0 or offset + size > data.size:
+            raise ValueError(f"{path} ends before the parameter {spec.get('name')} of {size} bytes at {offset}")
+        found.append(tensor(data[offset : offset + size].view(dtype).reshape(shape)))
+    return found
+
+
+def load_function(library: Path, name: str) -> Any:
+    """A function of a library that runs on TVM's virtual machine."""
+    load_runtime()
+    if not library.exists():
+        raise FileNotFoundError(f"{library} is missing")
+    machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+    machine["vm_initialization"](_CPU, 0, _POOLED)
+    return machine[name]
+
+
+def load_runtime() -> None:
+    """Loads ``libtvm_runtime.so``: of the ``tvm`` package (which is not imported), or where the system finds it."""
+    if _RUNTIME or tvm_ffi.get_global_func("runtime.RuntimeEnabled", allow_missing=True) is not None:
+        return
+    name = "libtvm_runtime.so"
+    package = importlib.util.find_spec("tvm")
+    folders = [Path(p) / "lib" for p in (package.submodule_search_locations or [])] if package else []
+    places = [str(f / name) for f in folders if (f / name).exists()]
+    try:
+        _RUNTIME.append(ctypes.CDLL((places or [name])[0], ctypes.RTLD_GLOBAL))
+    except OSError as error:
+        raise FileNotFoundError(f"TVM's runtime cannot be loaded ({error}): pip install apache-tvm") from None
+
+
+def _checked(spec: Mapping[str, Any], given: Any) -> np.ndarray:
+    array = np.asarray(given)
+    shape = spec["shape"]
+    fits = array.ndim == len(shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype != np.dtype(spec["dtype"]):
+        want = f"{spec['dtype']}{list(shape)}"
+        raise ValueError(f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {want}")
+    return array
+
+
+def main() -> None:
+    """Runs the model beside this file on the first sample of an ``.npz``."""
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python planish_model.py INPUTS.npz OUTPUTS.npz")
+    model = Model()
+    with np.load(sys.argv[1]) as samples:
+        outputs = model.run({name: samples[name] for name in samples.files})
+    named: dict[str, Any] = {spec["name"]: array for spec, array in zip(model.outputs, outputs, strict=True)}
+    np.savez(sys.argv[2], **named)
+
+
+if __name__ == "__main__":
+    main()
