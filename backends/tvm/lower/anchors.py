@@ -1,0 +1,122 @@
+"""Kernels whose sums a template computes: what follows them elementwise goes into its write-back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ....ir.graph import Node, Value
+from ..api import te, tvm
+from ..groups import Group
+from ..kernels import conv as conv_kernels
+from ..kernels.machine import Machine
+from ..kernels.tile import Epilogue
+from ..layout import Layouts
+from ..rules.core import Context, dtype_of, static_shape
+from ..rules.windows import windows
+from .forms import Element, Expr, Form
+from .kernels import Kernel, Operand, Operands, group_name, run_rules
+
+
+def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
+    """The group by a template of its first node; ``None`` where there is none for it."""
+    node = group.nodes[0]
+    if any(dtype_of(v) != "float32" for v in (*node.inputs, node.output) if v is not None):
+        return None
+    if node.op == "Conv":
+        return _conv(group, layouts, machine)
+    return None
+
+
+class Tail:
+    """What follows the sums of a group's first node: an optional bias, then the other nodes."""
+
+    def __init__(self, group: Group, layouts: Layouts, bias: Value | None) -> None:
+        self.node, self.out = group.nodes[0], group.outputs[0]
+        self.form = layouts.form(self.out)
+        self.sum: Expr = None
+        self.operands = Operands(layouts)
+        added = self.operands.element(bias) if bias is not None else None
+        first: Element = (lambda index: self.sum) if added is None else (lambda index: self.sum + added((index[1],)))
+        rest = group.nodes[1:]
+        if rest:
+            self.element = run_rules(rest, self.operands, self.form.block, {self.node.output: first})[0].element
+        else:
+            self.element = first
+        self.placeholders = list(self.operands.read)
+
+    def apply(self, total: Expr, index: tuple[Expr, ...], extras: Sequence[Any]) -> Expr:
+        """The stored value at a physical index of the result."""
+        self.sum = total
+        self.operands.read = [lambda *at, b=extra: b[at] for extra in extras]
+        try:
+            return self.element(self.form.logical(index))
+        finally:
+            self.operands.read, self.sum = self.placeholders, None
+
+    def epilogue(self) -> Epilogue:
+        """In the templates' form."""
+        extras = tuple((operand.form.physical, operand.form.dtype) for operand in self.operands.all)
+        return Epilogue(self.apply, extras, self.form.dtype, self._key())
+
+    def _key(self) -> str:
+        """The tail as a function of its own, over sums that lie in a tensor."""
+        sums = te.placeholder(self.form.physical, "float32", name="sums")
+
+        def fill(*index: Expr) -> Expr:
+            self.sum = sums(*index)
+            return self.element(self.form.logical(index))
+
+        out = te.compute(self.form.physical, fill, name="out")
+        return tvm.ir.save_json(te.create_prim_func([sums, *self.operands.tensors, out]))
+
+
+def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
+    node = group.nodes[0]
+    x, weights = node.inputs[0], node.inputs[1]
+    assert x is not None
+    assert weights is not None
+    if weights.data is None or len(static_shape(x)) != 4:
+        return None
+    spec = conv_spec(node, layouts.form(x), layouts.form(group.outputs[0]))
+    if conv_kernels.unsupported(spec) is not None:
+        return None
+    tail = Tail(group, layouts, node.input(2))
+    epilogue = tail.epilogue()
+    tile = conv_kernels.tiles(spec, machine)[0]
+    packed = conv_kernels.pack(weights.data.numpy(), spec, tile)
+    operands = [Operand(x, layouts.form(x)), Operand(packed, Form(packed.shape, str(packed.dtype)))]
+    name = group_name(group)
+    return Kernel(
+        name,
+        f"{spec} {tile} {epilogue.key}",
+        lambda: conv_kernels.build(spec, machine, tile, epilogue, name=name),
+        [*operands, *tail.operands.all],
+        [(tail.out, tail.form)],
+    )
+
+
+def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
+    """The convolution as the templates name it."""
+    weights = node.inputs[1]
+    assert weights is not None
+    kernel = static_shape(weights)[2:]
+    context = Context(node, [])
+    w = windows(context, x.shape[2:], kernel, static_shape(node.output)[2:])
+    return conv_kernels.Conv(
+        x.shape[0],
+        x.shape[1],
+        x.shape[2],
+        x.shape[3],
+        out.shape[1],
+        (kernel[0], kernel[1]),
+        (w.strides[0], w.strides[1]),
+        (w.begins[0], w.begins[1], w.ends[0], w.ends[1]),
+        (w.dilations[0], w.dilations[1]),
+        int(node.attr("group", 1)),
+        x.block,
+        out.block,
+    )
+
+
+Template = Callable[[Group, Layouts, Machine], "Kernel | None"]

@@ -1,0 +1,128 @@
+"""One kernel from one group: the operands' elements go through the rules of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ....ir.graph import Node, Value
+from .. import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its modules register)
+from ..api import te, tvm
+from ..groups import Group
+from ..layout import Layouts
+from ..rules.core import Context, Made, apply, dtype_of, kind_of, number
+from .forms import Array, Element, Expr, Form
+
+Source: TypeAlias = Value | Array
+"""What an operand of a kernel is: a value, or weights made at compile time."""
+
+
+@dataclass
+class Operand:
+    """One operand of a kernel."""
+
+    source: Source
+    form: Form
+
+
+@dataclass
+class Kernel:
+    """A function of TVM with what it is called on: operands, then results."""
+
+    name: str
+    key: str
+    """Equal for equal functions."""
+    make: Callable[[], Any]
+    """The function, scheduled; asked for once for each key."""
+    operands: list[Operand]
+    results: list[tuple[Value, Form]]
+    over: list[Value] = field(default_factory=list[Value])
+    """Operands that the result may overwrite."""
+
+
+class Operands:
+    """The operands of a kernel while its elements are put together."""
+
+    def __init__(self, layouts: Layouts) -> None:
+        self.layouts = layouts
+        self.all: list[Operand] = []
+        self.tensors: list[Any] = []
+        """Placeholders of the operands."""
+        self.read: list[Callable[..., Expr]] = []
+        """How an operand's element at a physical index is read: from the placeholder, until somebody knows better."""
+        self.elements: dict[Value, Element] = {}
+
+    def element(self, value: Value) -> Element:
+        """Elements of a value from outside the group; constants of one element become numbers."""
+        found = self.elements.get(value)
+        if found is None:
+            found = self.elements[value] = _immediate(value) or self._placed(value, self.layouts.form(value))
+        return found
+
+    def table(self, array: Array) -> Element:
+        """Elements of weights made at compile time."""
+        return self._placed(array, Form(array.shape, str(array.dtype)))
+
+    def _placed(self, source: Source, form: Form) -> Element:
+        at = len(self.all)
+        tensor = te.placeholder(form.physical, form.dtype, name=f"p{at}")
+        self.all.append(Operand(source, form))
+        self.tensors.append(tensor)
+        self.read.append(tensor)
+        return form.element(lambda *index: self.read[at](*index))
+
+
+def _immediate(value: Value) -> Element | None:
+    if value.data is None or value.data.count != 1:
+        return None
+    known = number(value.data.numpy().reshape(-1)[0], dtype_of(value))
+    return lambda index: known
+
+
+def run_rules(nodes: Sequence[Node], operands: Operands, block: int, given: dict[Value, Element]) -> list[Made]:
+    """The results of the last node; ``given`` are inner values that are known otherwise."""
+    inner = dict(given)
+    made: list[Made] = []
+    for node in nodes:
+        elements = [None if v is None else inner[v] if v in inner else operands.element(v) for v in node.inputs]
+        made = apply(Context(node, elements, block, operands.table))
+        inner.update((v, m.element) for v, m in zip(node.outputs, made, strict=False))
+    return made
+
+
+def group_name(group: Group) -> str:
+    """Operators of the group, as a C identifier."""
+    names = [node.op.lower() for node in group.nodes]
+    return "_".join(names[:4] + (["etc"] if len(names) > 4 else []))
+
+
+def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any]) -> Kernel:
+    """A group as tensor expressions. Raises ``Unsupported``."""
+    operands = Operands(layouts)
+    outputs = group.outputs or [group.last.outputs[0]]
+    results = [(v, layouts.form(v)) for v in outputs]
+    made = run_rules(group.nodes, operands, results[0][1].block, {})
+    chosen = [m for v, m in zip(group.last.outputs, made, strict=False) if v in outputs]
+    stored = [form.compute(m.element, f"out{i}") for i, ((_, form), m) in enumerate(zip(results, chosen, strict=True))]
+    function = te.create_prim_func([*operands.tensors, *stored])
+    return Kernel(
+        group_name(group), tvm.ir.save_json(function), lambda: schedule(function), operands.all, results, _over(group, layouts)
+    )
+
+
+def copy_kernel(value: Value, source: Form, wanted: Form, schedule: Callable[[Any], Any]) -> Kernel:
+    """A change of layout, or a copy."""
+    x = te.placeholder(source.physical, source.dtype, name="p0")
+    out = wanted.compute(source.element(x), "out0")
+    function = te.create_prim_func([x, out])
+    name = "copy" if source.block == wanted.block else "relayout"
+    return Kernel(name, tvm.ir.save_json(function), lambda: schedule(function), [Operand(value, source)], [(value, wanted)])
+
+
+def _over(group: Group, layouts: Layouts) -> list[Value]:
+    """Operands of the result's form that are read at the result's own place only."""
+    if any(not kind_of(node).is_elementwise for node in group.nodes) or len(group.outputs) != 1:
+        return []
+    form = layouts.form(group.outputs[0])
+    return [v for v in group.inputs if v.data is None and layouts.form(v) == form]

@@ -1,0 +1,291 @@
+"""The program: kernels in our order, each value in its place of the arena, weights as parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ....ir.errors import BackendError
+from ....ir.graph import Graph, Value
+from ..api import relax, tvm
+from ..groups import Group, groups_of
+from ..kernels.machine import Machine, block_of
+from ..layout import Layouts, assign_layouts
+from ..plan import Plan, Step, plan_memory
+from ..rules.core import Unsupported, dtype_of, static_shape
+from .anchors import anchored_kernel
+from .forms import Array, Form
+from .kernels import Kernel, Operand, copy_kernel, plain_kernel
+from .offsets import with_offsets
+from .schedule import schedule
+
+Key = Hashable
+"""A storage: a value as it lies, ``("plain", value)`` for its plain form, ``("out", i)`` for a copied output."""
+
+
+@dataclass
+class Call:
+    """One kernel in the program."""
+
+    kernel: Kernel
+    reads: list[Key | int]
+    """By operand: a storage, or the number of a weight."""
+    writes: list[Key]
+
+
+@dataclass
+class Program:
+    """What is built and saved."""
+
+    module: Any
+    """Relax functions and their kernels, lowered up to the virtual machine."""
+    weights: list[Array]
+    plan: Plan
+    calls: list[Call]
+    kernels: int
+    """Different ones."""
+
+
+@dataclass
+class _Weights:
+    """Weights in order of their first use; equal ones once."""
+
+    arrays: list[Array] = field(default_factory=list[Array])
+    known: dict[tuple[str, tuple[int, ...], bytes], int] = field(default_factory=dict[Any, int])
+
+    def add(self, array: Array) -> int:
+        array = np.ascontiguousarray(array)
+        key = (str(array.dtype), array.shape, hashlib.blake2b(array.tobytes(), digest_size=16).digest())
+        if key not in self.known:
+            self.known[key] = len(self.arrays)
+            self.arrays.append(array)
+        return self.known[key]
+
+
+class Lowering:
+    """One graph with static extents on its way to a program."""
+
+    def __init__(self, graph: Graph, machine: Machine) -> None:
+        self.graph, self.machine = graph, machine
+        self.schedule = partial(schedule, machine=machine)
+        self.groups = groups_of(graph)
+        self.layouts: Layouts = assign_layouts(self.groups, lambda n: block_of(n, machine), graph.outputs)
+        self.weights = _Weights()
+        self.calls: list[Call] = []
+        self.root: dict[Value, Key] = {v: v for v in graph.inputs}
+        """The storage of every plain value that is a view of another."""
+        self.sizes: dict[Key, int] = {}
+        self.plain: dict[Value, Key] = {}
+
+    def run(self) -> Program:
+        for group in self.groups:
+            try:
+                self._group(group)
+            except Unsupported as why:
+                raise BackendError(
+                    f"{group.last.op} cannot be lowered: {why}",
+                    where="tvm",
+                    origin=group.last.name or None,
+                    help="planish should have left it to ONNX Runtime: planish is at fault",
+                ) from None
+        outputs = self._outputs()
+        return self._emit(outputs)
+
+    # -- kernels
+
+    def _group(self, group: Group) -> None:
+        if group.is_view and self._view(group):
+            return
+        kernel = None
+        if group.anchor is not None:
+            self._plain_operands(group)
+            kernel = anchored_kernel(group, self.layouts, self.machine)
+        self._call(kernel or plain_kernel(group, self.layouts, self.schedule))
+
+    def _view(self, group: Group) -> bool:
+        """Makes the result share its operand's memory."""
+        source, out = group.last.inputs[0], group.last.output
+        if source is None or source.data is not None:
+            return False
+        self.root[out] = self._plain(source)
+        return True
+
+    def _plain_operands(self, group: Group) -> None:
+        """Anchors but convolutions read plain operands."""
+        if group.nodes[0].op == "Conv":
+            return
+        for value in group.nodes[0].inputs:
+            if value is not None and value.data is None:
+                self._plain(value)
+
+    def _plain(self, value: Value) -> Key:
+        """The storage of the value's plain form, made where it has none."""
+        if self.layouts.blocks.get(value, 1) == 1:
+            return self.root.get(value, value)
+        if value not in self.plain:
+            form = self.layouts.form(value)
+            wanted = Form(form.shape, form.dtype)
+            key: Key = ("plain", value)
+            self._call(copy_kernel(value, form, wanted, self.schedule), [key])
+            self.plain[value] = key
+        return self.plain[value]
+
+    def _call(self, kernel: Kernel, writes: list[Key] | None = None) -> None:
+        keys = writes if writes is not None else [value for value, _ in kernel.results]
+        reads = [self._read(operand) for operand in kernel.operands]
+        self.sizes.update((key, form.nbytes) for key, (_, form) in zip(keys, kernel.results, strict=True))
+        self.calls.append(Call(kernel, reads, keys))
+
+    def _read(self, operand: Operand) -> Key | int:
+        source = operand.source
+        if not isinstance(source, Value):
+            return self.weights.add(source)
+        if source.data is not None:
+            return self.weights.add(operand.form.packed(source.data.numpy()))
+        if operand.form.block == 1 and self.layouts.blocks.get(source, 1) > 1:
+            return self._plain(source)
+        return self.root.get(source, source)
+
+    def _outputs(self) -> list[Key]:
+        """The storage of every output: each its own, written by a kernel."""
+        found: list[Key] = []
+        inputs: set[Key] = set(self.graph.inputs)
+        for i, value in enumerate(self.graph.outputs):
+            form = Form(static_shape(value), dtype_of(value))
+            key: Key = None if value.data is not None else self._plain(value)
+            if key is None or key in inputs or key in found:
+                key = ("out", i)
+                self._call(copy_kernel(value, form, form, self.schedule), [key])
+            found.append(key)
+        return found
+
+    # -- the program
+
+    def _emit(self, outputs: list[Key]) -> Program:
+        elsewhere = frozenset([*outputs, *self.graph.inputs])
+        steps = [
+            Step(
+                [key for key in call.reads if not isinstance(key, int)],
+                [(key, self.sizes[key]) for key in call.writes],
+                [self.root.get(v, v) for v in call.kernel.over],
+            )
+            for call in self.calls
+        ]
+        plan = plan_memory(steps, elsewhere)
+        emitter = _Emitter(self, plan, outputs)
+        module = emitter.run()
+        return Program(module, self.weights.arrays, plan, self.calls, len(emitter.functions))
+
+
+class _Emitter:
+    """Writes the main function."""
+
+    def __init__(self, lowering: Lowering, plan: Plan, outputs: list[Key]) -> None:
+        self.low, self.plan, self.outputs = lowering, plan, outputs
+        self.builder = relax.BlockBuilder()
+        self.functions: dict[tuple[str, bool], Any] = {}
+        self.names: dict[str, int] = {}
+        self.storages: dict[Key, Any] = {}
+        self.views: dict[tuple[Key | int, tuple[int, ...]], Any] = {}
+        self.arena: Any = None
+
+    def run(self) -> Any:
+        graph, bb = self.low.graph, self.builder
+        taken: set[str] = set()
+        variables: list[Any] = []
+        for value in graph.inputs:
+            shape = static_shape(value)
+            variable = _variable(_identifier(value.name, taken), shape, dtype_of(value))
+            self.views[value, shape] = variable
+            variables.append(variable)
+        for i, array in enumerate(self.low.weights.arrays):
+            variable = _variable(_identifier(f"p{i}", taken), array.shape, str(array.dtype))
+            self.views[i, array.shape] = variable
+            variables.append(variable)
+        with bb.function("main", variables, pure=False):
+            if self.plan.arena_bytes:
+                self.arena = self._storage(self.plan.arena_bytes)
+            for key in self.outputs:
+                self.storages[key] = self._storage(max(self.low.sizes[key], 1))
+            for call_number, call in enumerate(self.low.calls):
+                self._call(call, call_number in self.plan.taken_over)
+            found = [
+                self._tensor(key, static_shape(v), dtype_of(v))
+                for key, v in zip(self.outputs, graph.outputs, strict=True)
+            ]
+            bb.emit_func_output(found[0] if len(found) == 1 else relax.Tuple(found))
+        return bb.get()
+
+    def _call(self, call: Call, overwrites: bool) -> None:
+        function = self._function(call.kernel, overwrites)
+        arguments = [
+            self._tensor(key, operand.form.physical, operand.form.dtype)
+            for key, operand in zip(call.reads, call.kernel.operands, strict=True)
+        ]
+        arguments += [
+            self._tensor(key, form.physical, form.dtype)
+            for key, (_, form) in zip(call.writes, call.kernel.results, strict=True)
+        ]
+        self.builder.emit(relax.Call(function, arguments))
+
+    def _function(self, kernel: Kernel, overwrites: bool) -> Any:
+        key = (kernel.key, overwrites)
+        if key not in self.functions:
+            function = with_offsets(kernel.make())
+            if overwrites:
+                function = function.without_attr("tirx.noalias")
+            self.names[kernel.name] = self.names.get(kernel.name, 0) + 1
+            name = f"{kernel.name}_{self.names[kernel.name]}"
+            self.functions[key] = self.builder.add_func(function.with_attr("global_symbol", name), name)
+        return self.functions[key]
+
+    def _storage(self, size: int) -> Any:
+        shape = relax.ShapeExpr([size])
+        return self.builder.emit(relax.op.memory.alloc_storage(shape, 0, "global", "uint8"))
+
+    def _tensor(self, key: Key | int, shape: tuple[int, ...], dtype: str) -> Any:
+        """A tensor of the shape over a storage; weights and inputs are reshaped where kernels see them otherwise."""
+        found = self.views.get((key, shape))
+        if found is not None:
+            return found
+        if key in self.storages or key in self.plan.offsets:
+            storage = self.storages.get(key, self.arena)
+            offset = 0 if key in self.storages else self.plan.offsets[key]
+            made = relax.op.memory.alloc_tensor(storage, offset, relax.ShapeExpr(shape), dtype)
+        else:
+            whole = next(tensor for (other, _), tensor in self.views.items() if other is key)
+            reshape = relax.ExternFunc("vm.builtin.reshape")
+            made = relax.Call(reshape, [whole, relax.ShapeExpr(shape)], ty_args=[relax.TensorType(shape, dtype)])
+        found = self.views[key, shape] = self.builder.emit(made)
+        return found
+
+
+def _variable(name: str, shape: Sequence[int], dtype: str) -> Any:
+    return relax.Var(name, relax.TensorType(tuple(shape), dtype))
+
+
+def _identifier(name: str, taken: set[str]) -> str:
+    text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name) or "x"
+    text = text if text[0].isalpha() else f"v{text}"
+    while text in taken:
+        text += "_"
+    taken.add(text)
+    return text
+
+
+def build(program: Program, machine: Machine) -> Any:
+    """Machine code and the program's instructions, to be linked or run."""
+    t = relax.transform
+    passes = [
+        t.RemovePurityChecking(),
+        t.LowerRuntimeBuiltin(),
+        t.ComputePrimValue(),
+        t.VMShapeLower(),
+        t.AttachGlobalSymbol(),
+    ]
+    return relax.build(program.module, machine.target(), relax_pipeline=tvm.transform.Sequential(passes))

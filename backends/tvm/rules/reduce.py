@@ -1,0 +1,244 @@
+"""Reductions: sums over axes, softmax, normalizations, pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ..api import te, tirx
+from ..lower.forms import Element, Expr, Index, flat
+from .core import Context, Kind, Made, Unsupported, number, reduce_axis, rule
+from .elementwise import is_float
+from .movement import axes_of
+
+Combine = Callable[..., Any]
+
+
+def lowest(dtype: str) -> float:
+    """The smallest finite number of the type."""
+    if dtype == "bool":
+        return 0
+    return float(np.finfo(dtype).min) if is_float(dtype) else int(np.iinfo(dtype).min)
+
+
+def highest(dtype: str) -> float:
+    if dtype == "bool":
+        return 1
+    return float(np.finfo(dtype).max) if is_float(dtype) else int(np.iinfo(dtype).max)
+
+
+def reduced(
+    c: Context, x: Element, shape: tuple[int, ...], axes: Sequence[int], combine: Combine, dtype: str, name: str = ""
+) -> Element:
+    """The reduction over axes, which stay with extent 1; read it at any index of ``shape``."""
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+    def fill(index: Index) -> Expr:
+        loops = {a: reduce_axis(shape[a], f"r{a}") for a in axes}
+        return combine(x(tuple(loops.get(i, at) for i, at in enumerate(index))), axis=list(loops.values()))
+
+    found = c.compute(kept, dtype, fill, name=name) if axes else x
+    return lambda index: found(tuple(0 if i in axes else at for i, at in enumerate(index)))
+
+
+SUMS: dict[str, tuple[Callable[[Expr, str], Expr] | None, str, Callable[[Expr, str, int], Expr] | None]] = {
+    "ReduceSum": (None, "sum", None),
+    "ReduceMean": (None, "sum", lambda s, d, n: s / number(n, d) if is_float(d) else tirx.truncdiv(s, number(n, d))),
+    "ReduceMax": (None, "max", None),
+    "ReduceMin": (None, "min", None),
+    "ReduceProd": (None, "prod", None),
+    "ReduceSumSquare": (lambda x, d: x * x, "sum", None),
+    "ReduceL1": (lambda x, d: tirx.abs(x), "sum", None),
+    "ReduceL2": (lambda x, d: x * x, "sum", lambda s, d, n: tirx.sqrt(s)),
+    "ReduceLogSum": (None, "sum", lambda s, d, n: tirx.log(s)),
+}
+"""What is done before, how it is combined, and what is done behind (with the number of elements)."""
+
+
+def combiner(name: str, dtype: str) -> Combine:
+    if name == "prod":
+        return te.comm_reducer(lambda a, b: a * b, lambda t: tirx.const(1, t), name="prod")
+    return {"sum": te.sum, "max": te.max, "min": te.min}[name]
+
+
+@rule(Kind.CHANNELWISE, *SUMS)
+def reduce_(c: Context) -> Element:
+    before, how, behind = SUMS[c.node.op]
+    shape, dtype = c.shape(0), c.dtype()
+    axes = axes_of(c)
+    if not axes:
+        if c.node.attr("noop_with_empty_axes", 0):
+            x = c.x(0)
+            return (lambda index: before(x(index), dtype)) if before else x
+        axes = list(range(len(shape)))
+    if dtype == "bool" and how != "sum":
+        raise Unsupported("a reduction of booleans")
+    x = c.x(0)
+    terms: Element = (lambda index: before(x(index), dtype)) if before else x
+    found = reduced(c, terms, shape, axes, combiner(how, dtype), dtype)
+    count = math.prod(shape[a] for a in axes)
+    return _in_place(
+        c, (lambda index: behind(found(index), dtype, count)) if behind else found, axes, bool(c.node.attr("keepdims", 1))
+    )
+
+
+def _in_place(c: Context, found: Element, axes: Sequence[int], keepdims: bool) -> Element:
+    """An element of a reduction whose axes were kept, by the result's index."""
+    if keepdims:
+        return found
+    rank = len(c.shape(0))
+
+    def element(index: Index) -> Expr:
+        rest = iter(index)
+        return found(tuple(0 if i in axes else next(rest) for i in range(rank)))
+
+    return element
+
+
+@rule(Kind.STAGE, "ReduceLogSumExp")
+def log_sum_exp(c: Context) -> Element:
+    """m + log(sum(e^(x - m))), m the largest."""
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    axes = axes_of(c) or list(range(len(shape)))
+    top = reduced(c, x, shape, axes, te.max, dtype)
+    total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
+    return _in_place(
+        c, lambda index: top(index) + tirx.log(total(index)), axes, bool(c.node.attr("keepdims", 1))
+    )
+
+
+@rule(Kind.CHANNELWISE, "GlobalAveragePool", "GlobalMaxPool")
+def global_pool(c: Context) -> Element:
+    shape, dtype = c.shape(0), c.dtype()
+    axes = list(range(2, len(shape)))
+    if c.node.op == "GlobalMaxPool":
+        return reduced(c, c.x(0), shape, axes, te.max, dtype)
+    total = reduced(c, c.x(0), shape, axes, te.sum, dtype)
+    return lambda index: total(index) / number(math.prod(shape[2:]), dtype)
+
+
+@rule(Kind.STAGE, "Softmax", "LogSoftmax")
+def softmax(c: Context) -> Element:
+    """e^(x - m) / sum(e^(x - m)); up to opset 12 over all axes behind the given one."""
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    old = c.node.version < 13
+    axis = int(c.node.attr("axis", 1 if old else -1)) % len(shape)
+    axes = list(range(axis, len(shape))) if old else [axis]
+    top = reduced(c, x, shape, axes, te.max, dtype, "softmax_max")
+    if c.node.op == "LogSoftmax":
+        total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
+        return lambda index: x(index) - top(index) - tirx.log(total(index))
+    powers = c.compute(shape, dtype, lambda index: tirx.exp(x(index) - top(index)), name="softmax_exp")
+    total = reduced(c, powers, shape, axes, te.sum, dtype, "softmax_sum")
+    return lambda index: powers(index) / total(index)
+
+
+@rule(Kind.STAGE, "Hardmax", "ArgMax", "ArgMin")
+def arg_max(c: Context) -> Element:
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    hard = c.node.op == "Hardmax"
+    axis = int(c.node.attr("axis", (1 if c.node.version < 13 else -1) if hard else 0)) % len(shape)
+    if hard and c.node.version < 13:
+        raise Unsupported("Hardmax over several axes")
+    last = bool(c.node.attr("select_last_index", 0)) and not hard
+    least = c.node.op == "ArgMin"
+    best = reduced(c, x, shape, [axis], te.min if least else te.max, dtype)
+    # The first (or last) place where the extreme lies: a minimum over indices.
+    none = -1 if last else shape[axis]
+    at: Element = lambda index: tirx.Select(  # noqa: E731
+        tirx.EQ(x(index), best(index)), flat(index[axis]).astype("int32"), tirx.const(none, "int32")
+    )
+    found = reduced(c, at, shape, [axis], te.max if last else te.min, "int32")
+    if hard:
+        return lambda index: tirx.Select(
+            tirx.EQ(found(index), flat(index[axis])), number(1, dtype), number(0, dtype)
+        )
+    return _in_place(
+        c, lambda index: found(index).astype("int64"), [axis], bool(c.node.attr("keepdims", 1))
+    )
+
+
+@rule(Kind.STAGE, "LayerNormalization", "RMSNormalization")
+def layer_norm(c: Context) -> list[Made]:
+    """(x - mean) / sqrt(var + epsilon) * scale + bias over the axes from ``axis`` on; RMS without the mean."""
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    if any(out.uses for out in c.node.outputs[1:]):
+        raise Unsupported("the statistics of a normalization")
+    axis = int(c.node.attr("axis", -1)) % len(shape)
+    axes, inner = list(range(axis, len(shape))), shape[axis:]
+    epsilon, count = float(c.node.attr("epsilon", 1e-5)), math.prod(shape[axis:])
+    centred: Element = x
+    if c.node.op == "LayerNormalization":
+        total = reduced(c, x, shape, axes, te.sum, dtype, "norm_sum")
+        centred = c.compute(
+            shape, dtype, lambda index: x(index) - total(index) * number(1 / count, dtype), name="norm_centred"
+        )
+    squares = reduced(c, lambda index: centred(index) * centred(index), shape, axes, te.sum, dtype, "norm_squares")
+    scale = _right(c, 1, inner, axis)
+    bias = _right(c, 2, inner, axis) if c.has(2) else None
+
+    def element(index: Index) -> Expr:
+        gain = number(1, dtype) / tirx.sqrt(squares(index) * number(1 / count, dtype) + number(epsilon, dtype))
+        found = centred(index) * gain * scale(index)
+        return found if bias is None else found + bias(index)
+
+    return [c.made(element)]
+
+
+def _right(c: Context, i: int, inner: tuple[int, ...], axis: int) -> Element:
+    """An operand that broadcasts to the last axes."""
+    own, x = c.shape(i), c.x(i)
+
+    def element(index: Index) -> Expr:
+        tail = index[len(index) - len(own) :]
+        return x(tuple(0 if n == 1 else at for at, n in zip(tail, own, strict=True)))
+
+    return element
+
+
+@rule(Kind.STAGE, "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization")
+def other_norms(c: Context) -> Element:
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    op = c.node.op
+    if op == "LpNormalization":
+        axis, p = int(c.node.attr("axis", -1)) % len(shape), int(c.node.attr("p", 2))
+        term: Element = (lambda i: tirx.abs(x(i))) if p == 1 else (lambda i: x(i) * x(i))
+        total = reduced(c, term, shape, [axis], te.sum, dtype)
+        return lambda i: x(i) / (total(i) if p == 1 else tirx.sqrt(total(i)))
+    if op == "GroupNormalization":
+        raise Unsupported("group normalization is decomposed first")
+    axes = [int(a) for a in cast("Any", c.node.attrs.get("axes")) or (0, 2, 3)]
+    axes = list(range(2, len(shape))) if op == "InstanceNormalization" else axes
+    count = math.prod(shape[a] for a in axes)
+    total = reduced(c, x, shape, axes, te.sum, dtype)
+    centred: Element = lambda i: x(i) - total(i) / number(count, dtype)  # noqa: E731
+    squares = reduced(c, lambda i: centred(i) * centred(i), shape, axes, te.sum, dtype)
+    if op == "MeanVarianceNormalization":
+        return lambda i: centred(i) / (tirx.sqrt(squares(i) / number(count, dtype)) + number(1e-9, dtype))
+    scale, bias, epsilon = c.x(1), c.x(2), float(c.node.attr("epsilon", 1e-5))
+
+    def element(index: Index) -> Expr:
+        spread = tirx.sqrt(squares(index) / number(count, dtype) + number(epsilon, dtype))
+        return centred(index) / spread * scale((index[1],)) + bias((index[1],))
+
+    return element
+
+
+@rule(Kind.STAGE, "CumSum")
+def cumulative_sum(c: Context) -> Element:
+    """As a sum over what lies in front: short axes only."""
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    axis = int(c.const(1).reshape(-1)[0]) % len(shape)
+    if shape[axis] > 256:
+        raise Unsupported(f"a cumulative sum of {shape[axis]} elements")
+    reverse, exclusive = bool(c.node.attr("reverse", 0)), bool(c.node.attr("exclusive", 0))
+
+    def fill(index: Index) -> Expr:
+        r, at = reduce_axis(shape[axis], "r"), flat(index[axis])
+        before = (r > at if exclusive else r >= at) if reverse else (r < at if exclusive else r <= at)
+        return te.sum(tirx.Select(before, x((*index[:axis], r, *index[axis + 1 :])), number(0, dtype)), axis=[r])
+
+    return c.compute(shape, dtype, fill)

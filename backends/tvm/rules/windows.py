@@ -1,0 +1,294 @@
+"""Windows over space: pooling and resizing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from ..api import te, tirx
+from ..lower.forms import Array, Element, Expr, Index, flat
+from .core import Context, Kind, Unsupported, number, reduce_axis, rule
+from .reduce import lowest
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows along the axes of space."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+def windows(c: Context, space: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> Windows:
+    """From the attributes that convolutions and pools share; ``out`` settles ``auto_pad`` and ``ceil_mode``."""
+    attrs, n = c.node.attrs, len(kernel)
+
+    def ints(name: str, default: int) -> tuple[int, ...]:
+        found = cast("Sequence[int] | None", attrs.get(name))
+        return tuple(int(i) for i in found) if found else (default,) * n
+
+    strides, dilations = ints("strides", 1), ints("dilations", 1)
+    auto = c.node.attr("auto_pad", "NOTSET")
+    auto = auto.decode() if isinstance(auto, bytes) else auto
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        total = [
+            max((o - 1) * s + (k - 1) * d + 1 - x, 0)
+            for o, s, k, d, x in zip(out, strides, kernel, dilations, space, strict=True)
+        ]
+        less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+        begins, ends = (less, more) if auto == "SAME_UPPER" else (more, less)
+    elif auto == "VALID":
+        begins = ends = (0,) * n
+    else:
+        pads = cast("Sequence[int] | None", attrs.get("pads")) or (0,) * (2 * n)
+        begins, ends = tuple(int(p) for p in pads[:n]), tuple(int(p) for p in pads[n:])
+    return Windows(tuple(int(k) for k in kernel), strides, dilations, begins, ends)
+
+
+def _places(w: Windows, index: Index, loops: Sequence[Any]) -> list[Expr]:
+    return [
+        flat(i) * s + r * d - b
+        for i, s, r, d, b in zip(index[2:], w.strides, loops, w.dilations, w.begins, strict=True)
+    ]
+
+
+def _inside(places: Sequence[Expr], w: Windows, space: Sequence[int], out: Sequence[int]) -> list[Expr]:
+    """Conditions for being inside; none where a window cannot leave."""
+    found: list[Expr] = []
+    for at, k, s, d, b, n, o in zip(places, w.kernel, w.strides, w.dilations, w.begins, space, out, strict=True):
+        if b > 0:
+            found.append(at >= 0)
+        if (o - 1) * s + (k - 1) * d - b >= n:
+            found.append(at < n)
+    return found
+
+
+@rule(Kind.CHANNELWISE, "MaxPool")
+def max_pool(c: Context) -> Element:
+    if len(c.node.outputs) > 1 and c.node.outputs[1].uses:
+        raise Unsupported("the indices of a MaxPool")
+    shape, out, dtype, x = c.shape(0), c.out_shape(), c.dtype(), c.x(0)
+    w = windows(c, shape[2:], cast("Any", c.node.attrs["kernel_shape"]), out[2:])
+
+    def fill(index: Index) -> Expr:
+        loops = [reduce_axis(k, f"k{i}") for i, k in enumerate(w.kernel)]
+        places = _places(w, index, loops)
+        inside = _inside(places, w, shape[2:], out[2:])
+        found = x((*index[:2], *places))
+        if inside:
+            found = tirx.if_then_else(tirx.all(*inside), found, number(lowest(dtype), dtype))
+        return te.max(found, axis=loops)
+
+    return c.compute(out, dtype, fill, name="maxpool")
+
+
+@rule(Kind.CHANNELWISE, "AveragePool", "LpPool")
+def average_pool(c: Context) -> Element:
+    """Means over what lies inside; with ``count_include_pad`` also over zeros that were put around."""
+    shape, out, dtype, x = c.shape(0), c.out_shape(), c.dtype(), c.x(0)
+    w = windows(c, shape[2:], cast("Any", c.node.attrs["kernel_shape"]), out[2:])
+    p = int(c.node.attr("p", 2)) if c.node.op == "LpPool" else 0
+    if p not in (0, 1, 2):
+        raise Unsupported(f"p = {p}")
+
+    def fill(index: Index) -> Expr:
+        loops = [reduce_axis(k, f"k{i}") for i, k in enumerate(w.kernel)]
+        places = _places(w, index, loops)
+        inside = _inside(places, w, shape[2:], out[2:])
+        found = x((*index[:2], *places))
+        found = found * found if p == 2 else tirx.abs(found) if p == 1 else found
+        if inside:
+            found = tirx.if_then_else(tirx.all(*inside), found, number(0, dtype))
+        return te.sum(found, axis=loops)
+
+    total = c.compute(out, dtype, fill, name="pool_sum")
+    if p:
+        return (lambda index: tirx.sqrt(total(index))) if p == 2 else total
+    counts = [_counts(w, i, shape[2 + i], out[2 + i], bool(c.node.attr("count_include_pad", 0))) for i in range(len(w.kernel))]
+    if all(len(set(n)) == 1 for n in counts):
+        return lambda index: total(index) / number(math.prod(n[0] for n in counts), dtype)
+
+    def element(index: Index) -> Expr:
+        count: Expr = 1
+        for n, i in zip(counts, index[2:], strict=True):
+            count = count * _looked_up(n, flat(i))
+        return total(index) / count.astype(dtype)
+
+    return element
+
+
+def _counts(w: Windows, axis: int, extent: int, out: int, padded: bool) -> list[int]:
+    """How many places of each window along an axis are counted."""
+    low, high = (-w.begins[axis], extent + w.ends[axis]) if padded else (0, extent)
+    found: list[int] = []
+    for o in range(out):
+        first = o * w.strides[axis] - w.begins[axis]
+        found.append(sum(low <= first + k * w.dilations[axis] < high for k in range(w.kernel[axis])))
+    return found
+
+
+def _looked_up(numbers: Sequence[int], at: Expr) -> Expr:
+    """One of the numbers, which are mostly equal, by place."""
+    common = max(set(numbers), key=list(numbers).count)
+    found = tirx.const(common, "int32")
+    for place, n in enumerate(numbers):
+        if n != common:
+            found = tirx.Select(tirx.EQ(at, place), tirx.const(n, "int32"), found)
+    return found
+
+
+@rule(Kind.CHANNELWISE, "Resize", "Upsample")
+def resize(c: Context) -> Element:
+    """Nearest, linear and cubic interpolation; each axis by a table of sources and weights, computed here."""
+    shape, out, dtype, x = c.shape(0), c.out_shape(), c.dtype(), c.x(0)
+    if c.node.attr("antialias", 0) or _text(c, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Unsupported("Resize with antialiasing, or one that keeps proportions")
+    if _text(c, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        raise Unsupported("Resize of a region")
+    axes = [_neighbours(c, axis, shape[axis], out[axis]) for axis in range(len(shape))]
+    if all(len(axis) == 1 for axis in axes):
+        return lambda index: x(tuple(axis[0][0](i) for axis, i in zip(axes, index, strict=True)))
+
+    def element(index: Index) -> Expr:
+        total: Any = None
+        for chosen in itertools.product(*axes):
+            term: Any = x(tuple(place(i) for (place, _), i in zip(chosen, index, strict=True)))
+            for (_, weight), i in zip(chosen, index, strict=True):
+                term = term if weight is None else term * weight(i)
+            total = term if total is None else total + term
+        return total.astype(dtype)
+
+    return element
+
+
+Neighbour = tuple[Callable[[Any], Any], Callable[[Any], Expr] | None]
+"""Place on the operand's axis and weight (none: 1) by place on the result's."""
+
+
+def _neighbours(c: Context, axis: int, extent: int, out: int) -> list[Neighbour]:
+    table = _table(c, axis, extent, out)
+    if table is None:
+        return [(lambda i: i, None)]
+    if len(table) == 1 and _regular(table[0][0]):
+        return [(_nearest(table[0][0]), None)]
+    found: list[Neighbour] = []
+    for places, weights in table:
+        at = c.param(places.astype(np.int32))
+        weight = c.param(weights.astype(c.dtype())) if len(table) > 1 else None
+        found.append(
+            (
+                lambda i, at=at: at((flat(i),)),
+                None if weight is None else lambda i, weight=weight: weight((flat(i),)),
+            )
+        )
+    return found
+
+
+Table = list[tuple[Array, Array]]
+"""For each neighbour: its place and its weight, by output place."""
+
+
+def _nearest(places: Array) -> Callable[[Any], Any]:
+    """The place by arithmetic, where it is regular."""
+    n, extent = len(places), int(places.max()) + 1
+    if n % extent == 0 and (places == np.arange(n) // (n // extent)).all():
+        return lambda i: flat(i) // (n // extent)
+    return lambda i: flat(i) * extent // n
+
+
+def _regular(places: Array) -> bool:
+    n, extent = len(places), int(places.max()) + 1
+    if n % extent == 0:
+        return bool((places == np.arange(n) // (n // extent)).all())
+    return bool((places == np.arange(n) * extent // n).all())
+
+
+def _text(c: Context, name: str, default: str) -> str:
+    found = c.node.attr(name, default)
+    return found.decode() if isinstance(found, bytes) else found or default
+
+
+def _scale(c: Context, axis: int, extent: int, out: int) -> float:
+    """Of an axis, as given; where sizes are, their ratio."""
+    i = 1 if c.node.op == "Upsample" else 2 if c.node.version >= 11 else 1
+    written = c.node.attrs.get("scales")
+    given = list(cast("Any", written)) if written is not None else c.const(i).reshape(-1).tolist() if c.has(i) else []
+    axes = cast("Sequence[int] | None", c.node.attrs.get("axes"))
+    if not given:
+        return out / extent
+    if axes:
+        by_axis = {a % len(c.shape(0)): float(s) for a, s in zip(axes, given, strict=True)}
+        return by_axis.get(axis, 1.0)
+    return float(given[axis])
+
+
+def _table(c: Context, axis: int, extent: int, out: int) -> Table | None:
+    """The neighbours of every place, or ``None`` where the axis stays as it is."""
+    scale = _scale(c, axis, extent, out)
+    if extent == out and scale == 1:
+        return None
+    mode, old = _text(c, "mode", "nearest"), c.node.version < 11 or c.node.op == "Upsample"
+    how = "asymmetric" if old else _text(c, "coordinate_transformation_mode", "half_pixel")
+    at = _sources(how, np.arange(out, dtype=np.float64), scale, extent, out)
+    if mode == "nearest":
+        rounding = "floor" if old else _text(c, "nearest_mode", "round_prefer_floor")
+        return [(np.clip(_rounded(at, rounding), 0, extent - 1).astype(np.int64), np.ones(out))]
+    low = np.floor(at)
+    part = at - low
+    if mode == "linear":
+        weights = [1 - part, part]
+    elif mode == "cubic":
+        weights = _cubic(part, float(c.node.attr("cubic_coeff_a", -0.75)))
+    else:
+        raise Unsupported(f"Resize by {mode}")
+    first = low - (len(weights) // 2 - 1)
+    places = [first + k for k in range(len(weights))]
+    if c.node.attr("exclude_outside", 0):
+        weights = [w * ((p >= 0) & (p < extent)) for w, p in zip(weights, places, strict=True)]
+        total = np.sum(weights, axis=0)
+        weights = [w / total for w in weights]
+    return [(np.clip(p, 0, extent - 1).astype(np.int64), w) for p, w in zip(places, weights, strict=True)]
+
+
+def _cubic(t: Array, a: float) -> list[Array]:
+    """Weights of the four neighbours (Keys 1981)."""
+
+    def near(d: Array) -> Array:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Array) -> Array:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
+
+
+def _sources(how: str, places: Array, scale: float, extent: int, out: int) -> Array:
+    """Where each output place lies on the operand's axis. Source: Resize-19."""
+    if how == "half_pixel" or (how == "pytorch_half_pixel" and out > 1):
+        return (places + 0.5) / scale - 0.5
+    if how == "pytorch_half_pixel":
+        return np.zeros_like(places)
+    if how == "align_corners":
+        return places * (extent - 1) / (out - 1) if out > 1 else np.zeros_like(places)
+    if how == "asymmetric":
+        return places / scale
+    if how == "half_pixel_symmetric":
+        adjustment = out / (scale * extent)
+        return extent / 2 * (1 - adjustment) + (places + 0.5) / scale - 0.5
+    raise Unsupported(f"coordinates by {how}")
+
+
+def _rounded(at: Array, how: str) -> Array:
+    if how == "floor":
+        return np.floor(at)
+    if how == "ceil":
+        return np.ceil(at)
+    return np.ceil(at - 0.5) if how == "round_prefer_floor" else np.floor(at + 0.5)
