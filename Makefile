@@ -53,7 +53,7 @@ $(VENV)/.dev-stamp: $(VENV)/.run-stamp
 
 pins:
 	rm -rf build/pins
-	$(MAKE) setup VENV=build/pins CONSTRAINTS=/dev/null EXTRAS=dev,tvm,bench,fuzz
+	$(MAKE) setup VENV=build/pins CONSTRAINTS=/dev/null EXTRAS=dev,tvm,cross,bench,fuzz
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/pins/bin/python -m pip freeze --all | grep -v -e '^[#-]' -e '^pip==' -e ' @ ' >> build/constraints.txt
 	mv build/constraints.txt constraints.txt

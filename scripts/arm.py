@@ -3,6 +3,7 @@
     scripts/arm prepare                     # emulator, arm64 system, cross compiler, TVM's runtime: what C++ needs
     scripts/arm prepare --python            # also Python's packages: numpy, onnxruntime, TVM's Python side
     scripts/arm run cortex-a72 PROGRAM ARGUMENT...     # an aarch64 program, on that processor
+    scripts/arm run cortex-a72 build/arm/runner/run FOLDER INPUT.npy... -o PREFIX      # a model that planish built
     scripts/arm python cortex-a76 SCRIPT ARGUMENT...   # aarch64 Python (prepared with --python)
     scripts/arm env                         # what is there, as JSON
 
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "arm"
 TRIPLE = "aarch64-linux-gnu"
 UNAVAILABLE = 3
+
+LOADER, RUNNER = (ROOT / "backends" / "tvm" / "loader" / name for name in ("planish_model.hpp", "run.cc"))
 
 EMULATOR = ("qemu-user-static",)
 COMPILER = (f"g++-{TRIPLE}",)
@@ -136,6 +139,7 @@ class Environment:
         self.folder = folder
         self.tools, self.system = folder / "tools", folder / "system"
         self.tvm, self.site, self.bin = folder / "tvm", folder / "site", folder / "bin"
+        self.runner = folder / "runner"
         self._apt: Apt | None = None
 
     def prepare(self, python: bool) -> None:
@@ -148,16 +152,20 @@ class Environment:
                 self._part(self.tools, f"{EMULATOR} {COMPILER}", self._make_tools)
                 self._part(self.system, f"{SYSTEM}", self._make_system)
                 self._part(self.tvm, pins(TVM_WHEELS), lambda to: self._unpack_wheels(TVM_WHEELS, to))
+                self._part(self.runner, f"{LOADER.read_text()} {RUNNER.read_text()}", self._make_runner)
                 if python:
                     self._part(self.site, pins(WHEELS), lambda to: self._unpack_wheels(WHEELS, to))
             self._apt = None
 
     def describe(self) -> dict[str, object]:
         """Paths and versions of what is there."""
-        parts = [p for p in (self.tools, self.system, self.tvm, self.site) if (p / "complete.json").exists()]
+        parts = [
+            p for p in (self.tools, self.system, self.tvm, self.runner, self.site) if (p / "complete.json").exists()
+        ]
         return {
             "folder": str(self.folder),
             "compilers": str(self.bin),
+            "runner": str(self.runner / "run"),
             "tvm": str(self.tvm),
             "processors": list(PROCESSORS),
             "parts": {p.name: json.loads((p / "complete.json").read_text()) for p in parts},
@@ -225,6 +233,18 @@ class Environment:
             real, wrapper = self.tools / "usr/bin" / f"{TRIPLE}-{tool}", self.bin / f"{TRIPLE}-{tool}"
             wrapper.write_text(f'#!/bin/sh\n{libraries} exec "{real}" "$@"\n')
             wrapper.chmod(0o755)
+
+    def _make_runner(self, to: Path) -> dict[str, str]:
+        """The program that runs models which planish built."""
+        ffi = self.tvm / "tvm_ffi"
+        paths = [f"-I{ffi / 'include'}", f"-L{self.tvm / 'tvm/lib'}", f"-L{ffi / 'lib'}"]
+        # What TVM's libraries need of the C++ library is found at run time, in the emulated system.
+        linked = [*paths, "-ltvm_runtime", "-ltvm_ffi", "-Wl,--allow-shlib-undefined"]
+        compiler = self.bin / f"{TRIPLE}-g++"
+        command = [str(c) for c in (compiler, "-O1", "-std=c++17", RUNNER, *linked, "-o", to / "run")]
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"arm: {RUNNER.name} does not compile")
+        return {"planish": "checkout"}
 
     def _make_system(self, to: Path) -> dict[str, str]:
         apt = self._ready_apt()

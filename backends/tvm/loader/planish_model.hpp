@@ -170,8 +170,8 @@ class Model {
     for (const char* key : {"inputs", "outputs"}) {
       (key[0] == 'i' ? inputs_ : outputs_) = detail::Specs(manifest, key);
     }
-    if (manifest.count(detail::ffi::Any(detail::ffi::String("pieces"))) &&
-        detail::Entry(manifest, "pieces").cast<detail::ffi::json::Array>().size() > 0) {
+    if (manifest.count(detail::ffi::Any(detail::ffi::String("steps"))) &&
+        detail::Entry(manifest, "steps").cast<detail::ffi::json::Array>().size() > 0) {
       throw std::runtime_error(folder + " has parts that run on ONNX Runtime: only the Python loader runs it");
     }
     auto file = std::make_shared<detail::Mapping>(folder + "/params.bin");

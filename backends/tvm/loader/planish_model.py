@@ -42,7 +42,7 @@ class Model:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         if manifest.get("backend") != "tvm":
             raise ValueError(f"{folder} was built for {manifest.get('backend')}, not for TVM")
-        if manifest.get("pieces"):
+        if manifest.get("steps"):
             raise ValueError(f"{folder} has parts that run on ONNX Runtime: load it with planish.load_artifact")
         self.inputs: list[dict[str, Any]] = manifest["inputs"]
         self.outputs: list[dict[str, Any]] = manifest["outputs"]

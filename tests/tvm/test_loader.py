@@ -1,0 +1,84 @@
+"""The Python loader that artifacts carry: alone, without planish and without TVM's compiler."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from planish.backends.tvm.loader.planish_model import Model, load_params, tensor
+
+from ..arm.subjects import FLOAT, INTEGER, Subject, save
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(FLOAT, "native", tmp_path_factory.mktemp("artifact") / "float")
+
+
+def test_it_runs_without_planish_and_without_the_compiler(folder: Path, tmp_path: Path) -> None:
+    """As on a board: in a process of its own, where importing planish or tvm would be an error."""
+    np.savez(tmp_path / "in.npz", x=FLOAT.arrays()[0])
+    forbid = "import sys; sys.modules['planish'] = sys.modules['tvm.relax'] = sys.modules['tvm.tirx'] = None; "
+    program = f"{forbid}sys.argv[1:] = {[str(tmp_path / 'in.npz'), str(tmp_path / 'out.npz')]}; "
+    program += f"import runpy; runpy.run_path({str(folder / 'planish_model.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out.npz") as outputs:
+        assert (abs(outputs["y"] - FLOAT.expected()) <= FLOAT.tolerance()).all()
+
+
+@pytest.mark.parametrize("subject", [FLOAT, INTEGER], ids=["float", "int8"])
+def test_results(subject: Subject, tmp_path: Path) -> None:
+    model = Model(save(subject, "native", tmp_path / "model"))
+    first = model.run({"x": subject.arrays()[0]})[0]
+    assert (abs(first - subject.expected()) <= subject.tolerance()).all()
+    model.run({"x": subject.arrays()[0] * 0})
+    assert (abs(first - subject.expected()) <= subject.tolerance()).all(), "a later run wrote over an output"
+
+
+def test_wrong_inputs_are_refused(folder: Path) -> None:
+    model = Model(folder)
+    x = FLOAT.arrays()[0]
+    for feeds, why in (
+        ({}, r"inputs \[\] are given, the model takes \['x'\]"),
+        ({"x": x[:2]}, r"input x is float32\[2, 64\], the model takes float32\[5, 64\]"),
+        ({"x": x.astype(np.float64)}, "the model takes float32"),
+        ({"x": x, "y": x}, "are given"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            model.run(feeds)
+
+
+def test_arrays_wherever_they_lie() -> None:
+    """TVM wants 64-byte alignment, rows in order, and memory that it may write to: what is not so is copied."""
+    plain = np.arange(100, dtype=np.float32)
+    frozen = plain.copy()
+    frozen.flags.writeable = False
+    for array in (plain[1:], plain[::2], plain.reshape(10, 10).T, frozen, np.zeros((0, 3), np.float32), np.array(2.0)):
+        found = np.from_dlpack(tensor(array))
+        assert found.ctypes.data % 64 == 0 or found.size == 0
+        assert np.array_equal(found, array)
+
+
+def test_parameters_outside_their_file_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.bin").write_bytes(bytes(64))
+    specs = [{"name": "w", "dtype": "float32", "shape": [16], "offset": 0}]
+    assert len(load_params(tmp_path / "params.bin", specs)) == 1
+    for change in ({"offset": 4}, {"offset": -64}, {"shape": [17]}):
+        with pytest.raises(ValueError, match="ends before the parameter w"):
+            load_params(tmp_path / "params.bin", [specs[0] | change])
+
+
+@pytest.mark.parametrize("change", [{"backend": "ort"}, {"steps": [{"backend": "ort", "file": "piece0.onnx"}]}])
+def test_other_artifacts_are_refused(change: dict[str, object], folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | change
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"built for ort|run on ONNX Runtime"):
+        Model(tmp_path)
