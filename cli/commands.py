@@ -186,7 +186,7 @@ def compile_model(
     as_json: AsJson = False,
 ) -> None:
     """Optimize MODEL and write it with the session's settings and a manifest to FOLDER."""
-    from ..backends.ort.artifact import check_folder
+    from ..backends.folder import check_folder
     from ..driver.optimize import optimize as run
 
     check_folder(output)

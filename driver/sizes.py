@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TypeAlias
 
-from ..backends.ort.artifact import file_entry
+from ..backends.folder import file_entry
 from ..ir.graph import Model
 from ..ir.onnx_writer import model_to_bytes
 
