@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +88,8 @@ def make_manifest(
     """The manifest of an unsaved artifact. ``source`` is the hash of the model that was optimized."""
     common = folders.make_manifest(model, target, "ort", _PACKAGES, pipeline=pipeline, source=source)
     return common | {"session": settings.to_dict()}
+
+
+def run_file(path: Path, threads: int = 1) -> Callable[[Sample], Outputs]:
+    """Runs a model file: a part of another backend's artifact that stays with ONNX Runtime."""
+    return Session(path, SessionSettings(threads=threads)).run

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
+from ..feeds import check_names
 from .foreign_types import is_foreign, run_foreign
 from .lent import Lent, lend
 
@@ -140,14 +141,7 @@ class Session:
 
     def run(self, inputs: Sample) -> Outputs:
         """All outputs for one sample. Raises ``BackendError`` that names missing or unknown inputs, or what failed."""
-        missing = [name for name in self.inputs if name not in inputs]
-        unknown = [name for name in inputs if name not in self._known]
-        if missing or unknown:
-            parts = [f"input {', '.join(missing)} is missing"] if missing else []
-            parts += [f"there is no input {', '.join(unknown)}"] if unknown else []
-            raise BackendError(
-                " and ".join(parts), where="ort", help=f"the model's inputs: {', '.join(self.inputs) or 'none'}"
-            )
+        check_names(inputs, self.inputs, self._known, where="ort")
         try:
             if self._foreign:
                 return run_foreign(self._session, inputs)
