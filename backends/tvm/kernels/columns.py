@@ -48,6 +48,21 @@ def split_columns(columns: int, vectors: int, lanes: int) -> tuple[Panels, ...]:
     return tuple(found)
 
 
+def split_exactly(columns: int, vectors: int, lanes: int) -> tuple[Panels, ...]:
+    """Panels of exactly ``columns``: nothing beyond them may be read. The rest has ever fewer lanes."""
+    found: list[Panels] = []
+    begin = 0
+    while begin < columns:
+        left = columns - begin
+        while lanes > left:
+            lanes //= 2
+        vectors = min(vectors, left // lanes)
+        count = left // (vectors * lanes)
+        found.append(Panels(begin, count, vectors, lanes, begin))
+        begin += count * vectors * lanes
+    return tuple(found)
+
+
 def packed_columns(panels: tuple[Panels, ...]) -> int:
     """Columns that packed weights have, those of padding among them."""
     return sum(p.count * p.width for p in panels)

@@ -21,7 +21,22 @@ import numpy as np
 
 from ....ir.errors import BackendError
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns
-from .emit import Buffer, Expr, Stmt, ceildiv, function, lanes, loop, maximum, minimum, parallel, parameter, seq, store
+from .emit import (
+    Buffer,
+    Expr,
+    Stmt,
+    ceildiv,
+    function,
+    lanes,
+    loop,
+    maximum,
+    minimum,
+    parallel,
+    parameter,
+    seq,
+    spread,
+    store,
+)
 from .machine import Machine
 from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles, spans
 
@@ -250,7 +265,7 @@ class _Writer:
 
             def step(c: Expr) -> Stmt:
                 return registers.step(
-                    lambda r: self._input(place, first + b, ky, kx, c, r),
+                    lambda r: spread(self._input(place, first + b, ky, kx, c, r), panels.lanes),
                     lambda v: self._weight(panels, place, k + c, v),
                     rows,
                 )

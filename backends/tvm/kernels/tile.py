@@ -8,9 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .columns import packed_columns, split_columns
-from .emit import VECTORIZED, Buffer, Expr, Stmt, alloc, bind, const, lanes, local, loop, parameter, seq, spread, store
+from .emit import VECTORIZED, Buffer, Expr, Stmt, alloc, bind, const, lanes, local, loop, parameter, seq, store
 
 Apply = Callable[[Expr, tuple[Expr, ...], Sequence[Buffer]], Expr]
+Combine = Callable[[Expr, Expr, Expr], Expr]
+
+
+def multiply_add(total: Expr, a: Expr, b: Expr) -> Expr:
+    return total + a * b
 
 
 def _identity(value: Expr, index: tuple[Expr, ...], extras: Sequence[Buffer]) -> Expr:
@@ -67,9 +72,14 @@ class Registers:
         return seq([alloc(b) for b in every], [store(b, zero, lanes(0, self.lanes)) for b in every])
 
     def step(
-        self, value: Callable[[int], Expr], weights: Callable[[int], Expr], rows: Sequence[int] | None = None
+        self,
+        value: Callable[[int], Expr],
+        weights: Callable[[int], Expr],
+        rows: Sequence[int] | None = None,
+        combine: Combine = multiply_add,
     ) -> Stmt:
-        """One reduction index: adds ``value(row) * weights(vector)`` everywhere, or in some of the rows only."""
+        """One reduction index: adds ``value(row) * weights(vector)`` everywhere, or in some of the rows only.
+        Both are as long as a register."""
         at = lanes(0, self.lanes)
         parts: list[Stmt] = []
         loaded: list[Expr] = []
@@ -78,10 +88,10 @@ class Registers:
             loaded.append(name)
             parts.append(statement)
         for r in range(self.rows) if rows is None else rows:
-            name, statement = bind(f"a{r}", spread(value(r), self.lanes))
+            name, statement = bind(f"a{r}", value(r))
             parts.append(statement)
             for buffer, weight in zip(self.buffers[r], loaded, strict=True):
-                parts.append(store(buffer, buffer[at] + name * weight, at))
+                parts.append(store(buffer, combine(buffer[at], name, weight), at))
         return seq(parts)
 
     def write(self, piece: int, put: Callable[[int, int, Callable[[Expr], Expr]], Stmt | None]) -> Stmt:
@@ -123,7 +133,7 @@ def rank_tiles(total: int, columns: int, registers: int, width: int) -> list[Til
     sizes = [w for w in (width, width // 2, 4) if 4 <= w <= width]
     for lane_count in sorted(set(sizes), reverse=True):
         one = 0.75 if lane_count == 16 else 0.5
-        for vectors in range(1, 7):
+        for vectors in range(1, 7 if total > 1 else 13):
             most = (registers - vectors - 1) // vectors
             if vectors > 1 and (vectors - 1) * lane_count >= columns:
                 continue

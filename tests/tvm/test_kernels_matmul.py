@@ -1,0 +1,63 @@
+"""Matrix products of the TVM backend against numpy in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planish.passes.target import get_target, native
+
+tvm = pytest.importorskip("tvm")
+
+from planish.backends.tvm.kernels import matmul as products  # noqa: E402
+from planish.backends.tvm.kernels.machine import Machine  # noqa: E402
+from planish.backends.tvm.kernels.matmul import MatMul  # noqa: E402
+from planish.backends.tvm.kernels.tile import Epilogue  # noqa: E402
+
+MACHINE = Machine(get_target(native()))
+S = tvm.tirx.Var("S", "int32")
+N = tvm.tirx.Var("N", "int32")
+CASES = [
+    MatMul((), 37, 24, 100),
+    MatMul((2, 3), 7, 33, 21),
+    MatMul((), 1, 64, 90),
+    MatMul((2,), S, 16, 40),
+    MatMul((N, 2), 5, 8, 16, a_axes=(0, 2, 1, 3), out_axes=(0, 2, 1, 3)),
+    MatMul((1, 3), 13, 8, 29, packed=False),
+    MatMul((1, 3), 13, 8, 29, packed=False, a_axes=(0, 2, 1, 3), b_axes=(0, 2, 1, 3), out_axes=(0, 2, 1, 3)),
+    MatMul((2, 4), 19, 10, 23, packed=False, b_batch=(1, 4), b_axes=(1, 0, 3, 2)),
+    MatMul((2,), S, N, 12, packed=False),
+    MatMul((2,), S, 9, N, packed=False, b_axes=(0, 2, 1)),
+    MatMul((2,), S, 9, N, packed=False),
+]
+
+
+def numbers(extents: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(e if isinstance(e, int) else {"S": 23, "N": 51}[e.name] for e in extents)
+
+
+def stored(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.ascontiguousarray(x.transpose(axes) if axes else x)
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_products(case: MatMul) -> None:
+    batch, (m, k, n) = numbers(case.batch), numbers((case.rows, case.depth, case.columns))
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((*batch, m, k)).astype(np.float32)
+    b = rng.standard_normal((k, n) if case.packed else (*(case.b_batch or batch), k, n)).astype(np.float32)
+    residual = rng.standard_normal((*batch, m, n)).astype(np.float32)
+
+    epilogue = Epilogue(lambda v, i, e: tvm.tirx.max(v + e[0][i], 0.0), ((case.out_shape, "float32"),))
+    tile = products.tiles(case, MACHINE)[0]
+    kernel = tvm.compile(products.build(case, MACHINE, tile, epilogue), target=MACHINE.target())["matmul"]
+    second = products.pack(b, case, tile) if case.packed else stored(b, case.b_axes)
+    out = tvm.runtime.tensor(np.full(numbers(case.out_shape), np.nan, np.float32))
+    inputs = [stored(a, case.a_axes), second, stored(residual, case.out_axes)]
+    kernel(*[tvm.runtime.tensor(x) for x in inputs], out)
+
+    want = stored(np.maximum(a.astype(np.float64) @ b + residual, 0), case.out_axes)
+    magnitude = stored(abs(a).astype(np.float64) @ abs(b) + abs(residual), case.out_axes)
+    assert (abs(out.numpy() - want) <= (k + 2) * 2**-24 * magnitude).all()
