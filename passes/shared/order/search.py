@@ -2,15 +2,15 @@
 
     peak(order) = max over steps of the bytes alive;    which bytes those are depends on the set done, not on its order
 
-so that the best order is a path from nothing to everything whose highest step is lowest: Dijkstra's algorithm with
-maxima for sums. A few things keep it small:
+so that an order is a path from nothing to everything, and the best one's highest step is lowest. What keeps it small:
 
-* a node that everything else comes before or after cuts the graph; between two of them the order is found apart;
-* a ready node that needs no more than the limit so far and leaves no more alive than before can be done at once:
-  whatever order is best without it is no worse with it in front;
-* sources wait until they are needed (``bundles.py``); of equal limits the set with most nodes goes first.
+* sources wait until they are needed (``bundles.py``);
+* a node that everything else comes before or after cuts the graph into pieces that are ordered apart, the fullest
+  first: what one of them needs in any case is good enough for the others;
+* nodes that may stand side by side are one unit (``units.py``);
+* the search commits itself where that costs nothing, and gives up more than one step at a time (``piece.py``).
 
-Where the sets are too many the limit reached so far is a bound, and the best of several greedy orders is taken.
+Where the steps do not suffice, the limit up to which all was searched is a bound, and the best order met is taken.
 
 Sources: B. H. Ahn et al., Ordering chaos: memory-aware scheduling of irregularly wired neural networks for edge devices
 (SERENITY), MLSys 2020 (dynamic programming over sets, cuts); R. Sethi, Complete register allocation problems, 1975.
@@ -18,28 +18,19 @@ Sources: B. H. Ahn et al., Ordering chaos: memory-aware scheduling of irregularl
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from .bundles import bundled
-from .tasks import Tasks
+from .piece import Piece
+from .tasks import Alive, Tasks
 
-STEPS = 200_000
+STEPS = 1_000_000
 """Steps that are looked at, by default: a few seconds."""
-_MOST = 2_000
-"""Nodes of a piece that is ordered; larger ones stay as they are."""
+_GUESS = 2_000_000
+"""Steps within which a piece gets its first, greedy order."""
 
 Progress = Callable[[str, int, int], None]
-
-
-Rule = Callable[[int, int, int], tuple[int, ...]]
-"""Of bytes while a node runs, bytes after it, and the most so far, what is to be least."""
-_RULES: tuple[Rule, ...] = (
-    lambda during, after, most: (during, after),
-    lambda during, after, most: (after, during),
-    lambda during, after, most: (max(during, most), after),
-)
 
 
 @dataclass(frozen=True)
@@ -63,24 +54,42 @@ class Ordering:
 def best_order(tasks: Tasks, *, steps: int = STEPS, progress: Progress | None = None) -> Ordering:
     """The best order that is found; never worse than the present one. Deterministic: ``steps`` limit the search."""
     whole, parts = bundled(tasks)
-    order: list[int] = []
-    bound, seen = max((whole.least(i) for i in range(len(whole))), default=0), 0
-    pieces = list(_pieces(whole))
-    state = _Alive(whole)
-    for i, piece in enumerate(pieces):
-        if progress is not None and len(piece) > 1:
-            progress("ordering nodes", i, len(pieces))
-        found = _Piece(whole, state, piece).solve(steps - seen) if 1 < len(piece) <= _MOST else None
-        if found is not None:
-            bound, seen = max(bound, found.bound), seen + found.steps
-        if len(piece) == 1:
-            bound = max(bound, state.during(piece[0]))  # whatever the order, all of the others come before or after
-        for node in piece if found is None else found.order:
-            order += parts[node]
+    bound = max((whole.least(i) for i in range(len(whole))), default=0)
+    order: list[int | Piece] = []
+    state = Alive(whole)
+    for nodes in _pieces(whole):
+        if len(nodes) == 1:
+            bound = max(bound, state.during(nodes[0]))  # whatever the order, all others come before or after
+            order.append(nodes[0])
+        else:
+            order.append(Piece(whole, state, nodes))
+        for node in nodes:
             state.done(node)
-    best = min(order, list(range(len(tasks))), key=tasks.peak)
+    pieces = [piece for piece in order if isinstance(piece, Piece)]
+    seen = _solve(pieces, bound, steps, progress)
+    bound = max((bound, *(piece.bound for piece in pieces)))
+    found = [part for item in order for node in _nodes(item) for part in parts[node]]
+    best = min(found, list(range(len(tasks))), key=tasks.peak)
     peak = tasks.peak(best)
     return Ordering(best, peak, min(bound, peak), seen)
+
+
+def _nodes(item: int | Piece) -> list[int]:
+    return [item] if isinstance(item, int) else item.nodes
+
+
+def _solve(pieces: list[Piece], bound: int, steps: int, progress: Progress | None) -> int:
+    """Orders all pieces, the fullest first: what another needs in any case is good enough. Returns the steps."""
+    seen = 0
+    for piece in pieces:
+        piece.guess(_GUESS)
+    for i, piece in enumerate(sorted(pieces, key=lambda piece: -piece.peak)):
+        if progress is not None:
+            progress("ordering nodes", i, len(pieces))
+        piece.search(bound, piece.steps + max(steps - seen, 0))
+        seen += piece.steps
+        bound = max(bound, piece.bound)
+    return seen
 
 
 def _pieces(tasks: Tasks) -> Iterator[list[int]]:
@@ -118,175 +127,3 @@ def _pieces(tasks: Tasks) -> Iterator[list[int]]:
             piece.append(i)
     if piece:
         yield piece
-
-
-class _Alive:
-    """What is alive after some nodes."""
-
-    def __init__(self, tasks: Tasks) -> None:
-        self.tasks = tasks
-        self.waiting = [len(users) for users in tasks.users]
-        self.bytes = sum(tasks.size[s] for s in tasks.given)
-
-    def during(self, node: int) -> int:
-        """Bytes while the node runs next."""
-        tasks = self.tasks
-        credit = max((tasks.size[s] for s in tasks.overwrites[node] if self.waiting[s] == 1), default=0)
-        return self.bytes + sum(tasks.size[s] for s in tasks.made[node]) - credit + tasks.work[node]
-
-    def done(self, node: int) -> None:
-        tasks = self.tasks
-        self.bytes += sum(tasks.size[s] for s in tasks.made[node])
-        for s in {*tasks.touched[node], *tasks.made[node]}:
-            self.waiting[s] -= 1
-            if not self.waiting[s] and not tasks.kept[s]:
-                self.bytes -= tasks.size[s]
-
-
-@dataclass(frozen=True, order=True)
-class _Set:
-    """Nodes done."""
-
-    done: int
-    alive: int
-    """Bytes alive after them."""
-    open: int
-    """Nodes that may be ready: sources, and what comes behind those done."""
-    path: tuple[int, ...]
-    """How it was reached from the set before."""
-
-
-class _Piece:
-    """Nodes whose order is found apart, numbered anew; sets of them are bits of integers."""
-
-    def __init__(self, tasks: Tasks, state: _Alive, nodes: Sequence[int]) -> None:
-        self.nodes = list(nodes)
-        self.alive = state.bytes
-        self.steps = 0
-        self.least = max(self.alive, *(tasks.least(node) for node in self.nodes))
-        number = {node: i for i, node in enumerate(self.nodes)}
-        self.needs = [_bits(number[j] for j in tasks.before[node] if j in number) for node in self.nodes]
-        self.after: list[list[int]] = [[] for _ in self.nodes]
-        for i, node in enumerate(self.nodes):
-            for j in tasks.before[node]:
-                if j in number:
-                    self.after[number[j]].append(i)
-        self.grows = [sum(tasks.size[s] for s in tasks.made[node]) for node in self.nodes]
-        self.work = [tasks.work[node] for node in self.nodes]
-        users: dict[int, int] = {}  # of storages that become free within the piece
-        for node in self.nodes:
-            for s in (*tasks.touched[node], *tasks.made[node]):
-                inside = [number[u] for u in tasks.users[s] if u in number]
-                if s not in users and not tasks.kept[s] and len(inside) == state.waiting[s]:
-                    users[s] = _bits(inside)
-        self.frees = [
-            [(users[s], tasks.size[s]) for s in {*tasks.touched[node], *tasks.made[node]} if s in users]
-            for node in self.nodes
-        ]
-        self._near = [_bits(self.after[i]) for i in range(len(self.nodes))]
-        """Nodes that may be done at once when each has been: what comes behind, and who shares its operands."""
-        for i, frees in enumerate(self.frees):
-            for sharing, _ in frees:
-                self._near[i] |= sharing
-        self.over = [[(users[s], tasks.size[s]) for s in tasks.overwrites[node] if s in users] for node in self.nodes]
-
-    def step(self, done: int, alive: int, node: int) -> tuple[int, int]:
-        """Bytes while the node runs, and after it."""
-        self.steps += 1
-        mask = done | 1 << node
-        during = alive + self.grows[node] + self.work[node]
-        during -= max((size for users, size in self.over[node] if not users & ~mask), default=0)
-        freed = sum(size for users, size in self.frees[node] if not users & ~mask)
-        return during, alive + self.grows[node] - freed
-
-    def ready(self, done: int, among: int) -> list[int]:
-        return [i for i in _members(among) if not self.needs[i] & ~done]
-
-    def solve(self, steps: int) -> Ordering:
-        """By search; where that takes too long, greedily."""
-        whole = (1 << len(self.nodes)) - 1
-        first = self._settle(0, self.alive, self._sources(), self.least)
-        queue = [(self.least, 0, first)]
-        came: dict[int, tuple[int, int, tuple[int, ...]]] = {first.done: (self.least, 0, first.path)}
-        closed: set[int] = set()
-        limit = self.least
-        while queue:
-            limit, _, at = heapq.heappop(queue)
-            if at.done == whole:
-                return Ordering(self._trace(came, whole), limit, limit, self.steps)
-            if at.done in closed:
-                continue
-            closed.add(at.done)
-            if self.steps > steps:
-                break
-            for node in self.ready(at.done, at.open):
-                during, _ = self.step(at.done, at.alive, node)
-                reached = max(limit, during)
-                to = self._do(at, node, reached)
-                if to.done not in closed and reached < came.get(to.done, (reached + 1,))[0]:
-                    came[to.done] = (reached, at.done, to.path)
-                    heapq.heappush(queue, (reached, -to.done.bit_count(), to))
-        peak, order = min((self._greedy(rule) for rule in _RULES), key=lambda found: found[0])
-        return Ordering([self.nodes[i] for i in order], peak, min(limit, peak), self.steps)
-
-    def _sources(self) -> int:
-        return _bits(i for i, needs in enumerate(self.needs) if not needs)
-
-    def _do(self, at: _Set, node: int, limit: int) -> _Set:
-        """One node, and what can be done at once behind it."""
-        _, alive = self.step(at.done, at.alive, node)
-        to = self._settle(at.done | 1 << node, alive, self._opened(at.open, node), limit)
-        return replace(to, path=(node, *to.path))
-
-    def _opened(self, open_: int, node: int) -> int:
-        return open_ & ~(1 << node) | _bits(self.after[node])
-
-    def _settle(self, done: int, alive: int, open_: int, limit: int) -> _Set:
-        """Does all that can be done at once."""
-        path: list[int] = []
-        fresh = open_
-        while fresh:
-            again = 0
-            for i in self.ready(done, fresh):
-                during, left = self.step(done, alive, i)
-                if during <= limit and left <= alive:
-                    done, alive, open_ = done | 1 << i, left, self._opened(open_, i)
-                    path.append(i)
-                    again |= self._near[i]
-            fresh = again & open_
-        return _Set(done, alive, open_, tuple(path))
-
-    def _trace(self, came: dict[int, tuple[int, int, tuple[int, ...]]], done: int) -> list[int]:
-        parts: list[tuple[int, ...]] = []
-        while done:
-            _, done, part = came[done]
-            parts.append(part)
-        return [self.nodes[i] for part in reversed(parts) for i in part]
-
-    def _greedy(self, rule: Rule) -> tuple[int, list[int]]:
-        """Peak and order of always doing what a rule likes best, and what can be done at once."""
-        whole = (1 << len(self.nodes)) - 1
-        limit = self.least
-        at = self._settle(0, self.alive, self._sources(), limit)
-        order = [*at.path]
-        while at.done != whole:
-            steps = {i: self.step(at.done, at.alive, i) for i in self.ready(at.done, at.open)}
-            node = min(steps, key=lambda i: (*rule(*steps[i], limit), i))
-            limit = max(limit, steps[node][0])
-            at = self._do(at, node, limit)
-            order += at.path
-        return limit, order
-
-
-def _bits(members: Iterable[int]) -> int:
-    found = 0
-    for i in members:
-        found |= 1 << i
-    return found
-
-
-def _members(bits: int) -> Iterator[int]:
-    while bits:
-        low = bits & -bits
-        yield low.bit_length() - 1
-        bits ^= low

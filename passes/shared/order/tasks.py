@@ -62,6 +62,29 @@ class Tasks:
         return max(self.profile(order), default=0)
 
 
+class Alive:
+    """What is alive after some nodes."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+        self.waiting = [len(users) for users in tasks.users]
+        self.bytes = sum(tasks.size[s] for s in tasks.given)
+
+    def during(self, node: int) -> int:
+        """Bytes while the node runs next."""
+        tasks = self.tasks
+        credit = max((tasks.size[s] for s in tasks.overwrites[node] if self.waiting[s] == 1), default=0)
+        return self.bytes + sum(tasks.size[s] for s in tasks.made[node]) - credit + tasks.work[node]
+
+    def done(self, node: int) -> None:
+        tasks = self.tasks
+        self.bytes += sum(tasks.size[s] for s in tasks.made[node])
+        for s in {*tasks.touched[node], *tasks.made[node]}:
+            self.waiting[s] -= 1
+            if not self.waiting[s] and not tasks.kept[s]:
+                self.bytes -= tasks.size[s]
+
+
 def tasks_of(graph: Graph, workspace: dict[int, int], sharing: Sharing = SHARING) -> tuple[list[Node], Tasks]:
     """The nodes, and what is to be known of them. ``workspace`` as in ``Liveness``. Unknown sizes count as nothing.
 
