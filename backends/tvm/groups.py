@@ -88,8 +88,11 @@ def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
 
 def _inner(value: Value, group: Group) -> bool:
     """Whether the value is read once, by a node of the same graph."""
-    return len(value.uses) == 1 and value.producer is group.last and len(group.last.outputs) == 1 and not any(
-        user.is_return for user, _ in value.uses
+    return (
+        len(value.uses) == 1
+        and value.producer is group.last
+        and len(group.last.outputs) == 1
+        and not any(user.is_return for user, _ in value.uses)
     )
 
 
@@ -100,6 +103,4 @@ def _fits(node: Node, kind: Kind, value: Value, group: Group, taken: list[Group]
         return kind is Kind.ELEMENTWISE or all(kind_of(n) is not Kind.GATHERING for n in group.nodes)
     # Behind a reduction only what has its extents, and one reduction a group.
     others = any(kind_of(n) in (Kind.STAGE, Kind.CHANNELWISE) for g in taken for n in g.nodes)
-    return (
-        kind is Kind.ELEMENTWISE and not others and static_shape(value) == static_shape(node.output)
-    )
+    return kind is Kind.ELEMENTWISE and not others and static_shape(value) == static_shape(node.output)

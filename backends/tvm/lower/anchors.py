@@ -21,6 +21,8 @@ from .kernels import Kernel, Operand, Operands, group_name, run_rules
 def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """The group by a template of its first node; ``None`` where there is none for it."""
     node = group.nodes[0]
+    if machine.is_gpu:
+        return None
     if any(dtype_of(v) != "float32" for v in (*node.inputs, node.output) if v is not None):
         return None
     if node.op == "Conv":

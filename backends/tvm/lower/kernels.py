@@ -107,7 +107,12 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
     stored = [form.compute(m.element, f"out{i}") for i, ((_, form), m) in enumerate(zip(results, chosen, strict=True))]
     function = te.create_prim_func([*operands.tensors, *stored])
     return Kernel(
-        group_name(group), tvm.ir.save_json(function), lambda: schedule(function), operands.all, results, _over(group, layouts)
+        group_name(group),
+        tvm.ir.save_json(function),
+        lambda: schedule(function),
+        operands.all,
+        results,
+        _over(group, layouts),
     )
 
 
@@ -117,7 +122,9 @@ def copy_kernel(value: Value, source: Form, wanted: Form, schedule: Callable[[An
     out = wanted.compute(source.element(x), "out0")
     function = te.create_prim_func([x, out])
     name = "copy" if source.block == wanted.block else "relayout"
-    return Kernel(name, tvm.ir.save_json(function), lambda: schedule(function), [Operand(value, source)], [(value, wanted)])
+    return Kernel(
+        name, tvm.ir.save_json(function), lambda: schedule(function), [Operand(value, source)], [(value, wanted)]
+    )
 
 
 def _over(group: Group, layouts: Layouts) -> list[Value]:

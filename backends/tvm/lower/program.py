@@ -21,7 +21,6 @@ from ..rules.core import Unsupported, dtype_of, static_shape
 from .anchors import anchored_kernel
 from .forms import Array, Form
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
-from .offsets import with_offsets
 from .schedule import schedule
 
 Key = Hashable
@@ -40,19 +39,17 @@ class Call:
 
 @dataclass
 class Program:
-    """What is built and saved."""
+    """One function of the module."""
 
-    module: Any
-    """Relax functions and their kernels, lowered up to the virtual machine."""
-    weights: list[Array]
+    name: str
     plan: Plan
     calls: list[Call]
-    kernels: int
-    """Different ones."""
+    params: list[int]
+    """Numbers of the weights that it takes behind its inputs."""
 
 
 @dataclass
-class _Weights:
+class Weights:
     """Weights in order of their first use; equal ones once."""
 
     arrays: list[Array] = field(default_factory=list[Array])
@@ -67,15 +64,55 @@ class _Weights:
         return self.known[key]
 
 
-class Lowering:
-    """One graph with static extents on its way to a program."""
+class Module:
+    """Functions of one library, with the kernels and weights that they share."""
 
-    def __init__(self, graph: Graph, machine: Machine) -> None:
-        self.graph, self.machine = graph, machine
-        self.schedule = partial(schedule, machine=machine)
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.builder: Any = relax.BlockBuilder()
+        self.weights = Weights()
+        self.functions: dict[tuple[str, bool], Any] = {}
+        self.names: dict[str, int] = {}
+
+    def function(self, kernel: Kernel, overwrites: bool) -> Any:
+        """The kernel's function in the module, made where there is no equal one."""
+        key = (kernel.key, overwrites)
+        if key not in self.functions:
+            function = kernel.make()
+            if overwrites:
+                function = function.without_attr("tirx.noalias")
+            self.names[kernel.name] = self.names.get(kernel.name, 0) + 1
+            name = f"{kernel.name}_{self.names[kernel.name]}"
+            self.functions[key] = self.builder.add_func(function.with_attr("global_symbol", name), name)
+        return self.functions[key]
+
+    def lower(self, graph: Graph, name: str) -> Program:
+        """A graph with static extents as a function. Raises ``BackendError``."""
+        return _Lowering(graph, self, name).run()
+
+    def build(self) -> Any:
+        """Machine code and the program's instructions, to be linked or run."""
+        t = relax.transform
+        passes = [
+            t.RemovePurityChecking(),
+            t.LowerRuntimeBuiltin(),
+            t.ComputePrimValue(),
+            t.VMShapeLower(),
+            t.AttachGlobalSymbol(),
+        ]
+        pipeline = tvm.transform.Sequential(passes)
+        return relax.build(self.builder.get(), self.machine.target(), relax_pipeline=pipeline)
+
+
+class _Lowering:
+    """One graph on its way to a program."""
+
+    def __init__(self, graph: Graph, module: Module, name: str) -> None:
+        self.graph, self.module, self.name = graph, module, name
+        self.machine, self.weights = module.machine, module.weights
+        self.schedule = partial(schedule, machine=self.machine)
         self.groups = groups_of(graph)
-        self.layouts: Layouts = assign_layouts(self.groups, lambda n: block_of(n, machine), graph.outputs)
-        self.weights = _Weights()
+        self.layouts: Layouts = assign_layouts(self.groups, lambda n: block_of(n, self.machine), graph.outputs)
         self.calls: list[Call] = []
         self.root: dict[Value, Key] = {v: v for v in graph.inputs}
         """The storage of every plain value that is a view of another."""
@@ -177,24 +214,22 @@ class Lowering:
             for call in self.calls
         ]
         plan = plan_memory(steps, elsewhere)
-        emitter = _Emitter(self, plan, outputs)
-        module = emitter.run()
-        return Program(module, self.weights.arrays, plan, self.calls, len(emitter.functions))
+        params = sorted({key for call in self.calls for key in call.reads if isinstance(key, int)})
+        _Emitter(self, plan, outputs, params).run()
+        return Program(self.name, plan, self.calls, params)
 
 
 class _Emitter:
     """Writes the main function."""
 
-    def __init__(self, lowering: Lowering, plan: Plan, outputs: list[Key]) -> None:
-        self.low, self.plan, self.outputs = lowering, plan, outputs
-        self.builder = relax.BlockBuilder()
-        self.functions: dict[tuple[str, bool], Any] = {}
-        self.names: dict[str, int] = {}
+    def __init__(self, lowering: _Lowering, plan: Plan, outputs: list[Key], params: list[int]) -> None:
+        self.low, self.plan, self.outputs, self.params = lowering, plan, outputs, params
+        self.builder = lowering.module.builder
         self.storages: dict[Key, Any] = {}
         self.views: dict[tuple[Key | int, tuple[int, ...]], Any] = {}
         self.arena: Any = None
 
-    def run(self) -> Any:
+    def run(self) -> None:
         graph, bb = self.low.graph, self.builder
         taken: set[str] = set()
         variables: list[Any] = []
@@ -203,11 +238,12 @@ class _Emitter:
             variable = _variable(_identifier(value.name, taken), shape, dtype_of(value))
             self.views[value, shape] = variable
             variables.append(variable)
-        for i, array in enumerate(self.low.weights.arrays):
+        for i in self.params:
+            array = self.low.weights.arrays[i]
             variable = _variable(_identifier(f"p{i}", taken), array.shape, str(array.dtype))
             self.views[i, array.shape] = variable
             variables.append(variable)
-        with bb.function("main", variables, pure=False):
+        with bb.function(self.low.name, variables, pure=False):
             if self.plan.arena_bytes:
                 self.arena = self._storage(self.plan.arena_bytes)
             for key in self.outputs:
@@ -219,10 +255,9 @@ class _Emitter:
                 for key, v in zip(self.outputs, graph.outputs, strict=True)
             ]
             bb.emit_func_output(found[0] if len(found) == 1 else relax.Tuple(found))
-        return bb.get()
 
     def _call(self, call: Call, overwrites: bool) -> None:
-        function = self._function(call.kernel, overwrites)
+        function = self.low.module.function(call.kernel, overwrites)
         arguments = [
             self._tensor(key, operand.form.physical, operand.form.dtype)
             for key, operand in zip(call.reads, call.kernel.operands, strict=True)
@@ -232,17 +267,6 @@ class _Emitter:
             for key, (_, form) in zip(call.writes, call.kernel.results, strict=True)
         ]
         self.builder.emit(relax.Call(function, arguments))
-
-    def _function(self, kernel: Kernel, overwrites: bool) -> Any:
-        key = (kernel.key, overwrites)
-        if key not in self.functions:
-            function = with_offsets(kernel.make())
-            if overwrites:
-                function = function.without_attr("tirx.noalias")
-            self.names[kernel.name] = self.names.get(kernel.name, 0) + 1
-            name = f"{kernel.name}_{self.names[kernel.name]}"
-            self.functions[key] = self.builder.add_func(function.with_attr("global_symbol", name), name)
-        return self.functions[key]
 
     def _storage(self, size: int) -> Any:
         shape = relax.ShapeExpr([size])
@@ -276,16 +300,3 @@ def _identifier(name: str, taken: set[str]) -> str:
         text += "_"
     taken.add(text)
     return text
-
-
-def build(program: Program, machine: Machine) -> Any:
-    """Machine code and the program's instructions, to be linked or run."""
-    t = relax.transform
-    passes = [
-        t.RemovePurityChecking(),
-        t.LowerRuntimeBuiltin(),
-        t.ComputePrimValue(),
-        t.VMShapeLower(),
-        t.AttachGlobalSymbol(),
-    ]
-    return relax.build(program.module, machine.target(), relax_pipeline=tvm.transform.Sequential(passes))

@@ -121,9 +121,7 @@ UNARY: dict[str, Unary] = {
     "Swish": lambda x, d, c: x * sigmoid(number(_float(c, "alpha", 1), d) * x, d),
     "Mish": lambda x, d, c: x * tirx.tanh(softplus(x, d)),
     "Elu": lambda x, d, c: _elu(x, d, _float(c, "alpha", 1)),
-    "Selu": lambda x, d, c: _elu(
-        x, d, _float(c, "alpha", 1.6732632423543772), _float(c, "gamma", 1.0507009873554805)
-    ),
+    "Selu": lambda x, d, c: _elu(x, d, _float(c, "alpha", 1.6732632423543772), _float(c, "gamma", 1.0507009873554805)),
     "Celu": lambda x, d, c: _celu(x, d, _float(c, "alpha", 1)),
     "LeakyRelu": lambda x, d, c: tirx.Select(x >= 0, x, x * number(_float(c, "alpha", 0.01), d)),
     "ThresholdedRelu": lambda x, d, c: tirx.Select(x > number(_float(c, "alpha", 1), d), x, number(0, d)),

@@ -52,9 +52,7 @@ def gemm(c: Context) -> Element:
     if not c.has(2) or beta == 0:
         return scaled
     added = c.spread(2)
-    return lambda index: scaled(index) + (
-        added(index) if beta == 1 else added(index) * number(beta, dtype)
-    )
+    return lambda index: scaled(index) + (added(index) if beta == 1 else added(index) * number(beta, dtype))
 
 
 @rule(Kind.STAGE, "Conv")
@@ -74,7 +72,9 @@ def conv(c: Context) -> Element:
         ]
         source = r if groups == 1 else (oc // per_group) * channels + r
         inside: list[Any] = []
-        for place, n, o, s, k, d, b in zip(at, shape[2:], out[2:], v.strides, v.kernel, v.dilations, v.begins, strict=True):
+        for place, n, o, s, k, d, b in zip(
+            at, shape[2:], out[2:], v.strides, v.kernel, v.dilations, v.begins, strict=True
+        ):
             inside += [place >= 0] if b else []
             inside += [place < n] if (o - 1) * s + (k - 1) * d - b >= n else []
         found = x((index[0], source, *at))
@@ -139,5 +139,3 @@ def _transpose_begins(
         for s, x, e, k, d, o in zip(strides, space, extra, kernel, dilations, out, strict=True)
     ]
     return [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in total]
-
-

@@ -81,7 +81,10 @@ def reduce_(c: Context) -> Element:
     found = reduced(c, terms, shape, axes, combiner(how, dtype), dtype)
     count = math.prod(shape[a] for a in axes)
     return _in_place(
-        c, (lambda index: behind(found(index), dtype, count)) if behind else found, axes, bool(c.node.attr("keepdims", 1))
+        c,
+        (lambda index: behind(found(index), dtype, count)) if behind else found,
+        axes,
+        bool(c.node.attr("keepdims", 1)),
     )
 
 
@@ -105,9 +108,7 @@ def log_sum_exp(c: Context) -> Element:
     axes = axes_of(c) or list(range(len(shape)))
     top = reduced(c, x, shape, axes, te.max, dtype)
     total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
-    return _in_place(
-        c, lambda index: top(index) + tirx.log(total(index)), axes, bool(c.node.attr("keepdims", 1))
-    )
+    return _in_place(c, lambda index: top(index) + tirx.log(total(index)), axes, bool(c.node.attr("keepdims", 1)))
 
 
 @rule(Kind.CHANNELWISE, "GlobalAveragePool", "GlobalMaxPool")
@@ -153,12 +154,8 @@ def arg_max(c: Context) -> Element:
     )
     found = reduced(c, at, shape, [axis], te.max if last else te.min, "int32")
     if hard:
-        return lambda index: tirx.Select(
-            tirx.EQ(found(index), flat(index[axis])), number(1, dtype), number(0, dtype)
-        )
-    return _in_place(
-        c, lambda index: found(index).astype("int64"), [axis], bool(c.node.attr("keepdims", 1))
-    )
+        return lambda index: tirx.Select(tirx.EQ(found(index), flat(index[axis])), number(1, dtype), number(0, dtype))
+    return _in_place(c, lambda index: found(index).astype("int64"), [axis], bool(c.node.attr("keepdims", 1)))
 
 
 @rule(Kind.STAGE, "LayerNormalization", "RMSNormalization")

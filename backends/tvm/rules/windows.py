@@ -112,7 +112,9 @@ def average_pool(c: Context) -> Element:
     total = c.compute(out, dtype, fill, name="pool_sum")
     if p:
         return (lambda index: tirx.sqrt(total(index))) if p == 2 else total
-    counts = [_counts(w, i, shape[2 + i], out[2 + i], bool(c.node.attr("count_include_pad", 0))) for i in range(len(w.kernel))]
+    counts = [
+        _counts(w, i, shape[2 + i], out[2 + i], bool(c.node.attr("count_include_pad", 0))) for i in range(len(w.kernel))
+    ]
     if all(len(set(n)) == 1 for n in counts):
         return lambda index: total(index) / number(math.prod(n[0] for n in counts), dtype)
 

@@ -1,0 +1,210 @@
+"""A model built by TVM in a folder: ``lib.so``, ``params.bin``, ``manifest.json``, loaders, and ONNX pieces.
+
+Weights lie in a file of their own, each at a multiple of 64 bytes, and are mapped when the artifact is loaded.
+Loading and running take TVM's runtime alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ...ir.dims import dim_text
+from ...ir.errors import BackendError, UsageError
+from ...ir.graph import Model, Value
+from ...passes.target import Target
+from .. import folder as folders
+from ..core import Array, Outputs, Sample
+from ..feeds import check_names
+from ..load import runner
+from ..measure import Measurement, measure
+from .loader import write_loaders
+from .loader.planish_model import call, load_function, load_params
+
+LIBRARY, PARAMS = "lib.so", "params.bin"
+_PACKAGES = ("planish", "apache-tvm", "apache-tvm-ffi", "onnx", "numpy")
+_ALIGNMENT = 64
+
+Run = Callable[[dict[str, Any]], Sequence[Any]]
+
+
+@dataclass
+class Built:
+    """What is not yet in a folder."""
+
+    executable: Any
+    """Of ``relax.build``; ``None`` where ONNX Runtime runs everything."""
+    weights: list[Array]
+    models: dict[int, Model]
+    """Pieces of ONNX Runtime by their number."""
+    target: Target
+
+    def write(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """All files but the manifest."""
+        from ...ir.onnx_writer import write_model
+        from .link import export_library
+
+        if self.executable is not None:
+            export_library(self.executable, folder / LIBRARY, self.target)
+        with open(folder / PARAMS, "wb") as file:
+            for array, spec in zip(self.weights, manifest["params"], strict=True):
+                file.write(bytes(spec["offset"] - file.tell()))
+                file.write(np.ascontiguousarray(array).tobytes())
+        for i, model in self.models.items():
+            write_model(model, folder / f"piece{i}.onnx", value_info=True)
+        write_loaders(folder)
+
+
+class Artifact:
+    """A model for TVM. Made by ``TvmBackend.lower`` or loaded from a folder."""
+
+    def __init__(self, manifest: dict[str, Any], built: Built | Path) -> None:
+        """``built`` is a folder where the artifact was loaded from one."""
+        self._manifest = manifest
+        self._built = built
+        self._folder: TemporaryDirectory[str] | None = None
+        self._steps: list[tuple[Run, list[str], list[str]]] | None = None
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Format, pipeline, versions, target, interface, weights, pieces, planned memory."""
+        return self._manifest
+
+    def save(self, folder: str | Path) -> None:
+        """Links and writes the artifact, replacing one that is there; all or nothing.
+
+        Raises ``UsageError`` when ``folder`` holds something that is no artifact, or cannot be written, and
+        ``BackendError`` where no linker for the target is there.
+        """
+        built = self._built
+        if isinstance(built, Path):
+            raise UsageError("this artifact was loaded from a folder; copy the folder instead", where="artifact")
+        folders.write_folder(folder, lambda path: built.write(path, self._manifest), self._manifest)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Artifact:
+        """Reads an artifact and checks its files against the manifest. Raises ``BackendError`` when they differ."""
+        folder = Path(folder)
+        return cls(folders.read_manifest(folder, backend="tvm"), folder)
+
+    def run(self, inputs: Sample) -> Outputs:
+        """All outputs for one sample. Raises ``BackendError`` for inputs that are not what the model takes."""
+        specs = self._manifest["inputs"]
+        names = [spec["name"] for spec in specs]
+        check_names(inputs, names, names, where="tvm")
+        values: dict[str, Any] = {spec["name"]: checked(spec, inputs[spec["name"]]) for spec in specs}
+        for run, _, outputs in self.steps:
+            values.update(zip(outputs, run(values), strict=True))
+        return [values[spec["name"]] for spec in self._manifest["outputs"]]
+
+    @property
+    def steps(self) -> list[tuple[Run, list[str], list[str]]]:
+        """What runs, with the names of the values it takes and gives. Raises ``BackendError``."""
+        if self._steps is None:
+            self._steps = self._load(self._path())
+        return self._steps
+
+    def benchmark(self, samples: Sequence[Sample], *, seconds: float = 1.0) -> Measurement:
+        """Time of one run, over ``samples`` in turn."""
+        if not samples:
+            raise UsageError("a benchmark needs at least one sample", where="bench")
+        self.run(samples[0])
+        return measure(lambda turn: self.run(samples[turn % len(samples)]), seconds=seconds)
+
+    def _path(self) -> Path:
+        """The folder; an artifact that was not saved is written into a temporary one."""
+        if isinstance(self._built, Path):
+            return self._built
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="planish-")
+            self._built.write(Path(self._folder.name), self._manifest)
+        return Path(self._folder.name)
+
+    def _load(self, folder: Path) -> list[tuple[Run, list[str], list[str]]]:
+        manifest = self._manifest
+        specs = {
+            "backend": "tvm",
+            "function": manifest["function"],
+            "params": range(len(manifest["params"])),
+            "inputs": [spec["name"] for spec in manifest["inputs"]],
+            "outputs": [spec["name"] for spec in manifest["outputs"]],
+        }
+        params = load_params(folder / PARAMS, manifest["params"])
+        found: list[tuple[Run, list[str], list[str]]] = []
+        for step in manifest["steps"] or [specs]:
+            run = _ort_piece(folder, step) if step["backend"] == "ort" else _tvm_piece(folder, step, params)
+            found.append((run, step["inputs"], step["outputs"]))
+        return found
+
+
+def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any]) -> Run:
+    try:
+        function = load_function(folder / LIBRARY, step["function"])
+    except (RuntimeError, OSError, FileNotFoundError) as error:
+        raise BackendError(
+            f"cannot load {folder / LIBRARY}: {error}", where="tvm", help="it runs on the target it was built for"
+        ) from None
+    own = [params[i] for i in step["params"]]
+    names: list[str] = step["inputs"]
+
+    def run(values: dict[str, Any]) -> Sequence[Any]:
+        try:
+            return call(function, [values[name] for name in names], own)
+        except RuntimeError as error:
+            raise BackendError(f"cannot run the model: {error}", where="tvm") from error
+
+    return run
+
+
+def _ort_piece(folder: Path, step: dict[str, Any]) -> Run:
+    run = runner("ort", folder / step["file"])
+    return lambda values: run({name: values[name] for name in step["inputs"]})
+
+
+def checked(spec: dict[str, Any], given: Any) -> Array:
+    """An input as an array of the type that the model takes. Raises ``BackendError``."""
+    array = np.asarray(given)
+    if array.dtype != np.dtype(spec["dtype"]) or list(array.shape) != spec["shape"]:
+        raise BackendError(
+            f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {spec['dtype']}{spec['shape']}",
+            where="tvm",
+            help="the artifact was built for these extents: build it again with --dim for others",
+        )
+    return array
+
+
+def make_manifest(
+    model: Model,
+    target: Target,
+    weights: Sequence[Array],
+    steps: list[dict[str, Any]],
+    *,
+    pipeline: str,
+    source: str | None,
+) -> dict[str, Any]:
+    """The manifest of an unsaved artifact."""
+    manifest = folders.make_manifest(model, target, "tvm", _PACKAGES, pipeline=pipeline, source=source)
+    for entry, value in zip(manifest["inputs"], model.graph.inputs, strict=True):
+        entry.update(_spec(value))
+    for entry, value in zip(manifest["outputs"], model.graph.outputs, strict=True):
+        entry.update(_spec(value))
+    params: list[dict[str, Any]] = []
+    offset = 0
+    for i, array in enumerate(weights):
+        offset = -(-offset // _ALIGNMENT) * _ALIGNMENT
+        params.append({"name": f"p{i}", "dtype": str(array.dtype), "shape": list(array.shape), "offset": offset})
+        offset += array.nbytes
+    return manifest | {"function": "main", "params": params, "steps": steps}
+
+
+def _spec(value: Value) -> dict[str, Any]:
+    dtype = value.dtype
+    return {
+        "dtype": "unknown" if dtype is None else dtype.numpy_name,
+        "shape": [d if isinstance(d, int) else dim_text(d) for d in value.shape or ()],
+    }

@@ -1,0 +1,102 @@
+"""The backend object: legalize, lower, run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...ir.clone import clone_model
+from ...ir.dims import SymDim
+from ...ir.errors import BackendError
+from ...ir.graph import Model
+from ...passes.shared.decompose import has_decomposition
+from ...passes.target import Target
+from ..core import Outputs, Sample
+from .artifact import Artifact, Built, make_manifest
+from .kernels.machine import Machine
+from .lower.program import Module
+from .partition import Piece, partition, why_not
+
+
+class TvmBackend:
+    """Apache TVM: kernels of our own, ONNX Runtime for what they cannot compute."""
+
+    name = "tvm"
+
+    def legalize(self, model: Model, target: Target) -> str:
+        """Pipeline text that decomposes operators without a rule, where planish knows how; ``none`` without any."""
+        wanted: set[str] = set()
+        for node in model.graph:
+            full = f"{node.domain}::{node.op}" if node.domain else node.op
+            known = full in wanted or has_decomposition(node.domain, node.op, node.version)
+            if known and why_not(node) is not None:
+                wanted.add(full)
+        names = ", ".join(f'"{name}"' for name in sorted(wanted))
+        return f"expand-fused{{ops=[{names}]}},clean" if names else "none"
+
+    def lower(self, model: Model, target: Target, *, pipeline: str = "", source: str | None = None) -> Artifact:
+        """The artifact of a legalized model with static extents; the model is not changed.
+
+        Raises ``BackendError`` where an extent is open.
+        """
+        model = _with_fixed_defaults(model)
+        _require_static(model)
+        pieces = partition(model)
+        module = Module(Machine(target))
+        programs = {
+            i: module.lower(piece.model.graph, "main" if len(pieces) == 1 else f"main{i}")
+            for i, piece in enumerate(pieces)
+            if piece.backend == "tvm"
+        }
+        executable: Any = module.build() if programs else None
+        steps = [] if len(pieces) == 1 and programs else [_step(i, p, programs.get(i)) for i, p in enumerate(pieces)]
+        manifest = make_manifest(model, target, module.weights.arrays, steps, pipeline=pipeline, source=source)
+        manifest["memory"] = {
+            program.name: {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
+            for program in programs.values()
+        }
+        models = {i: piece.model for i, piece in enumerate(pieces) if piece.backend == "ort"}
+        return Artifact(manifest, Built(executable, module.weights.arrays, models, target))
+
+    def run(self, model: Model | bytes, inputs: Sample) -> Outputs:
+        """Lowers and runs a model on this machine, its extents those of the inputs. Raises ``BackendError``."""
+        from ...ir.onnx_reader import read_model
+        from ...passes.target import get_target
+
+        graph = clone_model(model) if isinstance(model, Model) else read_model(model)
+        target = replace(get_target("native"), runtime="tvm", contrib=False)
+        return self.lower(graph, target).run(inputs)
+
+
+def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:
+    common: dict[str, Any] = {"backend": piece.backend, "inputs": piece.inputs, "outputs": piece.outputs}
+    if program is not None:
+        return common | {"function": program.name, "params": program.params}
+    return common | {"file": f"piece{i}.onnx", "reasons": piece.reasons}
+
+
+def _with_fixed_defaults(model: Model) -> Model:
+    """The model with inputs that have a default as constants: callers cannot override them."""
+    if not model.graph.defaults:
+        return model
+    model = clone_model(model)
+    graph = model.graph
+    for value, data in list(graph.defaults.items()):
+        constant = graph.add_constant(data, value.name)
+        for user, i in list(value.uses):
+            user.set_input(i, constant)
+        graph.remove_input(value)
+    return model
+
+
+def _require_static(model: Model) -> None:
+    for value in model.graph.inputs:
+        for dim in value.shape or (None,):
+            if isinstance(dim, int):
+                continue
+            names = sorted(dim.symbols()) if isinstance(dim, SymDim) else []
+            raise BackendError(
+                f"input {value.name} has an open extent: {value.type}",
+                where="tvm",
+                help="fix it: " + (" ".join(f"--dim {name}=..." for name in names) or "export the model with a shape"),
+            )

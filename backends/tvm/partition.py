@@ -1,0 +1,161 @@
+"""Which nodes TVM runs and which ONNX Runtime does, in as few pieces as the order of data allows.
+
+Pieces run one after the other and alternate. A node goes into the first piece of its backend that is not in front of
+any of its operands' pieces, so that the number of pieces is the largest number of changes on any path, which no
+partition beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...ir.clone import clone_model
+from ...ir.graph import Graph, Model, Node, Value
+from . import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its modules register)
+from .layout import Layouts
+from .lower.kernels import Operands, run_rules
+from .rules.core import Unsupported, dtype_of, static_shape
+
+
+@dataclass
+class Piece:
+    """Nodes that run together."""
+
+    backend: str
+    """``tvm`` or ``ort``."""
+    model: Model
+    """These nodes alone: what comes from outside are its inputs, what is read outside its outputs."""
+    inputs: list[str]
+    outputs: list[str]
+    reasons: dict[str, str]
+    """Why ONNX Runtime runs it, by operator."""
+
+
+def why_not(node: Node) -> str | None:
+    """Why no kernel can be made of a node; ``None`` where one can."""
+    if node.subgraphs:
+        return "it has a body"
+    layouts = Layouts()
+    try:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and (value.uses or value in node.inputs):
+                static_shape(value)
+                dtype_of(value)
+        for value, made in zip(node.outputs, run_rules([node], Operands(layouts), 1, {}), strict=False):
+            if value.uses:
+                layouts.form(value).compute(made.element, "out")
+    except Unsupported as why:
+        return str(why)
+    return None
+
+
+def refusals(graph: Graph) -> dict[Node, str]:
+    """Nodes that TVM cannot run, and why."""
+    found: dict[Node, str] = {}
+    for node in graph:
+        why = why_not(node)
+        if why is not None:
+            found[node] = why
+    return found
+
+
+def partition(model: Model) -> list[Piece]:
+    """The pieces in the order in which they run; one where TVM runs everything."""
+    refused = refusals(model.graph)
+    if not refused:
+        names = [v.name for v in model.graph.inputs]
+        return [Piece("tvm", model, names, [p.name for p in model.graph.ports], {})]
+    numbers = min((_numbered(model.graph, refused, first) for first in (0, 1)), key=lambda n: max(n.values()))
+    count = max(numbers.values()) + 1
+    parity = next(number % 2 == (node in refused) for node, number in numbers.items())
+    found: list[Piece] = []
+    names = _names(model.graph)
+    for number in range(count):
+        nodes = [node for node in model.graph if numbers[node] == number]
+        if not nodes:
+            continue
+        backend = "ort" if (number % 2 == 1) == parity else "tvm"
+        reasons = {node.op: refused[node] for node in nodes if node in refused}
+        found.append(_piece(model, nodes, backend, names, reasons))
+    return found
+
+
+def _numbered(graph: Graph, refused: Mapping[Node, str], first: int) -> dict[Node, int]:
+    """The number of every node's piece; TVM's have the parity of ``first``."""
+    found: dict[Node, int] = {}
+    for node in graph:
+        wanted = (first + (node in refused)) % 2
+        least = max((found[p] for p in _producers(node, graph)), default=wanted)
+        found[node] = least if least % 2 == wanted else least + 1
+    return found
+
+
+def _producers(node: Node, graph: Graph) -> list[Node]:
+    """Nodes of the graph whose results a node reads, its bodies too."""
+    readers = [node, *(inner for body in node.subgraphs for inner in body.all_nodes())]
+    returned = [body.ret for body in node.subgraphs for body in body.all_graphs()]
+    values = [v for reader in (*readers, *returned) for v in reader.inputs if v is not None]
+    return [v.producer for v in values if v.producer is not None and v.producer.graph is graph]
+
+
+def _names(graph: Graph) -> dict[Value, str]:
+    """A name of its own for every value; interfaces keep theirs."""
+    found: dict[Value, str] = {v: v.name for v in graph.inputs}
+    taken = {*found.values(), *(port.name for port in graph.ports)}
+    for i, node in enumerate(graph):
+        for value in node.outputs:
+            name = value.name or f"value{i}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            found[value] = name
+    found.update((v, port.name) for v, port in zip(graph.outputs, graph.ports, strict=True) if v.producer is not None)
+    return found
+
+
+def _piece(
+    model: Model, nodes: Sequence[Node], backend: str, names: dict[Value, str], reasons: dict[str, str]
+) -> Piece:
+    graph = model.graph
+    members = set(nodes)
+    copy = clone_model(model)
+    same = dict(zip(graph, copy.graph, strict=True))
+    inside = [same[node] for node in nodes]
+    kept = set(inside)
+    returned = set(graph.outputs)
+    outputs = [
+        (out, same[node].outputs[i])
+        for node in nodes
+        for i, out in enumerate(node.outputs)
+        if out in returned or any(_owner(user, graph) not in members for user, _ in out.uses)
+    ]
+    copy.graph.set_outputs([made for _, made in outputs], [names[out] for out, _ in outputs])
+    inputs: list[str] = []
+    original = {v: names[o] for o, v in zip(graph.inputs, copy.graph.inputs, strict=True)}
+    for node in graph:
+        original.update(zip(same[node].outputs, (names[v] for v in node.outputs), strict=True))
+    own = [v for v in copy.graph.inputs if any(_owner(user, copy.graph) in kept for user, _ in v.uses)]
+    inputs.extend(original[v] for v in own)
+    for value in [v for node in copy.graph if node not in kept for v in node.outputs]:
+        users = [(user, i) for user, i in value.uses if _owner(user, copy.graph) in kept]
+        if users:
+            made = copy.graph.add_input(original[value], value.type)
+            inputs.append(original[value])
+            for user, i in users:
+                user.set_input(i, made)
+    for node in reversed([node for node in copy.graph if node not in kept]):
+        node.erase()
+    for value in [v for v in copy.graph.inputs if v not in own and not v.uses]:
+        copy.graph.remove_input(value)
+    for value in [v for v in copy.graph.constants if not v.uses]:
+        copy.graph.remove_constant(value)
+    return Piece(backend, copy, inputs, [names[out] for out, _ in outputs], reasons)
+
+
+def _owner(node: Node, graph: Graph) -> Node | None:
+    """The node of the graph that a user is, or whose body has it; ``None`` for the graph's return."""
+    at: Node | None = node
+    while at is not None and at.graph is not graph:
+        at = at.graph.parent if at.graph is not None else None
+    return None if at is None or at.is_return else at
