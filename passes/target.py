@@ -160,9 +160,17 @@ def _arm(mcpu: str, description: str, features: frozenset[str], l1_kib: int, l2_
     )
 
 
-def _gpu(number: int, description: str, features: frozenset[str]) -> Target:
+def _gpu(number: int, description: str, features: frozenset[str], triple: str = "") -> Target:
+    """``triple`` is that of the processor beside the GPU; empty: like this one."""
     return Target(
-        f"cuda-sm_{number}", "cuda", f"NVIDIA {description}", 1024, features, runtime="tvm", mcpu=f"sm_{number}"
+        f"cuda-sm_{number}",
+        "cuda",
+        f"NVIDIA {description}",
+        1024,
+        features,
+        runtime="tvm",
+        triple=triple,
+        mcpu=f"sm_{number}",
     )
 
 
@@ -191,7 +199,7 @@ PROCESSORS: dict[str, Target] = {
         _gpu(75, "Turing: T4, RTX 20", frozenset({"fp16"})),
         _gpu(80, "Ampere: A100", frozenset({"fp16", "bf16"})),
         _gpu(86, "Ampere: RTX 30, A10, A40", frozenset({"fp16", "bf16"})),
-        _gpu(87, "Ampere: Jetson Orin", frozenset({"fp16", "bf16"})),
+        _gpu(87, "Ampere: Jetson Orin", frozenset({"fp16", "bf16"}), _ARM_LINUX),
         _gpu(89, "Ada: L4, L40, RTX 40", frozenset({"fp16", "bf16"})),
         _gpu(90, "Hopper: H100, H200", frozenset({"fp16", "bf16"})),
     )

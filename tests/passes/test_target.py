@@ -59,7 +59,7 @@ def test_boards_are_names_of_processors(board: str, processor: str) -> None:
 def test_compiled_targets_say_what_a_compiler_needs() -> None:
     for t in [*TARGETS.values(), *PROCESSORS.values()]:
         if t.arch in ("any", "cuda"):
-            assert not t.triple
+            assert not t.emulated
             continue
         assert t.mcpu, t.name
         assert t.triple.split("-")[0] == t.arch, t.name

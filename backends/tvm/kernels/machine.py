@@ -25,8 +25,14 @@ class Machine:
 
     @property
     def block(self) -> int:
-        """Channels that lie side by side in the blocked layout ``NCHW[block]c``: 16 for 512-bit vectors, else 8."""
-        return max(8, self.lanes())
+        """Channels that lie side by side in the blocked layout ``NCHW[block]c``: 16 for 512-bit vectors, else 8. On
+        GPUs 1: neighbouring threads read neighbouring pixels."""
+        return 1 if self.is_gpu else max(8, self.lanes())
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether kernels run on a GPU: none of the templates here is for it, see ``cuda.py``."""
+        return self.processor.arch == "cuda"
 
     def has(self, feature: str) -> bool:
         """Whether the processor has an instruction set, as ``Target.features`` names it."""
@@ -37,6 +43,10 @@ class Machine:
         import tvm
 
         t = self.processor
+        if self.is_gpu:
+            from ..cuda import device
+
+            return device(t)
         said = {"mtriple": t.triple, "mcpu": t.mcpu, "mattr": list(t.mattr), "mabi": t.abi}
         return tvm.target.Target({"kind": "llvm", **{key: value for key, value in said.items() if value}})
 

@@ -10,5 +10,5 @@ from .offsets import with_offsets
 
 
 def schedule(function: Any, machine: Machine) -> Any:
-    """As it is: loops in the order of the axes."""
-    return with_offsets(function)
+    """On GPUs a kernel of blocks and threads; else as it is: loops in the order of the axes."""
+    return with_offsets(cuda.schedule(function, machine.processor) if machine.is_gpu else function)
