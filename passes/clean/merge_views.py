@@ -20,12 +20,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...ir.dims import Dim, SymDim, floordiv, mul, same_shape
+from ...ir.dims import Dim, same_shape
 from ...ir.graph import Node, Value
 from ..core import RewritePass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NodeRule, NoMatch
 from ..shared.emit import unsqueeze
+from ..shared.layout.orders import refined
 from ..shared.operands import int_list, normalized, perm_of, producer_of
 from ..shared.targets import emit_reshape, reshape_target
 
@@ -59,7 +60,10 @@ class AroundTranspose(NodeRule):
             raise NoMatch("a shape is not known")
         if len(middle.output.uses) != 1:
             raise NoMatch(f"%{middle.output.name} has another user")
-        atoms, groups = _refined(x.shape, grouped)
+        found = refined(x.shape, grouped)
+        if isinstance(found, str):
+            raise NoMatch(found)
+        atoms, groups = found
         order = [a for axis in perm for a in groups[axis]]
         out = tuple(atoms[a] for a in order)
         before, behind = not same_shape(tuple(atoms), x.shape), not same_shape(out, node.output.shape)
@@ -103,43 +107,3 @@ def _reshape(r: Rewriter, x: Value, wanted: Sequence[Dim], like: Node) -> Any:
     if target is None:
         raise NoMatch("a Reshape remains whose target cannot be constant")
     return emit_reshape(r, x, target, like)
-
-
-def _refined(source: Sequence[Dim], grouped: Sequence[Dim]) -> tuple[list[Dim], list[list[int]]]:
-    """The finest extents that both shapes are made of, and for each axis of ``grouped`` the positions it takes."""
-    atoms: list[Dim] = []
-    groups: list[list[int]] = []
-    left = list(reversed(source))
-    for extent in grouped:
-        own: list[int] = []
-        groups.append(own)
-        rest = extent
-        while rest != 1 or (not own and left and left[-1] == 1):
-            if not left:
-                raise NoMatch(f"{list(grouped)} does not group {list(source)}")
-            piece = left.pop()
-            if piece == rest:
-                rest = 1
-            elif piece == 1:
-                pass  # goes along with the group
-            elif (quotient := _exactly(rest, piece)) is not None:
-                rest = quotient
-            elif (quotient := _exactly(piece, rest)) is not None:
-                left.append(quotient)
-                piece, rest = rest, 1
-            else:
-                raise NoMatch(f"extents {rest} and {piece} share no visible factor")
-            own.append(len(atoms))
-            atoms.append(piece)
-    if left:
-        raise NoMatch(f"{list(grouped)} does not group {list(source)}")
-    return atoms, groups
-
-
-def _exactly(a: Dim, b: Dim) -> Dim:
-    """``a / b`` where it is exact for all values of the symbols."""
-    if a is None or b is None or b == 1 or b == 0:
-        return None
-    quotient = floordiv(a, b)
-    plain = isinstance(quotient, int) or (isinstance(quotient, SymDim) and "floordiv" not in str(quotient))
-    return quotient if plain and mul(quotient, b) == a else None

@@ -22,7 +22,7 @@ from ...ir.graph import RETURN, Graph, Node, Value
 from ...ir.infer import infer_node
 from ...ir.ops import is_removable
 from ...ir.repetition import compacted
-from ...ir.types import Quant, TensorType, Type
+from ...ir.types import Layout, Quant, TensorType, Type
 from ...ir.verify import check_node
 from ..choices import Unit
 from ..core import Application, Context
@@ -271,6 +271,15 @@ class Rewriter:
             raise PassError(f"%{value.name} is no tensor and cannot be quantized", where=self.owner)
         if t.quant != quant:
             value.type = dataclasses.replace(t, quant=quant)
+            self.changes += 1
+
+    def lay_out(self, value: Value, layout: Layout | None) -> None:
+        """Says in which order of axes a tensor is to be stored, or with ``None`` no longer says so."""
+        t = value.tensor
+        if t is None:
+            raise PassError(f"%{value.name} is no tensor and has no layout", where=self.owner)
+        if t.layout != layout:
+            value.type = dataclasses.replace(t, layout=layout)
             self.changes += 1
 
     def drop_output(self, node: Node, i: int) -> None:

@@ -16,7 +16,6 @@ _RANGE = 1 << 30
 _NEVER = (1 << 31) - 1
 
 
-
 @dataclass
 class Network:
     """Edges with capacities between numbered points."""
@@ -65,7 +64,7 @@ def cut(problem: Problem, sides: dict[Key, dict[Label, int]]) -> tuple[dict[Key,
         costs = [o.cost for o in options]
         base += min(costs)
         if node in free:
-            zero, one = (costs if free[node] == 0 else costs[::-1])
+            zero, one = costs if free[node] == 0 else costs[::-1]
             network.add(0, points[node], one - min(costs))
             network.add(points[node], 1, zero - min(costs))
     for value, (giver, takers) in problem.values().items():
@@ -81,7 +80,7 @@ def cut(problem: Problem, sides: dict[Key, dict[Label, int]]) -> tuple[dict[Key,
             network.add(up, end, math.inf)
             network.add(end, down, math.inf)
     zero_side, least = network.cut()
-    chosen = {n: 0 for n in problem.options}
+    chosen = dict.fromkeys(problem.options, 0)
     for node, point in points.items():
         side = 0 if point in zero_side else 1
         chosen[node] = side ^ free[node]
@@ -97,9 +96,7 @@ def _flip(options: list[Option], sides: dict[Key, dict[Label, int]]) -> int:
     return 0
 
 
-def _end(
-    problem: Problem, node: Key, value: Key, sides: dict[Key, dict[Label, int]], points: dict[Key, int]
-) -> int:
+def _end(problem: Problem, node: Key, value: Key, sides: dict[Key, dict[Label, int]], points: dict[Key, int]) -> int:
     """The point that says under which label ``node`` gives or takes ``value``: its own, or a terminal."""
     found = {label for o in problem.options[node] for v, label in (*o.takes, *o.gives) if v == value}
     return points[node] if len(found) > 1 else sides[value][found.pop()]

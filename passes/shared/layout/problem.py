@@ -98,6 +98,8 @@ class Solution:
     @property
     def proof(self) -> str:
         """What is known of it, in a line."""
-        how = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((self.cuts, "minimum cut"), (self.programs, "program")) if n]
+        how = [
+            f"{n} {what}{'s' * (n > 1)}" for n, what in ((self.cuts, "minimum cut"), (self.programs, "program")) if n
+        ]
         exact = "no choice costs less" if self.gap < 1e-6 else f"within {self.gap:.2%} of the bound {self.bound:.6g}"
         return f"cost {self.cost:.6g}, {exact} ({', '.join(how) or 'nothing to choose'})"

@@ -55,7 +55,7 @@ class Rows:
 
 
 def program(problem: Problem, seconds: float) -> tuple[dict[Key, int], float]:
-    """The index of each node's option, and a bound on the cost. Raises ``ValueError`` where there is no finite choice."""
+    """The index of each node's option, and a bound on the cost. Raises ``ValueError`` where no choice is finite."""
     rows = Rows()
     picks = {n: [rows.variable(o.cost, integer=True) for o in options] for n, options in problem.options.items()}
     for found in picks.values():

@@ -2,9 +2,9 @@
 
 Nodes with one option tie the values around them; what is left falls apart into parts that share no value. A part whose
 nodes have two options each, which can be called 0 and 1 so that every value has one label for 0 and one for 1, is a
-minimum cut: a node's cost under each option is an edge to the other side's terminal; a value's conversion from 0 to 1 is
-an edge behind its producer, followed by uncuttable ones to all that take it, so that it is paid once. Any other part is
-a 0/1 program with the tight (flow) form of pairwise costs, whose relaxation is exact on every part of the first kind.
+minimum cut: a node's cost under each option is an edge to the other side's terminal; a value's conversion from 0 to 1
+is an edge behind its producer, followed by uncuttable ones to all that take it, so that it is paid once. Any other part
+is a 0/1 program with the tight (flow) form of pairwise costs, whose relaxation is exact on parts of the first kind.
 
 Source: L. R. Ford, D. R. Fulkerson, Maximal flow through a network, 1956; D. M. Greig, B. T. Porteous, A. H. Seheult,
 Exact maximum a posteriori estimation for binary images, 1989; Q. Huangfu, J. Hall, 2018 (HiGHS).

@@ -1,0 +1,119 @@
+"""What an operator becomes when its operands are stored in another order of axes: the table of layout behaviour.
+
+A rule says, for the order in which a node's *main* operand is stored, which orders its other operands must have, which
+its results get, and how it is built then. Operators without a rule take and give everything in the order in which it is
+written; so do those with one where it declines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ....ir.graph import Node, Value
+from ....ir.types import TensorType
+from ...rewrite.rewriter import Rewriter
+from ..emit import again
+from .orders import Order, plain
+
+Operands = list[Value | None]
+Build = Callable[[Rewriter, Operands], list[Value]]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A node under one order of its main operand."""
+
+    takes: tuple[Order | None, ...]
+    """For each operand; ``None``: as it is written, whatever that is (a scalar, a list of axes, a constant)."""
+    gives: tuple[Order, ...]
+    """For each result."""
+    build: Build
+    """Emits it, given its operands in the orders of ``takes``."""
+    cut: int | None = None
+    """Position in memory, in the result, of the innermost axis along which elements are cut, joined or reduced."""
+
+
+Forward = Callable[[Node, Order], Move | None]
+Backward = Callable[[Node, Order], Order | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operator follows its main operand."""
+
+    forward: Forward
+    backward: Backward
+    """The order of the main operand that makes a result come in a given order, where there is one."""
+
+
+RULES: dict[tuple[str, str], Rule] = {}
+
+
+def register(names: str, backward: Backward | None = None, domain: str = "") -> Callable[[Forward], Forward]:
+    """Enters a rule for several operators."""
+
+    def enter(rule: Forward) -> Forward:
+        for name in names.split():
+            RULES[domain, name] = Rule(rule, backward or (lambda _, order: order))
+        return rule
+
+    return enter
+
+
+def rule_of(node: Node) -> Rule | None:
+    """The rule of a node, if it has one and all its values are plain tensors of known rank."""
+    _load()
+    rule = RULES.get((node.domain, node.op))
+    if rule is None or (node.attrs and node.subgraphs):
+        return None
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and not is_plain(value):
+            return None
+    return rule
+
+
+def is_plain(value: Value) -> bool:
+    """Whether it is a dense tensor of known rank that nobody annotated."""
+    t = value.type
+    return isinstance(t, TensorType) and t.shape is not None and not t.sparse and t.quant is None
+
+
+def main(node: Node) -> int | None:
+    """The operand that the others follow: the first computed one of the result's rank, else the first computed one."""
+    computed = [i for i, v in enumerate(node.inputs) if v is not None and v.data is None]
+    rank = node.outputs[0].rank
+    of_rank = [i for i in computed if node.inputs[i].rank == rank]  # type: ignore[union-attr]
+    return of_rank[0] if of_rank else computed[0] if computed else None
+
+
+def unmoved(node: Node) -> Move:
+    """The node as it is written."""
+    takes = tuple(None if v is None or v.rank is None or v.data is not None else plain(v.rank) for v in node.inputs)
+    gives = tuple(plain(v.rank or 0) for v in node.outputs)
+    at, rule = main(node), rule_of(node)
+    rank = node.inputs[at].rank if at is not None else None  # type: ignore[union-attr]
+    followed = rule.forward(node, plain(rank)) if rule is not None and rank is not None else None
+
+    def build(r: Rewriter, operands: Operands) -> list[Value]:
+        return emitted(r, node, *operands)
+
+    return Move(takes, gives, build, None if followed is None else followed.cut)
+
+
+def emitted(r: Rewriter, node: Node, *operands: Value | None, **changed: Any) -> list[Value]:
+    """The node's operator on other operands, some attributes changed; all its results."""
+    found = again(r, node, *operands, _outputs=len(node.outputs), **changed)
+    return [found] if len(node.outputs) == 1 else found
+
+
+def axis_attr(node: Node, rank: int, default: int | None = None) -> int | None:
+    """The attribute ``axis``, counted from the front."""
+    axis = node.attr("axis", default)
+    return axis % rank if isinstance(axis, int) and -rank <= axis < rank else None
+
+
+def _load() -> None:
+    if not RULES:
+        from . import moves_data, moves_math  # noqa: F401  (their rules enter themselves)
