@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .backends.load import load_artifact as load_artifact
     from .driver.bench import bench as bench
     from .driver.bisect import bisect as bisect
     from .driver.budget import Budget as Budget
@@ -55,6 +56,7 @@ _NAMES = {
     "explain": ("driver.explain", "explain"),
     "inspect": ("driver.inspect", "inspect"),
     "load": ("ir.onnx_reader", "read_model"),
+    "load_artifact": ("backends.load", "load_artifact"),
     "optimize": ("driver.optimize", "optimize"),
     "save": ("ir.onnx_writer", "write_model"),
     "tune": ("driver.tune", "tune"),
@@ -80,6 +82,7 @@ __all__ = [
     "explain",
     "inspect",
     "load",
+    "load_artifact",
     "optimize",
     "save",
     "tune",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,9 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
+    from ..backends.core import Artifact
     from ..driver.report import Report
+    from ..driver.result import Result
 
 
 def _version(wanted: bool) -> None:
@@ -70,8 +72,13 @@ def _main(
 @app.command()
 def optimize(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="may be MODEL itself")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="may be MODEL itself; with --backend tvm a folder")
+    ],
     target: TargetName = "generic",
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="ort, or tvm: builds a library for the target")
+    ] = None,
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="passes, see `planish passes`")] = "default",
     samples: SamplesFile = None,
     validate: ValidateLevel = "final",
@@ -104,54 +111,73 @@ def optimize(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="picture of error against time")] = None,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
+    from ..backends.folder import check_folder
+    from ..driver.compile import backend_name
     from ..driver.optimize import check_output
-    from ..driver.optimize import optimize as run
     from ..driver.select import new_picture
 
-    check_output(output)
+    built = backend_name(target, backend) == "tvm"
+    (check_folder if built else check_output)(output)
     if plot is not None:
         new_picture(check_output(plot))  # before the work, not behind it
     with shown_progress() as progress:
-        result = run(
-            model,
-            target,
-            samples=samples,
-            pipeline=pipeline,
-            validate=validate,
-            measure=measure,
-            tolerance=tolerance,
-            allow_different=allow_different,
-            dims=parse_dims(dim),
-            fuel=fuel,
-            disabled=disable or (),
-            seed=seed,
-            max_growth=max_growth,
-            print_after_change=sys.stderr.write if print_after_change else None,
-            repro_dir=repro_dir,
-            progress=progress,
-            tune=tune,
-            tune_seconds=tune_seconds,
-            threads=threads,
-            cache=cache,
-            budget=parse_budget(max_error, metric, lower_is_better),
-            quantize=quantize or (),
-            factorize=factorize,
-            goal=parse_goal(max_size, max_latency, max_flops),
-            calibration=calibration,
-        )
+        options: dict[str, Any] = {
+            "samples": samples,
+            "pipeline": pipeline,
+            "validate": validate,
+            "tolerance": tolerance,
+            "allow_different": allow_different,
+            "dims": parse_dims(dim),
+            "fuel": fuel,
+            "disabled": disable or (),
+            "seed": seed,
+            "max_growth": max_growth,
+            "print_after_change": sys.stderr.write if print_after_change else None,
+            "repro_dir": repro_dir,
+            "progress": progress,
+            "tune": tune,
+            "tune_seconds": tune_seconds,
+            "threads": threads,
+            "cache": cache,
+            "budget": parse_budget(max_error, metric, lower_is_better),
+            "quantize": quantize or (),
+            "factorize": factorize,
+            "goal": parse_goal(max_size, max_latency, max_flops),
+            "calibration": calibration,
+        }
+        result, saved, note = _built(model, target, options) if built else _optimized(model, target, measure, options)
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"
         if written:
-            result.save(output)
+            saved.save(output)
     if plot is not None:
         _plot(result.report, plot)
     plain = {**result.report.to_dict(), "written": written}
-    extra = [Text(f"written to {output}")] if written else []
+    extra = [Text(f"written to {output}{note}")] if written else []
     show_result(plain, [*result.report.document(), *extra], as_json)
     if not written:
         raise _unproved(output, checked.because)
     if checked.equivalent is False:
         raise typer.Exit(FAILED)
+
+
+def _optimized(model: Path, target: str, measure: bool, options: dict[str, Any]) -> tuple[Result, Result, str]:
+    from ..driver.optimize import optimize as run
+
+    result = run(model, target, measure=measure, **options)
+    return result, result, ""
+
+
+def _built(model: Path, target: str, options: dict[str, Any]) -> tuple[Result, Artifact, str]:
+    from ..driver.deploy import deploy
+
+    made = deploy(model, target, **options)
+    pieces = [step["backend"] for step in made.artifact.manifest["steps"]]
+    parts = [f"{pieces.count('ort')} of {len(pieces)} pieces run on onnxruntime"] if pieces else []
+    parts.append(
+        f"its outputs were compared on {made.checked} samples" if made.checked else "not run: built for another machine"
+    )
+    return made.result, made.artifact, f"; {'; '.join(parts)}"
 
 
 def _plot(report: Report, path: Path) -> None:
