@@ -91,7 +91,7 @@ def _with_fixed_defaults(model: Model) -> Model:
 
 def _require_static(model: Model) -> None:
     for value in model.graph.inputs:
-        for dim in value.shape or (None,):
+        for dim in (None,) if value.shape is None else value.shape:
             if isinstance(dim, int):
                 continue
             names = sorted(dim.symbols()) if isinstance(dim, SymDim) else []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from ....ir.graph import Node, Value
 from ..api import te, tvm
 from ..groups import Group
 from ..kernels import conv as conv_kernels
+from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
 from ..kernels.tile import Epilogue
 from ..layout import Layouts
 from ..rules.core import Context, dtype_of, static_shape
 from ..rules.windows import windows
-from .forms import Element, Expr, Form
+from .forms import Array, Element, Expr, Form, broadcast
 from .kernels import Kernel, Operand, Operands, group_name, run_rules
 
 
@@ -25,21 +29,26 @@ def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel 
         return None
     if any(dtype_of(v) != "float32" for v in (*node.inputs, node.output) if v is not None):
         return None
-    if node.op == "Conv":
-        return _conv(group, layouts, machine)
-    return None
+    template = TEMPLATES.get(node.op)
+    return template(group, layouts, machine) if template is not None else None
+
+
+Spread = Callable[[Element], Element]
 
 
 class Tail:
     """What follows the sums of a group's first node: an optional bias, then the other nodes."""
 
-    def __init__(self, group: Group, layouts: Layouts, bias: Value | None) -> None:
+    def __init__(self, group: Group, layouts: Layouts, bias: Value | None, spread: Spread | None = None) -> None:
+        """``bias`` is added to the sums; ``spread`` makes of its elements those at the result's index."""
         self.node, self.out = group.nodes[0], group.outputs[0]
         self.form = layouts.form(self.out)
         self.sum: Expr = None
         self.operands = Operands(layouts)
         added = self.operands.element(bias) if bias is not None else None
-        first: Element = (lambda index: self.sum) if added is None else (lambda index: self.sum + added((index[1],)))
+        if added is not None and spread is not None:
+            added = spread(added)
+        first: Element = (lambda index: self.sum) if added is None else (lambda index: self.sum + added(index))
         rest = group.nodes[1:]
         if rest:
             self.element = run_rules(rest, self.operands, self.form.block, {self.node.output: first})[0].element
@@ -83,7 +92,7 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     spec = conv_spec(node, layouts.form(x), layouts.form(group.outputs[0]))
     if conv_kernels.unsupported(spec) is not None:
         return None
-    tail = Tail(group, layouts, node.input(2))
+    tail = Tail(group, layouts, node.input(2), lambda bias: lambda index: bias((index[1],)))
     epilogue = tail.epilogue()
     tile = conv_kernels.tiles(spec, machine)[0]
     packed = conv_kernels.pack(weights.data.numpy(), spec, tile)
@@ -121,4 +130,76 @@ def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
     )
 
 
+def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
+    """Weights of two axes are packed; other right sides are read as they lie."""
+    node = group.nodes[0]
+    a, b = node.inputs[0], node.inputs[1]
+    assert a is not None
+    assert b is not None
+    shape, right = static_shape(a), static_shape(b)
+    if len(shape) < 2 or len(right) < 2:
+        return None
+    if b.data is not None and len(right) == 2:
+        spec = matmul_kernels.MatMul(shape[:-2], shape[-2], shape[-1], right[-1])
+        return _product(group, layouts, machine, spec, b.data.numpy(), Tail(group, layouts, None))
+    batch = static_shape(node.output)[:-2]
+    if shape[:-2] != batch or len(right) != len(shape):
+        return None
+    spec = matmul_kernels.MatMul(batch, shape[-2], shape[-1], right[-1], packed=False, b_batch=right[:-2])
+    return _product(group, layouts, machine, spec, b, Tail(group, layouts, None))
+
+
+def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
+    """A transposed operand is another order of axes; alpha goes into weights."""
+    node = group.nodes[0]
+    a, b = node.inputs[0], node.inputs[1]
+    assert a is not None
+    assert b is not None
+    alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
+    if beta != 1 or (alpha != 1 and b.data is None):
+        return None
+    swapped = bool(node.attr("transA", 0))
+    rows, depth = static_shape(a)[:: -1 if swapped else 1]
+    out = static_shape(node.output)
+    tail = Tail(group, layouts, node.input(2), partial(_spread, shape=_shape(node.input(2)), out=out))
+    axes = (1, 0) if swapped else ()
+    if b.data is None:
+        b_axes = (1, 0) if node.attr("transB", 0) else ()
+        spec = matmul_kernels.MatMul((), rows, depth, out[1], packed=False, a_axes=axes, b_axes=b_axes)
+        return _product(group, layouts, machine, spec, b, tail)
+    weights = b.data.numpy() * np.float32(alpha)
+    spec = matmul_kernels.MatMul((), rows, depth, out[1], a_axes=axes)
+    return _product(group, layouts, machine, spec, weights.T if node.attr("transB", 0) else weights, tail)
+
+
+def _shape(value: Value | None) -> tuple[int, ...]:
+    return () if value is None else static_shape(value)
+
+
+def _spread(element: Element, shape: tuple[int, ...], out: tuple[int, ...]) -> Element:
+    return broadcast(element, shape, out)
+
+
+def _product(
+    group: Group, layouts: Layouts, machine: Machine, spec: matmul_kernels.MatMul, right: Value | Array, tail: Tail
+) -> Kernel:
+    a = group.nodes[0].inputs[0]
+    assert a is not None
+    tile = matmul_kernels.tiles(spec, machine)[0]
+    if isinstance(right, Value):
+        second = Operand(right, Form(spec.b_shape, "float32"))
+    else:
+        packed = matmul_kernels.pack(np.ascontiguousarray(right), spec, tile)
+        second = Operand(packed, Form(packed.shape, str(packed.dtype)))
+    epilogue, name = tail.epilogue(), group_name(group)
+    return Kernel(
+        name,
+        f"{spec} {tile} {epilogue.key}",
+        lambda: matmul_kernels.build(spec, machine, tile, epilogue, name=name),
+        [Operand(a, Form(spec.a_shape, "float32")), second, *tail.operands.all],
+        [(tail.out, tail.form)],
+    )
+
+
 Template = Callable[[Group, Layouts, Machine], "Kernel | None"]
+TEMPLATES: dict[str, Template] = {"Conv": _conv, "MatMul": _matmul, "Gemm": _gemm}
