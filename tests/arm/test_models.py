@@ -66,7 +66,7 @@ def small_network() -> tuple[Model, Feeds]:
 def zoo_model(name: str) -> tuple[Model, Feeds]:
     """A real model at the extents of its first sample."""
     entry = get(name)
-    model, sample = read_model(entry.path), entry.samples(1)[0]
+    model, sample = read_model(entry.path()), entry.samples(1)[0]
     dims: dict[str, int] = {}
     for value in model.graph.inputs:
         for dim, extent in zip(value.shape or (), sample[value.name].shape, strict=True):
