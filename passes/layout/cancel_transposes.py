@@ -28,6 +28,7 @@ from ..shared.layout.apply import Applied
 from ..shared.layout.graphs import Layouts
 from ..shared.layout.sizes import sizes_of
 from ..shared.layout.solve import SECONDS
+from ..shared.layout.views import part_views
 
 
 @dataclass
@@ -42,6 +43,7 @@ class CancelTransposes(GraphPass):
     def run_graph(self, graph: Graph, r: Rewriter) -> None:
         if not any(node.op == "Transpose" and not node.domain for node in graph):
             return
+        part_views(graph, r)
         layouts = Layouts(graph, sizes_of(graph, r.ctx))
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)

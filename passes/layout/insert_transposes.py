@@ -55,5 +55,5 @@ class InsertTransposes(GraphPass):
         for value in said:
             r.lay_out(value, None)
         Applied(r, sizes).apply(changed)
-        moved = sum(1 for c in solution.conversions)
-        r.ctx.note(f"graph @{graph.name}: {len(changed)} nodes made anew, {moved} values stored in two orders")
+        twice = len(solution.conversions)
+        r.ctx.note(f"graph @{graph.name}: {len(changed)} nodes made anew, {twice} values stored in two orders")

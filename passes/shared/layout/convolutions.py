@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....ir.dtypes import DType
 from ....ir.graph import Node, Value
 from ...rewrite.rewriter import Rewriter
 from .costs import Sizes
@@ -105,14 +106,16 @@ def convolution_ns(c: Shape, lanes: int) -> float:
 
 
 def shape_of(node: Node, sizes: Sizes) -> Shape | None:
-    """Extents of a float convolution of two spatial axes with constant weights; ``None`` for anything else."""
+    """Extents of a convolution of two spatial axes with constant weights, where they are known; else ``None``."""
     x, w = node.input(0), node.input(1)
     bias = node.input(2)
-    if node.op != "Conv" or node.domain or x is None or w is None or w.data is None or len(w.data.shape) != 4:
+    if node.op != "Conv" or node.domain or x is None or w is None or w.data is None or w.dtype is not DType.F32:
         return None
-    if x.rank != 4 or node.output.rank != 4 or node.attr("auto_pad", "NOTSET") != "NOTSET":
+    if x.rank != 4 or len(w.data.shape) != 4 or node.output.rank != 4 or node.attr("auto_pad", "NOTSET") != "NOTSET":
         return None
     if bias is not None and bias.data is None:
+        return None
+    if any(sizes.told(d) is None for v in (x, node.output) for d in (v.shape or ())[2:]):
         return None
     extents, results = sizes.extents(x), sizes.extents(node.output)
     filters, channels, *kernel = w.data.shape

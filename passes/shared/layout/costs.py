@@ -34,6 +34,8 @@ _SOFTMAX, _SOFTMAX_INNER, _SOFTMAX_ACROSS = 0.4, 1.1, 8.6
 _GUESS = 16
 """Extent taken for a symbol of which no sample says what it is."""
 
+_FUSED = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid", "HardSwish"})
+"""Activations that become part of the convolution right in front of them."""
 _PIECES = frozenset({"Concat", "Split", "Slice", "Pad", "Gather", "Tile"})
 
 
@@ -44,8 +46,13 @@ class Sizes:
     known: Mapping[str, int] = field(default_factory=dict[str, int])
     """Symbols that samples tell."""
 
+    def told(self, d: Dim) -> int | None:
+        """The extent, where it is known."""
+        return evaluate(d, self.known) if d is not None else None
+
     def extent(self, d: Dim) -> int:
-        found = evaluate(d, self.known) if d is not None else None
+        """The extent, or a guess."""
+        found = self.told(d)
         return _GUESS if found is None else max(found, 1)
 
     def extents(self, value: Value) -> tuple[int, ...]:
@@ -97,9 +104,9 @@ def single_moves(perm: Order) -> list[tuple[int, int]]:
 def _longest_rising(perm: Order) -> list[int]:
     best: list[list[int]] = []
     for axis in perm:
-        before = max((b for b in best if b[-1] < axis), key=len, default=[])
+        before = max((b for b in best if b[-1] < axis), key=len, default=list[int]())
         best.append([*before, axis])
-    return max(best, key=len, default=[])
+    return max(best, key=len, default=list[int]())
 
 
 def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool = True) -> float:
@@ -118,8 +125,13 @@ def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool = True) -> 
 
 
 def conversion_ns(value: Value, given: Order, wanted: Order, sizes: Sizes) -> float:
-    """Time that it takes to store a value in another order too."""
-    return transpose_ns(permuted(sizes.extents(value), given), between(given, wanted))
+    """Time that it takes to store a value in another order too, and to keep an activation out of a convolution."""
+    time = transpose_ns(permuted(sizes.extents(value), given), between(given, wanted))
+    if value.producer is not None and value.producer.op == "Conv" and value.sole_user is not None:
+        user = value.sole_user
+        if user.op in _FUSED and not user.domain:
+            time += _CALL + _COPY * sizes.count(value)
+    return time
 
 
 def move_ns(node: Node, move: Move, sizes: Sizes) -> float:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from ....ir.graph import RETURN, Graph, Node, Value
 from .costs import Sizes, conversion_ns, move_ns
-from .moves import Move, is_plain, main, rule_of, unmoved
+from .moves import Move, main
 from .orders import Order, order_of, plain
 from .problem import Option, Problem, Solution
 from .solve import SECONDS, solve
+from .table import is_plain, rule_of, unmoved
 
 MOST_ORDERS = 6
 """Orders that are thought of for one value."""
@@ -179,7 +180,7 @@ class Layouts:
         known = self.ways(node)
         if any(other.takes == m.takes and other.gives == m.gives for _, other in known):
             return
-        known.append((cost + (_REWRITE if node.op != "Transpose" else 0.0), m))
+        known.append((cost + _REWRITE, m))
         for value, order in (*zip(node.inputs, m.takes, strict=True), *zip(node.outputs, m.gives, strict=True)):
             note(value, order)
 

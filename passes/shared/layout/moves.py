@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....ir.graph import Node, Value
-from ....ir.types import TensorType
 from ...rewrite.rewriter import Rewriter
 from ..emit import again
-from .orders import Order, plain
+from .orders import Order
 
 Operands = list[Value | None]
 Build = Callable[[Rewriter, Operands], list[Value]]
@@ -62,44 +61,12 @@ def register(names: str, backward: Backward | None = None, domain: str = "") -> 
     return enter
 
 
-def rule_of(node: Node) -> Rule | None:
-    """The rule of a node, if it has one and all its values are plain tensors of known rank."""
-    _load()
-    rule = RULES.get((node.domain, node.op))
-    if rule is None or (node.attrs and node.subgraphs):
-        return None
-    for value in (*node.inputs, *node.outputs):
-        if value is not None and not is_plain(value):
-            return None
-    return rule
-
-
-def is_plain(value: Value) -> bool:
-    """Whether it is a dense tensor of known rank that nobody annotated."""
-    t = value.type
-    return isinstance(t, TensorType) and t.shape is not None and not t.sparse and t.quant is None
-
-
 def main(node: Node) -> int | None:
     """The operand that the others follow: the first computed one of the result's rank, else the first computed one."""
     computed = [i for i, v in enumerate(node.inputs) if v is not None and v.data is None]
     rank = node.outputs[0].rank
     of_rank = [i for i in computed if node.inputs[i].rank == rank]  # type: ignore[union-attr]
     return of_rank[0] if of_rank else computed[0] if computed else None
-
-
-def unmoved(node: Node) -> Move:
-    """The node as it is written."""
-    takes = tuple(None if v is None or v.rank is None or v.data is not None else plain(v.rank) for v in node.inputs)
-    gives = tuple(plain(v.rank or 0) for v in node.outputs)
-    at, rule = main(node), rule_of(node)
-    rank = node.inputs[at].rank if at is not None else None  # type: ignore[union-attr]
-    followed = rule.forward(node, plain(rank)) if rule is not None and rank is not None else None
-
-    def build(r: Rewriter, operands: Operands) -> list[Value]:
-        return emitted(r, node, *operands)
-
-    return Move(takes, gives, build, None if followed is None else followed.cut)
 
 
 def emitted(r: Rewriter, node: Node, *operands: Value | None, **changed: Any) -> list[Value]:
@@ -112,8 +79,3 @@ def axis_attr(node: Node, rank: int, default: int | None = None) -> int | None:
     """The attribute ``axis``, counted from the front."""
     axis = node.attr("axis", default)
     return axis % rank if isinstance(axis, int) and -rank <= axis < rank else None
-
-
-def _load() -> None:
-    if not RULES:
-        from . import moves_data, moves_math  # noqa: F401  (their rules enter themselves)

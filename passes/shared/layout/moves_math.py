@@ -164,8 +164,12 @@ def cumulative(node: Node, order: Order) -> Move | None:
     found = normalized(axes, len(order)) if axes is not None and len(axes) == 1 else None
     if found is None:
         return None
-    at = np.array(order.index(found[0]), np.int64)
-    return Move((order, None), (order,), lambda r, operands: emitted(r, node, operands[0], at), at.item())
+    at = order.index(found[0])
+
+    def build(r: Rewriter, operands: Operands) -> list[Value]:
+        return emitted(r, node, operands[0], r.const(np.array(at, np.int64)))
+
+    return Move((order, None), (order,), build, at)
 
 
 @register("BatchNormalization")

@@ -23,7 +23,7 @@ _OTHERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def layout_of(order: Order) -> Layout | None:
-    """The name of an order: ``NHWC``, ``NCWH``; letters from A on where axes have none. The written order has no name."""
+    """The name of an order: ``NHWC``, ``NCWH``; letters from A on where axes have none. The written order has none."""
     letters = _LETTERS.get(len(order), _OTHERS)
     return None if order == plain(len(order)) else Layout("".join(letters[a] for a in order))
 
