@@ -38,6 +38,7 @@ from .emit import (
     store,
 )
 from .machine import Machine
+from .math import with_math
 from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles, spans
 
 WORTH = 200_000
@@ -154,7 +155,7 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
     writer = _Writer(conv, tile, epilogue)
     extras = writer.extras
     body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
-    return function([writer.x, writer.weights, *extras, writer.out], body, name)
+    return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name))
 
 
 def _panels(conv: Conv, tile: Tile) -> tuple[Panels, ...]:

@@ -39,6 +39,7 @@ from .emit import (
     when,
 )
 from .machine import Machine
+from .math import with_math
 from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles, spans
 
 WORTH = 200_000
@@ -117,7 +118,7 @@ def pack(weights: Array, product: MatMul, tile: Tile) -> Array:
 def build(product: MatMul, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, *, name: str = "matmul") -> Any:
     """The kernel ``(a, b or packed weights, extras..., output)``."""
     writer = _Writer(product, machine, tile, epilogue)
-    return function([writer.a, writer.b, *writer.extras, writer.out], writer.body(), name)
+    return with_math(function([writer.a, writer.b, *writer.extras, writer.out], writer.body(), name))
 
 
 def _stored(shape: tuple[Expr, ...], axes: tuple[int, ...]) -> tuple[Expr, ...]:

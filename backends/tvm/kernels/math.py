@@ -1,0 +1,152 @@
+"""Functions of single precision that vectorize: TVM hands them to libm, one element at a time.
+
+Errors are the largest ones over all inputs sampled by tests/tvm/test_kernels_math.py, in units in the last place.
+Infinities and NaN go through as in libm; results below the smallest normal number are right to their last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm_ffi
+from tvm import ir
+
+from .emit import Expr, tir
+
+_ffi: Any = tvm_ffi
+
+
+def _named(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """``body`` of a value that it reads several times."""
+    name = tir.Var("t", value.ty)
+    return tir.Let(name, value, body(name))
+
+
+def _f(value: float) -> Expr:
+    return tir.const(value, "float32")
+
+
+def _polynomial(x: Expr, *coefficients: float) -> Expr:
+    """Highest power first."""
+    total = _f(coefficients[0])
+    for c in coefficients[1:]:
+        total = total * x + _f(c)
+    return total
+
+
+def exp(x: Expr) -> Expr:
+    """e^x. ``x = n ln 2 + r``, a polynomial for ``e^r`` (coefficients of Cephes' ``expf``), times ``2^n`` in two steps,
+    so that neither overflows before the result does. Error 1 ulp."""
+
+    def of(x: Expr) -> Expr:
+        clamped = tir.max(tir.min(x, _f(89.0)), _f(-104.0))
+        return _named(
+            clamped, lambda c: _named(tir.floor(c * _f(1.44269504088896341) + _f(0.5)), lambda n: split(x, c, n))
+        )
+
+    def split(x: Expr, c: Expr, n: Expr) -> Expr:
+        rest = (c - n * _f(0.693359375)) - n * _f(-2.12194440e-4)
+        return _named(rest, lambda r: scaled(x, n, r))
+
+    def scaled(x: Expr, n: Expr, r: Expr) -> Expr:
+        p = _polynomial(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+        power = p * (r * r) + r + _f(1.0)
+        whole = tir.Cast("int32", n)
+
+        def times(k: Expr) -> Expr:
+            half = tir.shift_right(k, tir.const(1, "int32"))
+            return tir.Select(tir.isnan(x), x, power * _power_of_two(half) * _power_of_two(k - half))
+
+        return _named(whole, times)
+
+    return _named(x, of)
+
+
+def _power_of_two(n: Expr) -> Expr:
+    bits = tir.shift_left(n + tir.const(127, "int32"), tir.const(23, "int32"))
+    return tir.reinterpret("float32", bits)
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e^-x), for negative x as e^x / (1 + e^x). Error 3 ulp."""
+
+    def of(x: Expr) -> Expr:
+        power = exp(_f(0.0) - tir.abs(x))
+        return _named(power, lambda e: tir.Select(x < _f(0.0), e, _f(1.0)) / (e + _f(1.0)))
+
+    return _named(x, of)
+
+
+def tanh(x: Expr) -> Expr:
+    """Below 0.625 an odd polynomial (Cephes' ``tanhf``), above ``1 - 2 / (e^2|x| + 1)``. Error 2 ulp."""
+
+    def of(x: Expr) -> Expr:
+        s = x * x
+        p = _polynomial(s, -5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+        small = p * s * x + x
+        return _named(tir.abs(x), lambda a: tir.Select(a < _f(0.625), small, large(x, a)))
+
+    def large(x: Expr, a: Expr) -> Expr:
+        return tir.Select(tir.isnan(x), x, _copysign(_f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)), x))
+
+    return _named(x, of)
+
+
+def erf(x: Expr) -> Expr:
+    """The error function: an odd polynomial below 0.9277, above it ``1 - e^-p(|x|)``; coefficients by N. Juffa (Stack
+    Overflow, question 35148198). Error 2 ulp."""
+
+    def of(x: Expr) -> Expr:
+        small = _named(
+            x * x,
+            lambda s: (
+                _polynomial(
+                    s,
+                    -5.96761703e-4,
+                    4.99119423e-3,
+                    -2.67681349e-2,
+                    1.12819925e-1,
+                    -3.76125336e-1,
+                    1.28379166e-1,
+                )
+                * x
+                + x
+            ),
+        )
+        return _named(tir.abs(x), lambda a: tir.Select(a < _f(0.927734375), small, large(x, a)))
+
+    def large(x: Expr, a: Expr) -> Expr:
+        p = _polynomial(
+            tir.min(a, _f(4.0)),
+            -1.72853470e-5,
+            3.83197126e-4,
+            -3.88396438e-3,
+            2.42546219e-2,
+            -1.06777877e-1,
+            -6.34846687e-1,
+            -1.28717512e-1,
+            0.0,
+        )
+        power = p - tir.min(a, _f(4.0))
+        return tir.Select(tir.isnan(x), x, _copysign(_f(1.0) - exp(power), x))
+
+    return _named(x, of)
+
+
+def _copysign(magnitude: Expr, sign: Expr) -> Expr:
+    bits = tir.bitwise_and(tir.reinterpret("int32", sign), tir.const(-(1 << 31), "int32"))
+    return tir.reinterpret("float32", tir.bitwise_or(tir.reinterpret("int32", magnitude), bits))
+
+
+_KNOWN = {"tirx.exp": exp, "tirx.sigmoid": sigmoid, "tirx.tanh": tanh, "tirx.erf": erf}
+
+
+def with_math(node: Any) -> Any:
+    """A function, statement or expression with its calls of libm replaced, as far as they are here."""
+
+    def call(node: Any) -> Any:
+        own = _KNOWN.get(getattr(node.op, "name", ""))
+        return own(node.args[0]) if own is not None and node.ty.dtype == "float32" else node
+
+    return _ffi.structural_map(node, (ir.Call, call))
