@@ -23,6 +23,7 @@ from .shared import (
     MaxFlops,
     MaxLatency,
     MaxSize,
+    Memory,
     MetricName,
     ModelFile,
     Quantize,
@@ -102,6 +103,7 @@ def optimize(
     lower_is_better: LowerIsBetter = False,
     quantize: Quantize = None,
     factorize: Factorize = False,
+    memory: Memory = False,
     max_size: MaxSize = None,
     max_latency: MaxLatency = None,
     max_flops: MaxFlops = None,
@@ -117,6 +119,12 @@ def optimize(
     from ..driver.select import new_picture
 
     built = backend_name(target, backend) == "tvm"
+    if built and memory:
+        raise UsageError(
+            "--memory chooses settings of ONNX Runtime's session, TVM has none",
+            where="memory",
+            help="TVM plans its memory when it builds: leave the option out",
+        )
     (check_folder if built else check_output)(output)
     if plot is not None:
         new_picture(check_output(plot))  # before the work, not behind it
@@ -142,6 +150,7 @@ def optimize(
             "budget": parse_budget(max_error, metric, lower_is_better),
             "quantize": quantize or (),
             "factorize": factorize,
+            "memory": memory,
             "goal": parse_goal(max_size, max_latency, max_flops),
             "calibration": calibration,
         }
@@ -205,6 +214,7 @@ def compile_model(
     max_error: MaxError = None,
     metric: MetricName = "relative",
     lower_is_better: LowerIsBetter = False,
+    memory: Memory = False,
     disable: Annotated[list[str] | None, typer.Option(metavar="RULE", help="a rule that must not fire")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
     dim: Dims = None,
@@ -234,6 +244,7 @@ def compile_model(
             threads=threads,
             cache=cache,
             budget=parse_budget(max_error, metric, lower_is_better),
+            memory=memory,
         )
         checked = result.report.validation
         if checked.short and checked.method != "identity":

@@ -80,6 +80,10 @@ Quantize = Annotated[
 Factorize = Annotated[
     bool, typer.Option("--factorize", help="weights of low rank within --max-error, see docs/low_rank.md")
 ]
+Memory = Annotated[
+    bool,
+    typer.Option("--memory", help="nodes and session settings for the smallest peak, measured; see docs/memory.md"),
+]
 MaxSize = Annotated[
     str | None, typer.Option("--max-size", metavar="BYTES", help="of the file: 900kB, 3MiB; least error within it")
 ]

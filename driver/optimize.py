@@ -12,6 +12,7 @@ from ..passes.manager import Pipeline
 from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
 from .budget import Budget
+from .footprint import choose_for_memory
 from .job import Job
 from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
@@ -53,6 +54,7 @@ def optimize(
     factorize: bool = False,
     goal: Goal | None = None,
     calibration: str | os.PathLike[str] | None = None,
+    memory: bool = False,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -84,6 +86,8 @@ def optimize(
     * ``goal``: what lossy decisions are selected for: time, size (the default where weights alone are quantized) or
       error, with limits on the others.
     * ``calibration``: a file in which statistics of values on the samples are kept and looked up the next time.
+    * ``memory``: ``order-nodes`` behind the pipeline, and the session settings with the smallest measured peak among
+      those that cost no time; see ``choose_for_memory``.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
     Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
@@ -104,6 +108,8 @@ def optimize(
         )
     elif pipeline == "default" and budget is not None:
         pipeline = "default,lossy"
+    if memory and "order-nodes" not in pipeline:
+        pipeline = f"{pipeline},order-nodes"
     options = Options(
         get_target(target) if isinstance(target, str) else target,
         pipeline,
@@ -133,7 +139,11 @@ def optimize(
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)
     with TemporaryDirectory(prefix="planish-") as folder:
-        result = Job(model, samples, options, steps, Path(folder)).run()
+        job = Job(model, samples, options, steps, Path(folder))
+        result = job.run()
+        if memory:
+            result.report.footprint = choose_for_memory(job, result)
+            result.report.session = result.settings.to_dict()
     if path is not None:
         result.save(path)
     return result

@@ -11,6 +11,7 @@ from ..ir.graph import Model
 from ..passes.manager import PassRecord, RunRecord
 from .budget import Ledger
 from .document import SCHEMA, Document, Table, Text, bytes_text, plain_data, time_text
+from .footprint import Footprint, plain_footprint
 from .measuring import Measured
 from .tuning import Tuning
 from .validation import Validation
@@ -53,6 +54,8 @@ class Report:
     """What the search tried, where one was asked for."""
     budget: Ledger | None = None
     """What the error budget was spent on, where there is one."""
+    footprint: Footprint | None = None
+    """Memory at run time, where it was asked for."""
     session: dict[str, Any] = field(default_factory=dict[str, Any])
     """Settings to run the result with (``SessionSettings.to_dict``)."""
     notes: list[str] = field(default_factory=list[str])
@@ -66,6 +69,7 @@ class Report:
         plain: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
         plain["validation"] = self.validation.to_dict()
         plain["tuning"] = self.tuning.to_dict() if self.tuning is not None else None
+        plain["footprint"] = plain_footprint(self.footprint)
         return plain_data(plain)
 
     def document(self) -> Document:
@@ -132,6 +136,8 @@ def _document(r: Report) -> Iterator[Text | Table]:
     yield Text(f"measured: {r.measured.sentence}")
     if r.tuning is not None:
         yield from r.tuning.document()
+    if r.footprint is not None:
+        yield from r.footprint.document()
     for note in dict.fromkeys(r.notes):
         yield Text(f"note: {note}", "dim")
 

@@ -1,0 +1,142 @@
+"""``--memory``: the session settings with the least memory at run time that cost no time, measured.
+
+The live set of a model is the least that a runtime can take; ONNX Runtime takes more. Its memory pattern keeps what the
+first run took and a block with the whole plan besides; its arena grows in powers of two; it orders nodes itself unless
+asked. Each candidate's peak is measured in a process of its own (resident memory since before the model was loaded,
+three runs), and its time against the settings that were chosen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..backends.ort.choices import combined, memory_choices
+from ..backends.ort.session import SessionSettings
+from .document import Document, Table, Text, bytes_text
+from .measuring import Measured, measure_pair
+from .peak_memory import peak_bytes
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .result import Result
+
+SAVING = 0.05
+"""Of the peak: less is not worth other settings, and not beyond what two processes differ by."""
+COST = 0.05
+"""Of the time: settings that took so much longer are left, even where noise may have done it."""
+_SECONDS = 2.0
+
+
+@dataclass
+class Candidate:
+    """Settings, and what they took."""
+
+    label: str
+    peak_bytes: int | None
+    verdict: str = "not tried, one that takes less was chosen"
+    time: Measured = field(default_factory=Measured)
+    """Against the settings that were chosen before."""
+
+
+@dataclass
+class Footprint:
+    """Memory of the model at run time."""
+
+    original_bytes: int | None = None
+    """At the peak, of the original with the runtime's own settings."""
+    before_bytes: int | None = None
+    """Of the optimized model with the settings that were chosen for time."""
+    after_bytes: int | None = None
+    """With those that were chosen here."""
+    candidates: list[Candidate] = field(default_factory=list[Candidate])
+    because: str = ""
+    """Why nothing was measured."""
+
+    def document(self) -> Document:
+        """What is printed."""
+        return list(self._document())
+
+    def _document(self) -> Iterator[Text | Table]:
+        if self.because:
+            yield Text(f"memory at run time: not measured, {self.because}")
+            return
+        first, before, after = (bytes_text(n or 0) for n in (self.original_bytes, self.before_bytes, self.after_bytes))
+        if self.before_bytes == self.after_bytes:
+            said = f"{first} of the original, {after} now; no other settings take less without costing time"
+        else:
+            said = f"{first} of the original, {before} optimized, {after} with the settings chosen for memory"
+        yield Text(f"memory at run time, with weights, at the peak: {said}")
+        rows = [
+            (c.label, "?" if c.peak_bytes is None else bytes_text(c.peak_bytes), _ratio(c.time), c.verdict)
+            for c in self.candidates
+        ]
+        yield Table("settings of the session", ("settings", "peak>", "time>", ""), rows)
+
+
+def _ratio(time: Measured) -> str:
+    return f"{time.ratio:.3f}" if time.done else ""
+
+
+def choose_for_memory(job: Job, result: Result) -> Footprint:
+    """Measures, and puts the settings with the least memory into the result. The model stays as it is."""
+    because = job.unmeasurable
+    if because or job.samples is None:
+        return Footprint(because=because or "there are no samples")
+    found = Footprint()
+    source = job.runnable(result.model, "result")
+    items = job.samples.ordinary.items
+    base = result.settings
+    timed = replace(base, threads=base.threads or 1)
+    found.original_bytes = peak_bytes(job.source, SessionSettings(threads=base.threads), items)
+    found.before_bytes = found.after_bytes = peak_bytes(source, base, items)
+    if found.before_bytes is None:
+        return Footprint(because="this system does not tell what a process takes, or inputs are no numbers")
+    tried: list[tuple[Candidate, SessionSettings]] = []
+    for i, (label, settings) in enumerate(_choices(base)):
+        if job.options.progress is not None:
+            job.options.progress(f"memory: {label}", i, 0)
+        tried.append((Candidate(label, peak_bytes(source, settings, items)), settings))
+    found.candidates = [candidate for candidate, _ in tried]
+    for candidate, settings in sorted(tried, key=lambda pair: pair[0].peak_bytes or 0):
+        if candidate.peak_bytes is None or candidate.peak_bytes > (1 - SAVING) * found.before_bytes:
+            candidate.verdict = "saves nothing"
+            continue
+        candidate.time = measure_pair(
+            source, source, job.samples, seconds=_SECONDS, settings=timed, optimized_settings=settings
+        )
+        if not candidate.time.done:
+            candidate.verdict = candidate.time.because
+        elif candidate.time.slower or candidate.time.ratio > 1 + COST:
+            candidate.verdict = "slower"
+        else:
+            candidate.verdict = "chosen"
+            found.after_bytes, result.settings = candidate.peak_bytes, settings
+            break
+    return found
+
+
+def _choices(base: SessionSettings) -> list[tuple[str, SessionSettings]]:
+    choices = memory_choices(base)
+    if base.execution_order != "default":
+        return choices
+    in_order = replace(base, execution_order="priority")
+    both = [(f"{label}, nodes in file order", combined(base, [s, in_order])) for label, s in choices[:1]]
+    return [*choices[:1], *both, ("nodes in file order", in_order), *choices[1:]]
+
+
+def plain_footprint(found: Footprint | None) -> dict[str, Any] | None:
+    """For JSON."""
+    if found is None:
+        return None
+    return {
+        "original_bytes": found.original_bytes,
+        "before_bytes": found.before_bytes,
+        "after_bytes": found.after_bytes,
+        "because": found.because,
+        "candidates": [
+            {"settings": c.label, "peak_bytes": c.peak_bytes, "verdict": c.verdict, "time": c.time.ratio}
+            for c in found.candidates
+        ],
+    }
