@@ -72,8 +72,15 @@ def test_low_rank_from_python(folder: Path) -> None:
 
 
 def test_memory(folder: Path) -> None:
-    inspected, planned = (run(command, folder) for command in commands(MEMORY))
+    inspected, planned = (run(command, folder) for command in commands(MEMORY) if "compile" not in command)
     assert "alive at the peak" in inspected
     assert "in one arena" in planned
     assert (folder / "memory.svg").exists()
     assert "_ARENA_SIZE" in (folder / "plan.h").read_text()
+
+
+@pytest.mark.slow
+def test_memory_at_run_time(folder: Path) -> None:
+    (command,) = (command for command in commands(MEMORY) if "compile" in command)
+    assert "memory at run time" in run(command, folder)
+    assert (folder / "out" / "manifest.json").exists()
