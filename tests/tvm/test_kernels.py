@@ -75,6 +75,8 @@ CONVS = [
     Conv(1, 12, 11, 9, 20, (3, 3), pads=(1, 2, 0, 1), dilations=(2, 1), in_block=8, out_block=8),
     Conv(2, 32, 6, 6, 64, (3, 3), (2, 1), pads=(1, 1, 1, 1), groups=4, in_block=8, out_block=16),
     Conv(1, 16, 5, 3, 6, (3, 5), pads=(1, 4, 1, 4), in_block=16),
+    Conv(2, 20, 9, 17, 20, (5, 3), (2, 1), pads=(2, 1, 2, 1), groups=20, in_block=16, out_block=16),
+    Conv(1, 24, 7, 7, 24, (3, 3), pads=(1, 1, 1, 1), dilations=(1, 2), groups=24, in_block=8, out_block=8),
     Conv(1, 8, 1, 33, 24, (1, 3), pads=(0, 2, 0, 0), in_block=8, out_block=8),
 ]
 

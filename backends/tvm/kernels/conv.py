@@ -5,32 +5,27 @@ input channels and kernel positions with one broadcast per pixel and one multipl
 and right border have their own tiles, in which positions outside the image are left out when the kernel is written;
 rows at the upper and lower border run fewer kernel rows. A pointwise convolution of stride 1 sees the image as one
 row.
-
-Layouts: ``NCHW`` (block 1: first layers, few channels) or ``NCHW[b]c``: shape ``[N, ceil(C / b), H, W, b]``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from ....ir.errors import BackendError
+from . import depthwise
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns
 from .emit import (
     Buffer,
     Expr,
     Stmt,
-    ceildiv,
     function,
     lanes,
     loop,
-    maximum,
-    minimum,
     parallel,
     parameter,
     seq,
@@ -39,79 +34,14 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
-from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles, spans
-
-WORTH = 200_000
-"""Multiply-adds from which on it pays to use several threads."""
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution. Extents in elements; ``batch`` may be symbolic."""
-
-    batch: Expr
-    channels: int
-    height: int
-    width: int
-    outputs: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Top, left, bottom, right."""
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-    in_block: int = 1
-    out_block: int = 1
-
-    @property
-    def out_height(self) -> int:
-        return self._out(self.height + self.pads[0] + self.pads[2], 0)
-
-    @property
-    def out_width(self) -> int:
-        return self._out(self.width + self.pads[1] + self.pads[3], 1)
-
-    def _out(self, padded: int, axis: int) -> int:
-        return (padded - (self.kernel[axis] - 1) * self.dilations[axis] - 1) // self.strides[axis] + 1
-
-    @property
-    def in_shape(self) -> tuple[Expr, ...]:
-        return blocked((self.batch, self.channels, self.height, self.width), self.in_block)
-
-    @property
-    def out_shape(self) -> tuple[Expr, ...]:
-        return blocked((self.batch, self.outputs, self.out_height, self.out_width), self.out_block)
-
-    @property
-    def depth(self) -> int:
-        """Products in one sum."""
-        return self.channels // self.groups * self.kernel[0] * self.kernel[1]
-
-    @property
-    def products(self) -> int:
-        """Multiply-adds of one sample."""
-        return self.depth * self.outputs * self.out_height * self.out_width
-
-    @property
-    def flat(self) -> bool:
-        """Whether pixels map to pixels one to one, so that the image may be seen as one row."""
-        return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
-
-    @property
-    def row(self) -> int:
-        """Pixels of what tiles are cut from."""
-        return self.out_height * self.out_width if self.flat else self.out_width
-
-
-def blocked(shape: tuple[Expr, ...], block: int) -> tuple[Expr, ...]:
-    """``[N, C, ...]`` stored in blocks of channels."""
-    if block == 1:
-        return shape
-    return (shape[0], -(-shape[1] // block), *shape[2:], block)
+from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles
+from .window import WORTH, Conv, column_runs, inside, kernel_rows, row_tiles, source
 
 
 def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
+    if depthwise.fits(conv):
+        return depthwise.tiles(conv, machine)
     ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine.registers, machine.lanes())
     unroll = 2 if conv.in_block > 1 and conv.in_block % 2 == 0 else 1
     return [replace(t, unroll=unroll) for t in ranked[:4]]
@@ -119,6 +49,8 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
 
 def unsupported(conv: Conv) -> str | None:
     """Why there is no kernel of this file for it; ``None`` where there is."""
+    if depthwise.fits(conv):
+        return None
     if conv.channels % conv.groups or conv.outputs % conv.groups:
         return f"{conv.channels} channels and {conv.outputs} outputs are no multiples of {conv.groups} groups"
     if conv.groups > 1 and conv.outputs // conv.groups % conv.out_block:
@@ -135,6 +67,8 @@ def packed_size(conv: Conv, tile: Tile) -> int:
 
 def pack(weights: Array, conv: Conv, tile: Tile) -> Array:
     """Weights ``[M, C / groups, kH, kW]`` in the order in which ``build``'s kernel reads them; flat."""
+    if depthwise.fits(conv):
+        return depthwise.pack(weights, conv)
     order = reduction_order(weights, conv.in_block)
     panels = _panels(conv, tile)
     return np.concatenate([pack_columns(g.T, panels) for g in np.split(order, conv.groups)])
@@ -152,6 +86,8 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
     """The kernel ``(x, weights as packed, extras..., output)``. Raises ``BackendError`` where ``unsupported``."""
     if (why := unsupported(conv)) is not None:
         raise BackendError(f"no kernel for {conv}: {why}", where="tvm", help="planish must not have asked for it")
+    if depthwise.fits(conv):
+        return depthwise.build(conv, tile, epilogue, name)
     writer = _Writer(conv, tile, epilogue)
     extras = writer.extras
     body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
@@ -190,7 +126,7 @@ class _Writer:
         worth = conv.products > WORTH
 
         def row(n: Expr, group: Expr, panel: Expr, y: Expr) -> Stmt:
-            return seq([self._span(panels, _Place(n, group, panel, y, 0), *s) for s in self._spans()])
+            return seq([self._span(panels, _Place(n, group, panel, y, 0), *s) for s in row_tiles(conv, self.tile.rows)])
 
         if not conv.flat:
             return parallel((conv.batch, conv.groups, panels.count, conv.out_height), row, worth=worth)
@@ -199,38 +135,24 @@ class _Writer:
             return self._tile(panels, _Place(n, group, panel, 0, span[0] + t * span[2]), span[2])
 
         extents = (conv.batch, conv.groups, panels.count)
-        return seq([parallel((*extents, span[1]), partial(part, span), worth=worth) for span in self._spans()])
-
-    def _spans(self) -> Iterator[tuple[int, int, int]]:
-        """Tiles of a row, those that touch a border one by one."""
-        for begin, count, rows in spans(self.conv.row, self.tile.rows):
-            inner = [t for t in range(count) if self._inside(begin + t * rows, rows)]
-            if not inner:
-                yield from ((begin + t * rows, 1, rows) for t in range(count))
-                continue
-            yield from ((begin + t * rows, 1, rows) for t in range(inner[0]))
-            yield begin + inner[0] * rows, inner[-1] - inner[0] + 1, rows
-            yield from ((begin + t * rows, 1, rows) for t in range(inner[-1] + 1, count))
-
-    def _inside(self, begin: int, rows: int) -> bool:
-        """Whether no pixel of a tile reads left or right of the image."""
-        return all(self._valid(begin + r, kx) for r in (0, rows - 1) for kx in (0, self.conv.kernel[1] - 1))
-
-    def _valid(self, x: int, kx: int) -> bool:
-        conv = self.conv
-        return 0 <= x * conv.strides[1] - conv.pads[1] + kx * conv.dilations[1] < conv.width or conv.flat
+        return seq(
+            [
+                parallel((*extents, span[1]), partial(part, span), worth=worth)
+                for span in row_tiles(conv, self.tile.rows)
+            ]
+        )
 
     def _span(self, panels: Panels, place: _Place, begin: int, count: int, rows: int) -> Stmt:
-        inside = self._inside(begin, rows)
+        whole = inside(self.conv, begin, rows)
         return loop(
             count,
-            lambda t: self._tile(panels, replace(place, x=begin + t * rows), rows, inside=inside),
+            lambda t: self._tile(panels, replace(place, x=begin + t * rows), rows, whole=whole),
             name="xt",
         )
 
-    def _tile(self, panels: Panels, place: _Place, rows: int, *, inside: bool = True) -> Stmt:
+    def _tile(self, panels: Panels, place: _Place, rows: int, *, whole: bool = True) -> Stmt:
         registers = Registers(rows, panels.vectors, panels.lanes)
-        sums = [self._reduce(registers, panels, place, *chunk, inside) for chunk in self._chunks()]
+        sums = [self._reduce(registers, panels, place, *chunk, whole) for chunk in self._chunks()]
         return seq(registers.start(), sums, self._write(registers, panels, place))
 
     def _chunks(self) -> list[tuple[int, int, int, int]]:
@@ -251,11 +173,11 @@ class _Writer:
         blocks: int,
         length: int,
         offset: int,
-        inside: bool,
+        whole: bool,
     ) -> Stmt:
         conv = self.conv
         kernel_width = conv.kernel[1]
-        begin, end = self._kernel_rows(place.y)
+        begin, end = kernel_rows(conv, place.y)
 
         def position(b: Expr, ky: Expr, kx: Expr, rows: Sequence[int]) -> Stmt:
             k = offset + ((b * conv.kernel[0] + ky) * kernel_width + kx) * length
@@ -274,35 +196,19 @@ class _Writer:
             return loop(length // unroll, steps, name="c")
 
         def columns(b: Expr, ky: Expr) -> Stmt:
-            every = tuple(range(registers.rows))
-            if inside:
-                return loop(kernel_width, lambda kx: position(b, ky, kx, every), name="kx")
-            runs = groupby(range(kernel_width), lambda kx: tuple(r for r in every if self._valid(place.x + r, kx)))
-            parts: list[Stmt] = []
-            for rows, run in runs:
-                run = list(run)
-                one = partial(position, b, ky, rows=rows)
-                parts.extend([loop(len(run), one, name="kx", begin=run[0])] if rows else [])
-            return seq(parts)
+            if whole:
+                return loop(kernel_width, lambda kx: position(b, ky, kx, range(registers.rows)), name="kx")
+            runs = column_runs(conv, place.x, registers.rows)
+            return seq([loop(n, partial(position, b, ky, rows=rows), name="kx", begin=kx) for rows, kx, n in runs])
 
         def block(b: Expr) -> Stmt:
             return loop(end - begin, lambda ky: columns(b, ky), name="ky", begin=begin)
 
         return loop(blocks, block, name="block")
 
-    def _kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
-        """Kernel rows that lie inside the image for an output row."""
-        conv = self.conv
-        size, stride, dilation, pad = conv.kernel[0], conv.strides[0], conv.dilations[0], conv.pads[0]
-        lowest = (conv.out_height - 1) * stride - pad + (size - 1) * dilation
-        begin = maximum(0, ceildiv(pad - y * stride, dilation)) if pad else 0
-        end = minimum(size, ceildiv(conv.height + pad - y * stride, dilation)) if lowest >= conv.height else size
-        return begin, end
-
     def _input(self, place: _Place, block: Expr, ky: Expr, kx: Expr, c: Expr, row: int) -> Expr:
         conv = self.conv
-        y = place.y * conv.strides[0] - conv.pads[0] + ky * conv.dilations[0]
-        x = (place.x + row) * conv.strides[1] - conv.pads[1] + kx * conv.dilations[1]
+        y, x = source(conv, place.y, place.x + row, ky, kx)
         block = place.group * (conv.channels // conv.groups // conv.in_block) + block
         # A flat image is read beyond its first row: the address is the same.
         return self.x[place.n, block, y, x] if conv.in_block == 1 else self.x[place.n, block, y, x, c]

@@ -94,6 +94,16 @@ class Registers:
                 parts.append(store(buffer, combine(buffer[at], name, weight), at))
         return seq(parts)
 
+    def products(self, value: Callable[[int, int], Expr], weights: Callable[[int], Expr], rows: Sequence[int]) -> Stmt:
+        """Adds ``value(row, vector) * weights(vector)`` in some rows."""
+        at = lanes(0, self.lanes)
+        parts: list[Stmt] = []
+        for v in range(self.vectors):
+            weight, statement = bind(f"w{v}", weights(v))
+            parts.append(statement)
+            parts += [store(b, b[at] + value(r, v) * weight, at) for r in rows for b in [self.buffers[r][v]]]
+        return seq(parts)
+
     def write(self, piece: int, put: Callable[[int, int, Callable[[Expr], Expr]], Stmt | None]) -> Stmt:
         """Stores everything. ``put(row, column, element)`` stores ``piece`` columns from ``column`` on, of which
         ``element(j)`` is the j-th sum."""

@@ -1,0 +1,108 @@
+"""Depthwise convolution in blocks of channels: a tile is some neighbouring pixels of a row, a block of channels each.
+
+Nothing is broadcast: input and weights are vectors of channels, one multiply-add for each pixel and position. The
+kernel's columns are written out, so that an input vector that several pixels read is loaded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .columns import Array
+from .emit import Buffer, Expr, Stmt, function, lanes, loop, parallel, parameter, seq, store
+from .machine import Machine
+from .math import with_math
+from .tile import Epilogue, Registers, Tile, over_lanes, spans
+from .window import WORTH, Conv, column_runs, inside, kernel_rows, row_tiles, source
+
+
+def fits(conv: Conv) -> bool:
+    """Whether it is depthwise, one output a channel, in blocks that are kept."""
+    return conv.groups == conv.channels == conv.outputs and conv.in_block == conv.out_block > 1
+
+
+def tiles(conv: Conv, machine: Machine) -> list[Tile]:
+    """Schedules to choose from, best guess first."""
+    width = min(machine.lanes(), conv.in_block)
+    vectors = conv.in_block // width
+    most = max(1, (machine.registers - 4) // (2 * vectors))
+    sizes = dict.fromkeys(max(n for _, _, n in spans(conv.row, rows)) for rows in (most, most // 2, 2 * most - 2))
+    return [Tile(rows, vectors, width) for rows in sizes if rows]
+
+
+def pack(weights: Array, conv: Conv) -> Array:
+    """Weights ``[C, 1, kH, kW]`` as ``[C / b, kH, kW, b]``, flat; channels beyond the last are 0."""
+    blocks = -(-conv.channels // conv.in_block)
+    full = np.zeros((blocks * conv.in_block, *conv.kernel), weights.dtype)
+    full[: conv.channels] = weights[:, 0]
+    return np.ascontiguousarray(full.reshape(blocks, conv.in_block, *conv.kernel).transpose(0, 2, 3, 1)).reshape(-1)
+
+
+def build(conv: Conv, tile: Tile, epilogue: Epilogue, name: str) -> Any:
+    """The kernel ``(x, weights as packed, extras..., output)``."""
+    writer = _Writer(conv, tile, epilogue)
+    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name))
+
+
+class _Writer:
+    def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue) -> None:
+        self.conv, self.tile, self.epilogue = conv, tile, epilogue
+        self.blocks = -(-conv.channels // conv.in_block)
+        self.x: Buffer = parameter("x", conv.in_shape, "float32")
+        size = self.blocks * conv.in_block * conv.kernel[0] * conv.kernel[1]
+        self.weights: Buffer = parameter("weights", (size,), "float32")
+        self.extras = epilogue.parameters()
+        self.out: Buffer = parameter("out", conv.out_shape, epilogue.dtype)
+
+    def body(self) -> Stmt:
+        conv = self.conv
+
+        def row(n: Expr, block: Expr, y: Expr) -> Stmt:
+            return seq([self._span(n, block, y, *s) for s in row_tiles(conv, self.tile.rows)])
+
+        return parallel((conv.batch, self.blocks, conv.out_height), row, worth=conv.products > WORTH)
+
+    def _span(self, n: Expr, block: Expr, y: Expr, begin: int, count: int, rows: int) -> Stmt:
+        whole = inside(self.conv, begin, rows)
+        return loop(count, lambda t: self._tile(n, block, y, begin + t * rows, rows, whole), name="xt")
+
+    def _tile(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool) -> Stmt:
+        conv, size = self.conv, self.conv.in_block
+        registers = Registers(rows, self.tile.vectors, self.tile.lanes)
+        columns = range(conv.kernel[1])
+        runs = (
+            [(tuple(range(rows)), kx) for kx in columns]
+            if whole
+            else [(pixels, kx + i) for pixels, kx, count in column_runs(conv, x, rows) for i in range(count)]
+        )
+
+        def line(ky: Expr) -> Stmt:
+            return seq([position(ky, kx, pixels) for pixels, kx in runs])
+
+        def position(ky: Expr, kx: int, pixels: tuple[int, ...]) -> Stmt:
+            def weight(vector: int) -> Expr:
+                at = ((block * conv.kernel[0] + ky) * conv.kernel[1] + kx) * size + vector * self.tile.lanes
+                return self.weights[lanes(at, self.tile.lanes)]
+
+            def value(pixel: int, vector: int) -> Expr:
+                at = source(conv, y, x + pixel, ky, kx)
+                return self.x[(n, block, *at, lanes(vector * self.tile.lanes, self.tile.lanes))]
+
+            return registers.products(value, weight, pixels)
+
+        first, end = kernel_rows(conv, y)
+        rows_of_kernel = loop(end - first, line, name="ky", begin=first)
+        return seq(registers.start(), rows_of_kernel, self._write(registers, n, block, y, x))
+
+    def _write(self, registers: Registers, n: Expr, block: Expr, y: Expr, x: Expr) -> Stmt:
+        def put(row: int, column: int, element: Callable[[Expr], Expr]) -> Stmt:
+            def one(j: Expr) -> Stmt:
+                index = (n, block, y, x + row, column + j)
+                return store(self.out, self.epilogue.apply(element(j), index, self.extras), *index)
+
+            return over_lanes(registers.lanes, one)
+
+        return registers.write(registers.lanes, put)
