@@ -1,0 +1,128 @@
+"""From CUDA source to machine code of a GPU, without a GPU: by nvcc or by NVRTC, whichever is there.
+
+NVRTC is a library (PyPI's ``nvidia-cuda-nvrtc``, or a CUDA toolkit's) and needs no headers for what planish's kernels
+use: the few that TVM's source names are given to it as text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...ir.errors import BackendError
+
+_NUMBERS = "unsigned char uint8_t;unsigned short uint16_t;unsigned int uint32_t;unsigned long long uint64_t;"
+_SIGNED = "signed char int8_t;short int16_t;int int32_t;long long int64_t;"
+_TRAITS = """
+template <class A, class B> struct is_same { static constexpr bool value = false; };
+template <class A> struct is_same<A, A> { static constexpr bool value = true; };
+template <class A, class B> constexpr bool is_same_v = is_same<A, B>::value;
+template <class T> struct is_integral { static constexpr bool value = T(3) / T(2) == T(1); };
+template <class T> struct is_floating_point { static constexpr bool value = !is_integral<T>::value; };
+template <class T> struct is_signed { static constexpr bool value = T(-1) < T(0); };
+template <class T> struct is_unsigned { static constexpr bool value = !is_signed<T>::value; };
+template <bool C, class T = void> struct enable_if {};
+template <class T> struct enable_if<true, T> { typedef T type; };
+template <bool C, class A, class B> struct conditional { typedef A type; };
+template <class A, class B> struct conditional<false, A, B> { typedef B type; };
+"""
+_HEADERS = {
+    "cuda/std/cstdint": "".join(f"typedef {line};\n" for line in (_NUMBERS + _SIGNED).split(";") if line),
+    "cuda/std/type_traits": _TRAITS,
+}
+
+
+def compiler() -> str | None:
+    """``nvcc`` or ``nvrtc``; ``None`` where there is neither."""
+    if shutil.which("nvcc"):
+        return "nvcc"
+    return "nvrtc" if _library() is not None else None
+
+
+def compile_cubin(source: str, arch: str, *, using: str | None = None) -> bytes:
+    """Machine code for ``sm_NN``. Raises ``BackendError`` with the compiler's words, or where there is none."""
+    chosen = using or compiler()
+    if chosen is None:
+        raise BackendError(
+            f"there is no CUDA compiler to make code for {arch}",
+            where="cuda",
+            help="`pip install nvidia-cuda-nvrtc`, or put a CUDA toolkit's nvcc on the PATH",
+        )
+    return _by_nvcc(source, arch) if chosen == "nvcc" else _by_nvrtc(source, arch)
+
+
+def _by_nvcc(source: str, arch: str) -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        text, made = Path(name) / "kernels.cu", Path(name) / "kernels.cubin"
+        text.write_text(source)
+        command = ["nvcc", f"-arch={arch}", "-cubin", "-O3", "-o", str(made), str(text)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            _refused("nvcc", arch, done.stderr)
+        return made.read_bytes()
+
+
+def _by_nvrtc(source: str, arch: str) -> bytes:
+    path = _library()
+    if path is None:
+        _refused("nvrtc", arch, "there is no libnvrtc")
+    library = ctypes.CDLL(path)
+    program = ctypes.c_void_p()
+    texts = [f"namespace cuda {{ namespace std {{\n{text}}} }}" for text in _HEADERS.values()]
+    _check(
+        library,
+        library.nvrtcCreateProgram(
+            ctypes.byref(program), source.encode(), b"kernels.cu", len(texts), _strings(texts), _strings([*_HEADERS])
+        ),
+    )
+    try:
+        options = [f"--gpu-architecture={arch}", "--std=c++17"]
+        status = library.nvrtcCompileProgram(program, len(options), _strings(options))
+        if status:
+            _refused("nvrtc", arch, _fetch(library, program, "ProgramLog").decode(errors="replace"))
+        return _fetch(library, program, "CUBIN")
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _fetch(library: Any, program: ctypes.c_void_p, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    _check(library, getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    room = ctypes.create_string_buffer(size.value)
+    _check(library, getattr(library, f"nvrtcGet{what}")(program, room))
+    return room.raw
+
+
+def _check(library: Any, status: int) -> None:
+    if status:
+        library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise BackendError(f"NVRTC: {library.nvrtcGetErrorString(status).decode()}", where="cuda")
+
+
+def _strings(texts: list[str]) -> Any:
+    return (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
+
+
+def _refused(name: str, arch: str, words: str) -> NoReturn:
+    lines = [line for line in words.splitlines() if "error" in line] or words.splitlines()
+    raise BackendError(
+        f"{name} refuses the kernels for {arch}: {'; '.join(lines[:3])}",
+        where="cuda",
+        help="planish is at fault, or the compiler is too old for the architecture",
+    )
+
+
+def _library() -> str | None:
+    """Where libnvrtc is: in NVIDIA's wheels, or where the system looks."""
+    package = importlib.util.find_spec("nvidia")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        found = sorted(Path(folder).glob("*/lib/libnvrtc.so.*"))
+        if found:
+            return str(found[-1])
+    return ctypes.util.find_library("nvrtc")
