@@ -68,8 +68,8 @@ def test_json_is_all_that_stdout_carries(folder: Path, run: Run) -> None:
 
 
 KEYS = {
-    "optimize": "after before budget decision footprint measured notes passes pipeline reasons schema seconds session source "
-    "target tuning validation versions written",
+    "optimize": "after before budget decision footprint measured notes passes pipeline reasons schema seconds session "
+    "source target tuning validation versions written",
     "compile": "after before budget decision footprint manifest measured notes passes pipeline reasons schema seconds "
     "session source target tuning validation versions",
     "inspect": "activation_bytes constant_bytes constant_types flops flops_unknown functions inputs ir_version "
