@@ -49,6 +49,8 @@ class Spending:
     """Of a task's metric."""
     problem: str = ""
     """Why nothing could be measured; ``spent`` is infinite then."""
+    typical: float = 0.0
+    """Root mean square over samples of what each would spend: the worst of few samples is chance."""
 
     def __str__(self) -> str:
         if self.problem:
@@ -84,7 +86,7 @@ def spending_of(judge: Judge, source: Runnable, levels: Sequence[str]) -> Spendi
         except BudgetError:
             raise
         except PlanishError as error:
-            return Spending(math.inf, problem=f"it fails where the original runs: {error.message}")
+            return Spending(math.inf, problem=f"it fails where the original runs: {error.message}", typical=math.inf)
         if here.spent > found.spent or (found.score is None and not found.outputs):
             found = here
     return found
@@ -111,12 +113,16 @@ class OutputJudge:
     def spending(self, run: Run) -> Spending:
         """Raises ``BackendError``."""
         found: dict[str, OutputSpending] = {}
+        each: list[float] = []
         for i, sample in enumerate(self.reference.samples):
-            for one in self._sample(i, run(sample)):
+            here = self._sample(i, run(sample))
+            each.append(max((one.spent for one in here), default=0.0))
+            for one in here:
                 before = found.get(one.output)
                 if before is None or one.spent > before.spent:
                     found[one.output] = one
-        return Spending(max((o.spent for o in found.values()), default=0.0), list(found.values()))
+        typical = float(np.sqrt(np.mean(np.square(each)))) if each else 0.0
+        return Spending(max(each, default=0.0), list(found.values()), typical=typical)
 
     def _sample(self, i: int, outputs: Outputs) -> list[OutputSpending]:
         expected = leaves(self.reference.names, self.reference.outputs(i))
@@ -167,11 +173,12 @@ class TaskJudge:
         """A score that is no number, or an error of the metric, spends everything."""
         score = self._score(run)
         if isinstance(score, str):
-            return Spending(math.inf, problem=f"metric {self.budget.name} {score}")
+            return Spending(math.inf, problem=f"metric {self.budget.name} {score}", typical=math.inf)
         assert self.baseline is not None
         change = self.baseline - score if self.budget.higher_is_better else score - self.baseline
         # What calls on equal outputs differ by counts as lost, in favour of the original.
-        return Spending(_ratio(max(change + self.spread, 0.0), self.budget.max_error), score=score)
+        spent = _ratio(max(change + self.spread, 0.0), self.budget.max_error)
+        return Spending(spent, score=score, typical=spent)
 
     def _score(self, run: Run) -> float | str:
         """The metric's number, or what is wrong with it. Raises ``BackendError`` where the model does not run."""

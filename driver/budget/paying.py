@@ -14,7 +14,7 @@ from ..measuring import MEASURING
 from ..samples import Samples
 from ..select import Goal, Timing
 from ..sizes import Runnable
-from .judge import OPTIMIZED, Judge, OutputJudge, TaskJudge, spending_of
+from .judge import OPTIMIZED, Judge, OutputJudge, Spending, TaskJudge, spending_of
 from .limits import Budget
 from .stages import Stages
 
@@ -60,16 +60,23 @@ class PayingLab:
         """Optimization levels of the runtime at which errors are judged."""
         self._base: Session | None = None
         self._built: tuple[frozenset[str], Runnable] | None = None
+        self._judged: tuple[frozenset[str], Judge, Sequence[str], Spending] | None = None
 
     def spent(self, taken: frozenset[str]) -> float:
         """Share of the budget, with the model as users run it."""
-        return self.base_spent if not taken else spending_of(self.judge, self._source(taken), self.levels).spent
+        return self.base_spent if not taken else self._spending(taken, self.judge, self.levels).spent
 
     def weight(self, taken: frozenset[str]) -> float:
-        """Root mean square error of outputs where the budget is in a task's metric, which few units do not move."""
-        if self.judge is self.fine:
-            return max(self.spent(taken) - self.base_spent, 0.0)
-        return spending_of(self.fine, self._source(taken), (OPTIMIZED,)).spent
+        """The root mean square over samples; of outputs' errors where the budget is in a task's metric, which few
+        units do not move."""
+        levels = self.levels if self.fine is self.judge else (OPTIMIZED,)
+        return self._spending(taken, self.fine, levels).typical
+
+    def _spending(self, taken: frozenset[str], judge: Judge, levels: Sequence[str]) -> Spending:
+        """Both questions are asked one after the other."""
+        if self._judged is None or self._judged[:3] != (taken, judge, levels):
+            self._judged = taken, judge, levels, spending_of(judge, self._source(taken), levels)
+        return self._judged[3]
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
         """In turns with the model without lossy units, on the ordinary samples."""

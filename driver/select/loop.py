@@ -41,6 +41,8 @@ LEAST_PARTS = 4
 LEAST_ALONE = 8
 """Runs of units that are weighed alone, however long it takes."""
 _ROUNDED = 1e-9
+_TIE = 1e-6
+"""Of the weight of everything: what tells units apart that weigh nothing, by their predictions."""
 _SHARE_ALONE, _SHARE_GROUPS = 0.35, 0.3
 """Of the time, for single errors and for grouped times."""
 
@@ -67,7 +69,8 @@ class Lab(Protocol):
         ...
 
     def weight(self, taken: frozenset[str]) -> float:
-        """How far outputs are off, in whatever unit: what ``spent`` is too coarse to tell of few units."""
+        """How far outputs are off, in whatever unit: what ``spent`` is too coarse to tell of few units, or too much
+        left to the worst sample. 0 where nothing is."""
         ...
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
@@ -139,6 +142,10 @@ class _Loop:
         self.known = known
         self.start = clock()
         self.errors: dict[frozenset[str], float] = {}
+        self.weights: dict[frozenset[str], float] = {}
+        """Where the least error is wanted: see ``Lab.weight``."""
+        self.share = 1.0
+        """Of the budget, for each unit of weight."""
         self.timings: dict[frozenset[str], Timing] = {}
         self.timed = True
         self.base_ns = 0.0
@@ -156,6 +163,8 @@ class _Loop:
         if taken not in self.errors:
             found = self.lab.spent(taken)
             self.errors[taken] = math.inf if math.isnan(found) else found
+            if taken and self.goal.minimize == "error":
+                self.weights[taken] = self.lab.weight(taken)
         return self.errors[taken]
 
     def _time(self, taken: frozenset[str]) -> Timing | None:
@@ -176,7 +185,15 @@ class _Loop:
 
     @property
     def costs(self) -> Costs:
-        return costs_of(self.problem, self.times, self.alone, self.errors, self.power)
+        return costs_of(self.problem, self.times, self.alone, self._measured, self.power)
+
+    @property
+    def _measured(self) -> dict[frozenset[str], float]:
+        """Shares of the budget by which estimates are corrected. The worst sample tells whether a selection fits, not
+        which of two is better."""
+        if self.goal.minimize == "error":
+            return {taken: weight * self.share for taken, weight in self.weights.items()}
+        return self.errors
 
     @property
     def learned(self) -> Known:
@@ -209,19 +226,20 @@ class _Loop:
             return
         keys = self._representatives()
         total = len(keys)
+        whole = self.lab.weight(self.problem.everything())
         start, measured, size = self.clock(), 0, 1
         while keys:
             self.progress("weighing errors", total - len(keys), total)
-            self._alone(keys[:size])
+            self._alone(keys[:size], min(whole, WORST))
             keys, measured = keys[size:], measured + 1
             left = self.start + _SHARE_ALONE * self.goal.seconds - self.clock()
             affordable = max(int(left * measured / max(self.clock() - start, 1e-6)), LEAST_ALONE - measured, 1)
             size = -(-len(keys) // affordable)
         first = self.problem.indices(self.problem.everything())
-        whole = self.lab.weight(self.problem.everything())
         self.power = power_of([float(self.alone[i]) for i in first], whole)
         if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget
-            self.alone *= min(max(together - base, 0.0), WORST) / min(whole, WORST)
+            self.share = min(max(together - base, 0.0), WORST) / min(whole, WORST)
+            self.alone *= self.share
         self.steps.append(f"errors of {measured} runs of units, they add in the power {self.power:.2f}")
 
     def _representatives(self) -> list[str]:
@@ -231,8 +249,9 @@ class _Loop:
             found += options if len(options) < MANY else [mildest(options)]
         return [self.problem.units[i].key for i in sorted(found)]
 
-    def _alone(self, keys: list[str]) -> None:
-        """Units of one place cannot be taken together, so options are measured one after the other."""
+    def _alone(self, keys: list[str], whole: float) -> None:
+        """Units of one place cannot be taken together, so options are measured one after the other. ``whole``: the
+        weight of everything."""
         units = self.problem.indices(frozenset(keys))
         rounds: dict[int, list[int]] = {}
         for i in units:
@@ -243,7 +262,7 @@ class _Loop:
             predicted = sum(self.problem.units[i].error for i in members)
             for i in members:
                 share = self.problem.units[i].error / predicted if predicted > 0 else 1 / len(members)
-                self.alone[i] = weight * share + 1e-6 * self.problem.units[i].error
+                self.alone[i] = weight * share + _TIE * whole * self.problem.units[i].error
                 self._others(i)
 
     def _others(self, unit: int) -> None:
@@ -354,7 +373,7 @@ class _Loop:
         def rank(taken: frozenset[str]) -> tuple[float, ...]:
             timing = self.timings.get(taken)
             ratio = timing.ratio if timing is not None else predict_time(self.problem, costs, taken)
-            by = {"time": ratio, "bytes": -self._saved(taken), "error": self.errors[taken]}
+            by = {"time": ratio, "bytes": -self._saved(taken), "error": self.weights.get(taken, self.errors[taken])}
             return by[self.goal.minimize], self.errors[taken], -self._saved(taken)
 
         best = min(candidates, key=rank)
@@ -439,8 +458,8 @@ class _Loop:
             if math.isfinite(self.errors[s]) and (s in self.timings or not s or not self.timed)
         ]
         total = float(costs.error.sum())
-        for room in np.geomspace(max(total * 1e-3, 1e-12), max(total, 1e-12), FRONT_POINTS):
-            solved = solve(self.problem, costs, room=float(room), minimize=self.goal.minimize, seconds=2.0)
+        for share in np.geomspace(1e-3, 1.0, FRONT_POINTS) if total > 0 else np.zeros(0):
+            solved = solve(self.problem, costs, room=total * float(share), minimize=self.goal.minimize, seconds=2.0)
             if solved is not None and solved.taken and solved.taken not in self.timings:
                 spent = solved.error ** (1 / self.power) + self._error(frozenset())
                 points.append(Point(spent, solved.time, solved.saved_bytes, len(solved.taken), False))

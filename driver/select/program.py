@@ -108,7 +108,7 @@ class _Program:
         for border in problem.borders:
             if border.b is None:
                 self.time[places[border.a]] += costs.border * border.elements
-        self.typical = max(sum(costs.error[middle(options)] for options in places), 1e-12)
+        self.typical = max(sum(costs.error[middle(options)] for options in places), 0.0) or 1.0
         self.most = np.r_[np.ones(n), np.full(len(inner), np.inf)]
         self.work = np.zeros(width)
         self.work[:n] = problem.saved_work
@@ -138,7 +138,7 @@ class _Program:
         optimize: Any = _scipy("optimize")
         scaled = {
             "time": self.time,
-            "error": self.error / max(float(self.error.sum()), 1e-12),
+            "error": self.error / (float(self.error.sum()) or 1.0),
             "bytes": -self.saved / max(float(self.saved.sum()), 1.0),
         }
         whole, free = np.ones(self.units), np.zeros(self.width - self.units)

@@ -174,7 +174,7 @@ def fit_error(problem: Problem, alone: Any, measured: Mapping[frozenset[str], fl
     known = {s: e for s, e in measured.items() if s and math.isfinite(e) and e < WORST}
     if not known:
         return mean
-    floor = max(float(mean.mean()), 1e-9)
+    floor = float(mean.mean()) or 1.0  # budgets may be any number of times what is spent
     places = problem.places
     column = np.array([places[p][0] if len(places[p]) >= MANY else i for i, p in enumerate(problem.place_of)])
     size = np.maximum(mean, 1e-3 * floor)

@@ -179,6 +179,29 @@ def test_least_error_at_a_size() -> None:
     assert world.spent(choice.taken) <= 1.15 * math.sqrt(best.error)
 
 
+def test_least_error_where_the_budget_is_a_million_times_what_is_spent() -> None:
+    """The choice does not depend on the unit of errors."""
+    world, far = Degrees(12, 1), Degrees(12, 1)
+    far.spent = lambda taken: 1e-6 * world.spent(taken)  # type: ignore[method-assign]
+    goal = Goal(minimize="error", max_time=2.0, min_saved_bytes=1250, seconds=1e6)
+    assert select(far.problem, far, goal).taken == select(world.problem, world, goal).taken
+
+
+def test_the_worst_sample_is_no_reason_to_prefer_a_selection() -> None:
+    """``spent``, a largest error over samples, says what fits; which of two is better is said by all samples."""
+    world = Degrees(12, 1)
+    plain, rng = world.spent, np.random.default_rng(0)
+    drawn: dict[frozenset[str], float] = {}
+    world.spent = lambda taken: (  # type: ignore[method-assign]
+        0.1 * min(plain(taken), 1.0) * drawn.setdefault(taken, float(rng.lognormal(0.0, 1.0)))
+    )
+    goal = Goal(minimize="error", max_time=2.0, min_saved_bytes=1250, seconds=1e6)
+    choice = select(world.problem, world, goal)
+    best = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), min_saved_bytes=1250, minimize="error")
+    assert best is not None
+    assert plain(choice.taken) <= 1.15 * math.sqrt(best.error)
+
+
 def test_operations_within_a_limit() -> None:
     world = Degrees(8, 2)
     goal = Goal(minimize="error", max_time=2.0, max_flops=0.9, seconds=1e6)

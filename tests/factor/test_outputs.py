@@ -56,6 +56,27 @@ def test_error_of_the_outputs_is_predicted() -> None:
     assert measured < 0.7 * by_layer, "what nothing reads may be lost"
 
 
+def test_few_samples_with_most_of_the_gradient_count_as_few() -> None:
+    """Behind a softmax that is sure of all samples but some, thousands of rows say no more than those of the others."""
+
+    def seen(sure: float) -> float:
+        rng = np.random.default_rng(2)
+        b = Builder(opset=20)
+        x = b.input("x", DType.F32, ("N", WIDE))
+        x = b.Gemm(x, b.const((0.3 * rng.normal(size=(WIDE, WIDE))).astype(np.float32)))
+        b.output(b.Softmax(b.MatMul(x, b.const((0.2 * rng.normal(size=(WIDE, NARROW))).astype(np.float32)))), "y")
+        model = b.model()
+        node = next(n for n in model.all_nodes() if n.op == "Gemm")
+        scale = [1.0 if i % 10 == 0 else sure for i in range(100)]
+        given = [{"x": (s * rng.normal(size=(4, WIDE))).astype(np.float32)} for s in scale]
+        metric = observe_outputs(model, [node], Context(observe=observer(given))).of([node])
+        assert metric is not None
+        return metric.seen
+
+    assert 100 < seen(1.0) <= 400
+    assert seen(40.0) < 0.35 * seen(1.0)
+
+
 def test_no_gradient_is_said() -> None:
     b = Builder(opset=20)
     x = b.input("x", DType.F32, (1, 4, 8, 8))

@@ -21,6 +21,7 @@ from ....ir.graph import Model, Node, Value
 from ...core import Context
 from ...rewrite.rewriter import Rewriter
 from ..gradient import with_gradients
+from ..quant.histogram import Histogram
 from ..quant.statistics import Kind, Statistics, Want, value_names
 from .svd import Decomposition
 
@@ -38,16 +39,15 @@ class OutputMetric:
     """[N, N]: ``H``."""
     rows: float
     """Of the layer in one sample."""
-    seen: int
-    """Rows behind ``observed``."""
+    seen: float
+    """Rows behind ``observed``, as many as count: where few have most of the gradient, few."""
 
     @property
     def weights(self) -> Array:
         """[N, N], positive definite: ``H`` with a weight for what samples did not show."""
         n = len(self.observed)
-        share = max(
-            DAMPING / (1 + DAMPING), n / (n + self.seen)
-        )  # few rows show slopes in few directions, the others have some too
+        # Few rows show slopes in few directions, the others have some too.
+        share = max(DAMPING / (1 + DAMPING), n / (n + self.seen))
         found: Array = (1 - share) * self.observed + share * float(np.trace(self.observed)) / n * np.eye(n)
         return found
 
@@ -87,7 +87,7 @@ class OutputMetrics:
         total = np.asarray(sum(np.asarray(o.moments, np.float64) for o in known)) / rows
         if not np.trace(total) > 0:
             return None
-        return OutputMetric(total, rows / max(s.samples, 1), rows)
+        return OutputMetric(total, rows / max(s.samples, 1), _effective([o.tokens for o in known], rows))
 
     def key(self, nodes: Sequence[Node]) -> object:
         """Says which observations a result depends on."""
@@ -111,8 +111,20 @@ def observe_outputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Output
         return OutputMetrics(declined=declined)
     names = value_names(found.model)
     wanted = {node: names[value] for node, value in rows.items()}
-    wants = [Want(name, Kind.MOMENTS, -1) for name in dict.fromkeys(wanted.values())]
+    wants = [Want(name, Kind.MOMENTS | Kind.TOKENS, -1) for name in dict.fromkeys(wanted.values())]
     return OutputMetrics(ctx.observe(found.model, wants), wanted, declined)
+
+
+def _effective(sizes: Sequence[Histogram | None], rows: int) -> float:
+    """Kish's number of rows: as many of equal size would tell as much. Where a model is sure of nearly all samples, a
+    softmax has hardly a gradient but at the others."""
+    known = [h.intervals() for h in sizes if h is not None]
+    if len(known) < len(sizes):
+        return float(rows)
+    squares = np.concatenate([((low + high) / 2) ** 2 for low, high, _ in known])
+    counts = np.concatenate([c for _, _, c in known])
+    total = float((counts * squares).sum())
+    return total**2 / max(float((counts * squares**2).sum()), 1e-300) if total > 0 else float(rows)
 
 
 def _channels_last(r: Rewriter, x: Value) -> Value:
