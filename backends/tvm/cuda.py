@@ -65,8 +65,7 @@ def schedule(function: Any, target: Target) -> Any:
 
 
 def _main(made: Any) -> Any:
-    found = made[0] if isinstance(made, list) else made
-    return found.mod["main"].with_attr("tirx.is_scheduled", True)
+    return made.mod["main"].with_attr("tirx.is_scheduled", True)
 
 
 def thread_for_output(function: Any) -> Any | None:
@@ -125,8 +124,8 @@ def warps_for_rows(function: Any) -> Any | None:
     _spread(sch, loops[-1], width)
     for info in reversed(sums):
         sch.compute_at(info.block_rv, rows, preserve_unit_loops=True)
-        # Each thread gets the row's sum in a register. In shared memory TVM 0.27 sets no barrier between the thread that
-        # writes it and the others of its warp.
+        # Each thread gets the row's sum in a register. In shared memory TVM 0.27 sets no barrier between the thread
+        # that writes it and the others of its warp.
         sch.set_scope(info.block_rv, 0, "local")
         _spread(sch, sch.get_loops(info.block_rv)[-1], width)
     return sch

@@ -84,7 +84,7 @@ def executable(subject: Subject, target: Target) -> Any:
 
 
 def save(subject: Subject, target: str, folder: Path) -> Path:
-    """The folder of an artifact."""
+    """The folder of an artifact. Its manifest does not say for which processor: no loader refuses it."""
     folder.mkdir()
     chosen = get_target(target)
     export_library(executable(subject, chosen), folder / "lib.so", chosen)

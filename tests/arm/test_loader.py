@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,25 @@ def test_dot_products_are_illegal_before_armv8_2(built: dict[tuple[str, str], Pa
     status, said, outputs = emulation.model("cortex-a72", built["int8", "rpi5"], [INTEGER.arrays()[0]])
     assert status == ILLEGAL_INSTRUCTION, said
     assert outputs == []
+
+
+def test_the_loader_refuses_what_would_be_illegal(
+    built: dict[tuple[str, str], Path], emulation: Emulation, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(built["int8", "rpi5"], folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["target"] = {"name": "cortex-a76", "arch": "aarch64", "features": ["neon", "fp16", "dotprod"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    inputs = [INTEGER.arrays()[0]]
+    status, said, _ = emulation.model("cortex-a72", folder, inputs)
+    assert (status, "built for cortex-a76: this processor has no fp16" in said) == (1, True), said
+    assert emulation.model("neoverse-n1", folder, inputs)[0] == 0
+    manifest["target"]["features"] += ["i8mm"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    status, said, _ = emulation.model("neoverse-n1", folder, inputs)
+    assert (status, "no i8mm" in said) == (1, True), said
+    assert emulation.model("max", folder, inputs)[0] == 0
 
 
 def test_the_loader_says_what_is_wrong_with_an_input(

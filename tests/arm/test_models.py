@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,12 +102,17 @@ def check(model: Model, feeds: Feeds, outputs: list[np.ndarray]) -> None:
     assert [str(c) for c in reference.compare(0, list(outputs)) if not c.equivalent] == []
 
 
+def save_feeds(path: Path, feeds: Feeds) -> None:
+    named: dict[str, Any] = dict(feeds)
+    np.savez(path, **named)
+
+
 def run_wheel(model: Model, processor: str, feeds: Feeds, folder: Path) -> list[np.ndarray]:
     """Outputs of ONNX Runtime's wheel on an emulated processor."""
     folder.mkdir()
     write_model(model, folder / "model.onnx")
     (folder / "run.py").write_text(RUN_ON_ARM)
-    np.savez(folder / "in.npz", **dict(feeds))
+    save_feeds(folder / "in.npz", feeds)
     files = [folder / name for name in ("model.onnx", "in.npz", "out.npz")]
     done = script("python", processor, folder / "run.py", *files)
     assert done.returncode == 0, done.stderr
@@ -137,7 +143,7 @@ def test_the_python_loader_runs_on_arm(python_emulation: Emulation, tmp_path: Pa
     assert python_emulation.runner
     model, feeds = small_network()
     folder = build(model, "rpi4", tmp_path / "model")
-    np.savez(tmp_path / "in.npz", **feeds)
+    save_feeds(tmp_path / "in.npz", feeds)
     done = script("python", "cortex-a72", folder / "planish_model.py", tmp_path / "in.npz", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "out.npz") as outputs:

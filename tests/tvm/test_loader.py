@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from planish.backends.tvm.loader.planish_model import Model, load_params, tensor
+from planish.backends.tvm.loader.planish_model import Model, load_params, require_processor, tensor
 
 from ..arm.subjects import FLOAT, INTEGER, Subject, save
 
@@ -54,6 +55,20 @@ def test_wrong_inputs_are_refused(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             model.run(feeds)
+
+
+def test_processors_that_lack_something_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd asimdhp asimddp\n")
+    board = {"name": "cortex-a76", "arch": "aarch64", "features": ["dotprod", "fp16", "neon"]}
+    require_processor(board, cpuinfo)
+    require_processor({}, cpuinfo)
+    with pytest.raises(ValueError, match="neoverse-v1: this processor has no i8mm, sve"):
+        require_processor({"name": "neoverse-v1", "arch": "aarch64", "features": ["dotprod", "i8mm", "sve"]}, cpuinfo)
+    with pytest.raises(ValueError, match="built for x86_64, this machine is aarch64"):
+        require_processor({"name": "x86-64-v3", "arch": "x86_64", "features": []}, cpuinfo)
+    require_processor(board, tmp_path / "not_linux")
 
 
 def test_arrays_wherever_they_lie() -> None:

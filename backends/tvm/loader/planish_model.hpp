@@ -11,6 +11,9 @@
 #define PLANISH_MODEL_HPP_
 
 #include <fcntl.h>
+#ifdef __linux__
+#include <sys/auxv.h>
+#endif
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <tvm/ffi/container/array.h>
@@ -143,6 +146,39 @@ inline ffi::json::Object ReadManifest(const std::string& folder) {
   return manifest;
 }
 
+/// Whether this processor has what planish names so; what is unknown here is taken to be there.
+inline bool Has(const std::string& feature) {
+#if defined(__x86_64__)
+  if (feature == "sse42") return __builtin_cpu_supports("sse4.2");
+  if (feature == "avx2") return __builtin_cpu_supports("avx2");
+  if (feature == "fma") return __builtin_cpu_supports("fma");
+  if (feature == "avx512") return __builtin_cpu_supports("avx512f");
+  if (feature == "vnni") return __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__) && defined(__linux__)
+  // The kernel's numbers, <asm/hwcap.h>: older headers lack the newer names.
+  unsigned long first = getauxval(AT_HWCAP), second = getauxval(26 /* AT_HWCAP2 */);
+  if (feature == "fp16") return first >> 10 & 1;
+  if (feature == "dotprod") return first >> 20 & 1;
+  if (feature == "sve") return first >> 22 & 1;
+  if (feature == "i8mm") return second >> 13 & 1;
+  if (feature == "bf16") return second >> 14 & 1;
+#endif
+  return true;
+}
+
+/// Throws where the code would die of an instruction that this processor lacks.
+inline void RequireProcessor(const ffi::json::Object& manifest) {
+  if (manifest.count(ffi::Any(ffi::String("target"))) == 0) return;
+  auto target = Entry(manifest, "target").cast<ffi::json::Object>();
+  std::string name = Entry(target, "name").cast<ffi::String>();
+  for (const ffi::Any& item : Entry(target, "features").cast<ffi::json::Array>()) {
+    std::string feature = item.cast<ffi::String>();
+    if (!Has(feature)) {
+      throw std::runtime_error("the model was built for " + name + ": this processor has no " + feature);
+    }
+  }
+}
+
 inline ffi::Function Need(const ffi::Module& module, const char* name) {
   auto function = module->GetFunction(name);
   if (!function.has_value()) throw std::runtime_error(std::string("the library has no function ") + name);
@@ -167,6 +203,7 @@ class Model {
  public:
   explicit Model(const std::string& folder) {
     auto manifest = detail::ReadManifest(folder);
+    detail::RequireProcessor(manifest);
     for (const char* key : {"inputs", "outputs"}) {
       (key[0] == 'i' ? inputs_ : outputs_) = detail::Specs(manifest, key);
     }

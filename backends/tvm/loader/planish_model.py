@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ import tvm_ffi
 ALIGNMENT = 64
 """Kernels take for granted that arrays lie at multiples of so many bytes."""
 _CPU, _POOLED = 1, 2
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_X86_FLAGS = {"sse42": "sse4_2", "avx512": "avx512f", "vnni": "avx512_vnni"}
+_FLAGS = {**_X86_FLAGS, "neon": "asimd", "dotprod": "asimddp", "fp16": "asimdhp"}
+"""How Linux calls what planish calls otherwise."""
 _RUNTIME: list[ctypes.CDLL] = []
 
 
@@ -36,7 +41,8 @@ class Model:
     ) -> None:
         """``folder`` is the one that planish wrote; by default the one this file lies in.
 
-        Raises ``FileNotFoundError`` where a file or TVM's runtime is missing, ``ValueError`` for another artifact.
+        Raises ``FileNotFoundError`` where a file or TVM's runtime is missing, ``ValueError`` for another artifact or
+        one for another processor.
         """
         folder = Path(__file__).parent if folder is None else Path(folder)
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -44,6 +50,7 @@ class Model:
             raise ValueError(f"{folder} was built for {manifest.get('backend')}, not for TVM")
         if manifest.get("steps"):
             raise ValueError(f"{folder} has parts that run on ONNX Runtime: load it with planish.load_artifact")
+        require_processor(manifest.get("target", {}))
         self.inputs: list[dict[str, Any]] = manifest["inputs"]
         self.outputs: list[dict[str, Any]] = manifest["outputs"]
         self._params = load_params(folder / "params.bin", manifest["params"])
@@ -98,6 +105,21 @@ def load_function(library: Path, name: str) -> Any:
     machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
     machine["vm_initialization"](_CPU, 0, _POOLED)
     return machine[name]
+
+
+def require_processor(target: Mapping[str, Any], cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Raises ``ValueError`` where the code would die of an instruction that this processor lacks."""
+    machine = _MACHINES.get(platform.machine().lower(), platform.machine().lower())
+    arch = target.get("arch", "any")
+    if arch not in ("any", "cuda", machine):
+        raise ValueError(f"the model was built for {arch}, this machine is {machine}")
+    lines = [line.partition(":") for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else [])]
+    flags = next((words.split() for key, _, words in lines if key.strip() in ("flags", "Features")), None)
+    if arch != machine or flags is None:
+        return
+    missing = [f for f in sorted(target.get("features", ())) if _FLAGS.get(f, f) not in flags]
+    if missing:
+        raise ValueError(f"the model was built for {target['name']}: this processor has no {', '.join(missing)}")
 
 
 def load_runtime() -> None:
