@@ -58,7 +58,7 @@ class Applied:
     def _transposed(self, node: Node, x: Value, perm: Order) -> Value:
         """A Transpose, or several that move one axis each where that is faster."""
         extents = self.sizes.extents(x)
-        if transpose_ns(extents, perm) < transpose_ns(extents, perm, split=False):
+        if transpose_ns(extents, perm, split=self.sizes.steps) < transpose_ns(extents, perm, split=False):
             stepwise = self._in_steps(node, x, perm)
             if stepwise is not None:
                 return stepwise
@@ -74,13 +74,13 @@ class Applied:
         for start, end in single_moves(order):
             before = [dims[a] for a in current]
             blocks, swap = _blocks(before, start, end)
-            target = reshape_target(shape, blocks, nonempty=True)
+            target = reshape_target(shape, blocks, nonempty=False)
             if target is None:
                 return None
             steps.append((target, swap))
             current.insert(end, current.pop(start))
             shape = permuted(blocks, swap)
-        last = reshape_target(shape, permuted(x.shape or (), perm), nonempty=True)
+        last = reshape_target(shape, permuted(x.shape or (), perm), nonempty=False)
         if last is None:
             return None
         for target, swap in steps:

@@ -45,6 +45,8 @@ class Sizes:
 
     known: Mapping[str, int] = field(default_factory=dict[str, int])
     """Symbols that samples tell."""
+    steps: bool = True
+    """Whether a Transpose may be several that move one axis each."""
 
     def told(self, d: Dim) -> int | None:
         """The extent, where it is known."""
@@ -109,7 +111,7 @@ def _longest_rising(perm: Order) -> list[int]:
     return max(best, key=len, default=list[int]())
 
 
-def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool = True) -> float:
+def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool) -> float:
     """Time of a Transpose; with ``split`` of several, each of which moves one axis, where that takes less."""
     sizes, order = merged(extents, perm)
     count = _product(sizes)
@@ -126,7 +128,7 @@ def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool = True) -> 
 
 def conversion_ns(value: Value, given: Order, wanted: Order, sizes: Sizes) -> float:
     """Time that it takes to store a value in another order too, and to keep an activation out of a convolution."""
-    time = transpose_ns(permuted(sizes.extents(value), given), between(given, wanted))
+    time = transpose_ns(permuted(sizes.extents(value), given), between(given, wanted), split=sizes.steps)
     if value.producer is not None and value.producer.op == "Conv" and value.sole_user is not None:
         user = value.sole_user
         if user.op in _FUSED and not user.domain:

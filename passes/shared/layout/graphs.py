@@ -167,8 +167,9 @@ class Layouts:
         if rule is None or source is None or source.rank is None:
             return
         for order in list(self.orders.get(node.outputs[0], ())):
-            if node.outputs[0].rank is not None:
-                note(source, rule.backward(node, order))
+            before = rule.backward(node, order)
+            if before is not None and len(before) == source.rank:
+                note(source, before)
         for order in list(self.orders.get(source, ())):
             if order == plain(len(order)) and node.op != "Transpose":
                 continue

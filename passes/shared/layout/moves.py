@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....ir.graph import Node, Value
+from ....ir.ops import BINARY, VARIADIC
 from ...rewrite.rewriter import Rewriter
 from ..emit import again
 from .orders import Order
@@ -61,12 +62,16 @@ def register(names: str, backward: Backward | None = None, domain: str = "") -> 
     return enter
 
 
+_ANY_OPERAND = frozenset(op for _, op in BINARY | VARIADIC) | {"Concat"}
+
+
 def main(node: Node) -> int | None:
-    """The operand that the others follow: the first computed one of the result's rank, else the first computed one."""
-    computed = [i for i, v in enumerate(node.inputs) if v is not None and v.data is None]
+    """The operand that the others follow, a computed one: of operators whose operands are alike the first one of the
+    result's rank, else the first operand of all."""
+    if node.op not in _ANY_OPERAND:
+        return 0 if node.inputs and node.inputs[0] is not None and node.inputs[0].data is None else None
     rank = node.outputs[0].rank
-    of_rank = [i for i in computed if node.inputs[i].rank == rank]  # type: ignore[union-attr]
-    return of_rank[0] if of_rank else computed[0] if computed else None
+    return next((i for i, v in enumerate(node.inputs) if v is not None and v.data is None and v.rank == rank), None)
 
 
 def emitted(r: Rewriter, node: Node, *operands: Value | None, **changed: Any) -> list[Value]:

@@ -219,22 +219,29 @@ def _there(value: Value | None) -> Value:
 
 
 def _groups(node: Node) -> tuple[list[list[int]], list[list[int]]] | None:
-    """Atoms of extent above 1 that the axes of the operand and of the result are made of."""
+    """Atoms that the axes of the operand and of the result are made of; none for axes of extent 1."""
     x, y = node.inputs[0], node.output
     if x is None or x.shape is None or y.shape is None:
         return None
-    found = refined(x.shape, y.shape)
+    source, result = _large(x.shape), _large(y.shape)
+    found = refined(source, result)
     if isinstance(found, str):
         return None
-    atoms, result = found
-    back = refined(atoms, x.shape)  # the operand's axes group the same atoms
-    if isinstance(back, str) or len(back[0]) != len(atoms):
+    atoms, groups = found
+    back = refined(atoms, source)
+    if isinstance(back, str) or back[0] != atoms:
         return None
-    return [_large(group, atoms) for group in back[1]], [_large(group, atoms) for group in result]
+    return _spread(x.shape, back[1]), _spread(y.shape, groups)
 
 
-def _large(group: Sequence[int], atoms: Sequence[Dim]) -> list[int]:
-    return [atom for atom in group if atoms[atom] != 1]
+def _large(shape: Sequence[Dim]) -> list[Dim]:
+    return [d for d in shape if d != 1]
+
+
+def _spread(shape: Sequence[Dim], groups: Sequence[list[int]]) -> list[list[int]]:
+    """Groups of the axes above 1 in their places, empty ones between them."""
+    left = iter(groups)
+    return [[] if d == 1 else next(left) for d in shape]
 
 
 def _before_reshape(node: Node, order: Order) -> Order | None:
@@ -250,7 +257,7 @@ def reshape(node: Node, order: Order) -> Move | None:
     if gives is None or x is None or x.shape is None or y.shape is None:
         return None
     # Permuted extents of a copied 0 would be another axis': all are written out, one may be left over.
-    target = reshape_target(permuted(x.shape, order), permuted(y.shape, gives), nonempty=True)
+    target = reshape_target(permuted(x.shape, order), permuted(y.shape, gives), nonempty=False)
     if target is None:
         return None
     takes = (order, *(None for _ in node.inputs[1:]))

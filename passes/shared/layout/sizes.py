@@ -9,7 +9,8 @@ from .costs import Sizes
 
 
 def sizes_of(graph: Graph, ctx: Context) -> Sizes:
-    """What the first sample says of symbols that are an input's extent by themselves; guesses for all others."""
+    """What the first sample says of symbols that are an input's extent by themselves; guesses for all others. ONNX
+    Runtime's kernels for processors move one axis at a time fast, and no other runtime is known to."""
     known: dict[str, int] = {}
     sample = ctx.samples[0] if ctx.samples else {}
     for value in graph.root.inputs:
@@ -19,4 +20,5 @@ def sizes_of(graph: Graph, ctx: Context) -> Sizes:
         for d, n in zip(value.shape, array.shape, strict=True):
             if isinstance(d, SymDim):
                 known.setdefault(str(d), int(n))
-    return Sizes(known)
+    target = ctx.target
+    return Sizes(known, steps=target is not None and target.runtime == "ort" and target.arch in ("x86_64", "aarch64"))

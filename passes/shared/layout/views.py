@@ -44,8 +44,8 @@ def _part(first: Node, node: Node, last: Node, r: Rewriter) -> None:
         return
     atoms, groups = found
     order = [a for axis in perm for a in groups[axis]]
-    parts = reshape_target(x.shape, atoms, nonempty=True)
-    whole = reshape_target(tuple(atoms[a] for a in order), result, nonempty=True)
+    parts = reshape_target(x.shape, atoms, nonempty=False)
+    whole = reshape_target(tuple(atoms[a] for a in order), result, nonempty=False)
     if parts is None or whole is None or isinstance(refined([atoms[a] for a in order], result), str):
         return
     if not r.allow(last):
