@@ -28,13 +28,12 @@ import numpy as np
 
 from ...ir.constants import SplatConstant
 from ...ir.cost import flops
-from ...ir.dtypes import DType
 from ...ir.errors import PipelineError
 from ...ir.graph import Model, Value
 from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..rewrite.rule import NoMatch
-from ..shared.factor.compact import Compact
+from ..shared.factor.compact import Compact, allowed_growth
 from ..shared.factor.inputs import DAMPING, Inputs
 from ..shared.factor.kernels import (
     Chain,
@@ -60,8 +59,6 @@ _SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 _CP_ELEMENTS = 1 << 16
 """Largest kernel whose CP terms are looked for: each sweep reads it several times."""
 _CP_SHARES = (0.5, 0.3, 0.15)
-_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
-"""Rounding errors may grow so much before channels are permuted to avoid it."""
 
 
 @dataclass(frozen=True)
@@ -329,8 +326,7 @@ class FactorizeConv(Pass):
         if option.method in ("tucker", "compact"):
             chain = _chain(kernel, option, factors)
             if option.method == "compact":
-                dtype = kernel.weight.dtype
-                largest = _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0
+                largest = allowed_growth(kernel.weight.dtype)
                 chain, forms = compact_chain(kernel, chain, known.metrics[0].of_channels(), largest)
                 factors = [chain.core]
         for array in (*factors, shift, *(a for form in forms for a in (form.a, form.t))):

@@ -23,30 +23,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ...ir.cost import flops
-from ...ir.dtypes import DType
-from ...ir.errors import PipelineError
 from ...ir.graph import Model
-from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from ..shared.factor.compact import Compact, compact
+from ..shared.factor.compact import Compact, allowed_growth, compact
 from ..shared.factor.forms import Store, emit_compact, emit_pair, side_of
-from ..shared.factor.inputs import DAMPING, Inputs
+from ..shared.factor.inputs import Inputs
 from ..shared.factor.observed import Observations, observe_inputs
-from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
+from ..shared.factor.options import COMPACT, MatrixOptions, Option, options_for
 from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.places import Place, places
 from ..shared.factor.products import Product
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
 
 Array = np.ndarray[Any, Any]
-_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
-"""Rounding errors may grow so much (to 1e-4 of the outputs) before outputs are permuted to avoid it."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +61,15 @@ class _Factors:
 
 
 @dataclass
-class FactorizeMatmul(Pass):
+class FactorizeMatmul(MatrixOptions):
     """See the module."""
 
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-    proposes: ClassVar[bool] = True
-
-    forms: tuple[str, ...] = FORMS
-    """``compact`` and ``pair``."""
-    kept: tuple[float, ...] = KEPT
-    """Shares of a weight's parameters that are offered to be kept."""
-    ranks: tuple[int, ...] = ()
-    """Ranks that are offered instead."""
-    min_parameters: int = 1 << 12
-    """Smaller weights stay."""
-    damping: float = DAMPING
-    """Of the mean variance of the inputs, added to each."""
     growth: float = 0.0
     """Rounding errors may grow so much in compact forms before channels are permuted to avoid it; 0: as the type
     allows. Ask for 4 where factors are to become integers."""
-    by_model: bool = True
-    """Errors count by what they do to the model's outputs, where samples say so; else to the layer's own."""
 
     def run(self, model: Model, r: Rewriter) -> None:
-        self._require_options()
+        self.require_options()
         found = list(places(model, r, self.min_parameters))
         nodes = [node for place in found for node in place.nodes]
         seen = observe_inputs(model, nodes, r.ctx)
@@ -101,17 +81,6 @@ class FactorizeMatmul(Pass):
                 self._factorize(place, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{place.weight.name} {declined.reason}")
-
-    def _require_options(self) -> None:
-        """Raises ``PipelineError``."""
-        wrong = [str(f) for f in self.forms if f not in FORMS] + [str(s) for s in self.kept if not 0 < s < 1]
-        wrong += [str(rank) for rank in self.ranks if rank < 1]
-        if wrong:
-            raise PipelineError(
-                f"{wrong[0]} is not valid",
-                where="factorize-matmul",
-                help=f"forms: {', '.join(FORMS)}; kept: shares between 0 and 1; ranks: 1 and above",
-            )
 
     def _factorize(self, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
         """Takes the first option that is allowed, if any is: who allows says why not.
@@ -146,14 +115,8 @@ class FactorizeMatmul(Pass):
     ) -> tuple[Decomposition, Array]:
         """All ranks, and the error of each."""
         weights = None if metric is None else metric.weights
-        found = decompose(place.first.matrix(), self._second(place, inputs), weights)
+        found = decompose(place.first.matrix(), self.second(inputs, keeps_mean=place.takes_bias), weights)
         return found, found.errors if metric is None else metric.errors(found)
-
-    def _second(self, place: Place, inputs: Inputs | None) -> Array | None:
-        """Moments about the mean where a bias keeps the mean, else about zero."""
-        if inputs is None:
-            return None
-        return inputs.covariance(self.damping) if place.takes_bias else inputs.second(self.damping)
 
     def _take(self, place: Place, option: Option, r: Rewriter) -> bool:
         data = place.weight.data
@@ -184,10 +147,8 @@ class FactorizeMatmul(Pass):
         return _Factors(shift, None, forms)
 
     def _compact(self, place: Place, factors: tuple[Array, Array], side: str, inputs: Inputs | None) -> Compact:
-        dtype = place.weight.dtype
         second = None if inputs is None else inputs.second(self.damping)
-        largest = self.growth or (_GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)
-        return compact(*factors, side, second, largest)
+        return compact(*factors, side, second, self.growth or allowed_growth(place.weight.dtype))
 
 
 def _inputs(place: Place, seen: Observations) -> Inputs | None:

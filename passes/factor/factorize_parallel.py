@@ -20,22 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from ...ir.cost import flops
-from ...ir.dtypes import DType
 from ...ir.graph import Model
-from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from ..shared.factor.compact import compact
+from ..shared.factor.compact import allowed_growth, compact
 from ..shared.factor.forms import emit_parallel_compact, emit_parallel_pairs
-from ..shared.factor.inputs import DAMPING, Inputs
+from ..shared.factor.inputs import Inputs
 from ..shared.factor.observed import Observations, observe_inputs
-from ..shared.factor.options import COMPACT, FORMS, KEPT, Option, options_for
+from ..shared.factor.options import COMPACT, MatrixOptions, Option, options_for
 from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.places import places
 from ..shared.factor.products import Product
@@ -43,31 +41,14 @@ from ..shared.factor.svd import Decomposition, decompose, mean_shift
 
 Array = np.ndarray[Any, Any]
 linalg: Any = scipy.linalg  # whose stubs leave types unknown
-_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
-"""See ``factorize-matmul``."""
 
 
 @dataclass
-class FactorizeParallel(Pass):
+class FactorizeParallel(MatrixOptions):
     """See the module."""
 
-    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
-    proposes: ClassVar[bool] = True
-
-    forms: tuple[str, ...] = FORMS
-    """``compact`` and ``pair``."""
-    kept: tuple[float, ...] = KEPT
-    """Shares of the parameters of a group that are offered to be kept."""
-    ranks: tuple[int, ...] = ()
-    """Ranks that are offered instead."""
-    min_parameters: int = 1 << 12
-    """Smaller weights stay."""
-    damping: float = DAMPING
-    """Of the mean variance of the inputs, added to each."""
-    by_model: bool = True
-    """Errors count by what they do to the model's outputs, where samples say so; else to the layers' own."""
-
     def run(self, model: Model, r: Rewriter) -> None:
+        self.require_options()
         groups = _groups(model, r, self.min_parameters)
         if not groups:
             r.ctx.note("no value is read by several products that could share a factor")
@@ -110,19 +91,16 @@ class FactorizeParallel(Pass):
         self, group: list[Product], inputs: Inputs | None, metrics: OutputMetrics
     ) -> tuple[Decomposition, Array]:
         """All ranks, and their errors."""
-        matrix, second = np.concatenate([p.matrix() for p in group], axis=1), self._second(group, inputs)
+        matrix, second = (
+            np.concatenate([p.matrix() for p in group], axis=1),
+            self.second(inputs, keeps_mean=all(p.takes_bias for p in group)),
+        )
         metric = _joined([metrics.of([p.node]) for p in group])
         if metric is not None:
             found = decompose(matrix, second, metric.weights)
             return found, metric.errors(found)
         found = decompose(matrix, second, np.concatenate([_importance(p, second) for p in group]))
         return found, found.errors
-
-    def _second(self, group: Sequence[Product], inputs: Inputs | None) -> Array | None:
-        """Moments about the mean where biases keep the mean, else about zero."""
-        if inputs is None:
-            return None
-        return inputs.covariance(self.damping) if all(p.takes_bias for p in group) else inputs.second(self.damping)
 
     def _take(self, group: list[Product], option: Option, count: int, r: Rewriter) -> bool:
         saved, weight = count - option.parameters, group[0].weight.data
@@ -148,9 +126,8 @@ class FactorizeParallel(Pass):
         if option.form != COMPACT:
             emit_parallel_pairs(r, group, *factors, shift)
             return
-        dtype = group[0].weight.dtype
         second = None if inputs is None else inputs.second(self.damping)
-        form = compact(*factors, "output", second, _GROWTH.get(dtype, 0.0) if dtype is not None else 0.0)
+        form = compact(*factors, "output", second, allowed_growth(group[0].weight.dtype))
         group[0].require_range(form.a, form.t)
         emit_parallel_compact(r, group, form, shift)
 

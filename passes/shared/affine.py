@@ -235,9 +235,9 @@ def _base(weight: Constant) -> Array | None:
 
 
 def rounded(array: Array, dtype: DType) -> ArrayConstant:
-    """A float64 vector of biases in ``dtype``. Raises :class:`NoMatch` where it overflows."""
+    """An array in ``dtype``. Raises :class:`NoMatch` where numbers leave its range."""
     with np.errstate(all="ignore"):
-        out = array.astype(dtype.numpy)
+        out = np.ascontiguousarray(array).astype(dtype.numpy)
     check_range(out, dtype, tuple(range(out.ndim)), underflow=False)
     return ArrayConstant(out, dtype)
 

@@ -23,8 +23,12 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from ....ir.dtypes import DType
+
 Array = np.ndarray[Any, Any]
 linalg: Any = scipy.linalg  # whose stubs leave types unknown
+_GROWTH = {DType.F64: 1e9, DType.F32: 800.0}
+"""Rounding errors may grow so much (to 1e-4 of the outputs) before channels are permuted to avoid it."""
 _SINGULAR = 1e-12
 """Directions that are so much weaker than the strongest are none."""
 _MISSED = 1e-9
@@ -93,6 +97,11 @@ def compact(a: Array, b: Array, side: str, second: Array | None = None, largest:
     if found is None:
         raise ValueError(f"the factors {a.shape} and {b.shape} have a rank below {r}")
     return found
+
+
+def allowed_growth(dtype: DType | None) -> float:
+    """What :func:`compact` may let rounding errors of this type grow by; 0: no more than it must."""
+    return 0.0 if dtype is None else _GROWTH.get(dtype, 0.0)
 
 
 def _pivots(wide: Array) -> Array:

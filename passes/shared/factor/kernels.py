@@ -13,7 +13,7 @@ from ....ir.constants import ArrayConstant
 from ....ir.graph import Node, Value
 from ...rewrite.rewriter import Rewriter
 from ...rewrite.rule import NoMatch
-from ..affine import check_range
+from ..affine import rounded
 from ..emit import split
 from ..linear import linear_of
 from .compact import Compact, compact
@@ -111,10 +111,7 @@ class Kernel:
         """In the weight's type. Raises ``NoMatch`` where numbers leave its range."""
         dtype = self.weight.dtype
         assert dtype is not None
-        with np.errstate(all="ignore"):
-            made = np.ascontiguousarray(array).astype(dtype.numpy)
-        check_range(made, dtype, tuple(range(made.ndim)), underflow=False)
-        return ArrayConstant(made, dtype)
+        return rounded(array, dtype)
 
 
 def kernel_of(node: Node) -> Kernel:

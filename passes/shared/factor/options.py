@@ -1,13 +1,16 @@
-"""Which ranks are offered for one matrix, and what each costs."""
+"""Which ranks are offered for one matrix, what each costs, and the options of passes that offer them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ....ir.errors import PipelineError
+from ...core import Numbers, Pass, pass_name
+from .inputs import DAMPING, Inputs
 from .svd import compact_parameters, compact_rank, pair_parameters, pair_rank
 
 Array = np.ndarray[Any, Any]
@@ -55,3 +58,41 @@ def options_for(
 
 def _rounded(rank: int) -> int:
     return rank - rank % _MULTIPLE if rank >= 2 * _MULTIPLE else rank
+
+
+@dataclass
+class MatrixOptions(Pass):
+    """Of passes that offer low ranks for matrices, unit by unit."""
+
+    numbers: ClassVar[Numbers] = Numbers.APPROXIMATES
+    proposes: ClassVar[bool] = True
+
+    forms: tuple[str, ...] = FORMS
+    """``compact`` and ``pair``."""
+    kept: tuple[float, ...] = KEPT
+    """Shares of the parameters that are offered to be kept."""
+    ranks: tuple[int, ...] = ()
+    """Ranks that are offered instead."""
+    min_parameters: int = 1 << 12
+    """Smaller weights stay."""
+    damping: float = DAMPING
+    """Of the mean variance of the inputs, added to each."""
+    by_model: bool = True
+    """Errors count by what they do to the model's outputs, where samples say so; else to the layer's own."""
+
+    def require_options(self) -> None:
+        """Raises ``PipelineError``."""
+        wrong = [str(f) for f in self.forms if f not in FORMS] + [str(s) for s in self.kept if not 0 < s < 1]
+        wrong += [str(rank) for rank in self.ranks if rank < 1]
+        if wrong:
+            raise PipelineError(
+                f"{wrong[0]} is not valid",
+                where=pass_name(type(self)),
+                help=f"forms: {', '.join(FORMS)}; kept: shares between 0 and 1; ranks: 1 and above",
+            )
+
+    def second(self, inputs: Inputs | None, *, keeps_mean: bool) -> Array | None:
+        """Second moments [K, K] about the mean where a bias keeps the mean, else about zero."""
+        if inputs is None:
+            return None
+        return inputs.covariance(self.damping) if keeps_mean else inputs.second(self.damping)

@@ -16,7 +16,7 @@ from ....ir.constants import ArrayConstant
 from ....ir.graph import Graph, Model, Node, Value
 from ...rewrite.rewriter import Rewriter
 from ...rewrite.rule import NoMatch
-from ..affine import channel_vector, check_range
+from ..affine import channel_vector, rounded
 from ..linear import linear_of
 
 Array = np.ndarray[Any, Any]
@@ -146,10 +146,7 @@ class Product:
     def _rounded(self, array: Array) -> ArrayConstant:
         dtype = self.weight.dtype
         assert dtype is not None
-        with np.errstate(all="ignore"):
-            made = np.ascontiguousarray(array).astype(dtype.numpy)
-        check_range(made, dtype, tuple(range(made.ndim)), underflow=False)
-        return ArrayConstant(made, dtype)
+        return rounded(array, dtype)
 
     @property
     def _rank(self) -> int:
