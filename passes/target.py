@@ -28,6 +28,9 @@ class Target:
     l2_bytes: int = 512 << 10
     memory_bytes: int | None = None
     """Limit on what the model may use; ``None`` where it does not matter."""
+    memories: tuple[tuple[str, int | None], ...] = ()
+    """Memories for intermediates, the fastest first, with their bytes (``("tcm", 262144), ("dram", None)``);
+    ``plan-memory`` spreads values over them. Empty: one without a limit."""
     runtime: str = "ort"
     """Backend that runs it."""
     newest_opset: int = 26
