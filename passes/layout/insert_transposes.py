@@ -50,10 +50,12 @@ class InsertTransposes(GraphPass):
         for node in layouts.refused:
             r.ctx.note(f"{node.op} {node.name!r} cannot give its results as their types say")
         changed = layouts.changed(solution)
-        if changed and not r.allow(changed[0][0]):
+        if not changed or not r.allow(changed[0][0]):
             return
+        refused = {v for node in layouts.refused for v in node.outputs}
         for value in said:
-            r.lay_out(value, None)
+            if value not in refused:
+                r.lay_out(value, None)
         Applied(r, sizes).apply(changed)
         twice = len(solution.conversions)
         r.ctx.note(f"graph @{graph.name}: {len(changed)} nodes made anew, {twice} values stored in two orders")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ....ir.graph import RETURN, Graph, Node, Value
-from .costs import Sizes, conversion_ns, move_ns
+from ..operands import perm_of
+from .costs import Sizes, conversion_ns, move_ns, transpose_ns
 from .moves import Move, main
 from .orders import Order, order_of, plain
 from .problem import Option, Problem, Solution
@@ -51,12 +52,20 @@ class Layouts:
                 continue
             x = node.inputs[0] if node.inputs else None
             if node.op == "Transpose" and not node.domain and x is not None:
-                stays = option.tag.takes[0] == plain(x.rank or 0) and node.output not in taken
+                stays = option.tag.takes[0] == plain(x.rank or 0) and node.output not in taken and self._whole(node)
             else:
                 stays = option.tag is self.ways(node)[0][1]
             if not stays:
                 found.append((node, option.tag))
         return found
+
+    def _whole(self, node: Node) -> bool:
+        """Whether a Transpose is best done in one step."""
+        x, perm = node.inputs[0], perm_of(node)
+        if x is None or perm is None or not is_plain(x):
+            return True
+        extents = self.sizes.extents(x)
+        return transpose_ns(extents, perm, split=False) <= transpose_ns(extents, perm, split=self.sizes.steps)
 
     def problem(self) -> Problem:
         """The problem of the whole graph."""
@@ -83,9 +92,9 @@ class Layouts:
 
     def written_cost(self, node: Node) -> float:
         """What a node costs as it is written: a Transpose its conversion."""
-        made = self._transpose(node) if node.op == "Transpose" and not node.domain else None
-        if made is not None:
-            return conversion_ns(node.output, made.gives[0], plain(node.output.rank or 0), self.sizes)
+        perm = perm_of(node) if node.op == "Transpose" and not node.domain else None
+        if perm is not None and node.inputs[0] is not None:
+            return transpose_ns(self.sizes.extents(node.inputs[0]), perm, split=False)
         return move_ns(node, unmoved(node), self.sizes)
 
     def ways(self, node: Node) -> list[tuple[float, Move]]:
@@ -149,6 +158,9 @@ class Layouts:
             self._carry(node, note)
 
     def _seed(self, node: Node, note: Callable[[Value | None, Order | None], None]) -> None:
+        for value in node.outputs if self.annotated else ():
+            if is_plain(value):
+                note(value, stored_order(value))
         if node.op == "Transpose" and not node.domain:
             made = self._transpose(node)
             if made is not None:

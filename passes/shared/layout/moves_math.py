@@ -90,8 +90,9 @@ def _aligned(r: Rewriter, value: Value | None, order: Order) -> Value | None:
         array = array.reshape((1,) * short + array.shape).transpose(order)
         lead = next((i for i, d in enumerate(array.shape) if d != 1), 0)
         return r.const(np.ascontiguousarray(array.reshape(array.shape[lead:])), name=value.name)
-    whole = unsqueeze(r, value, range(short)) if short else value
-    return r.Transpose(whole, perm=order)
+    if rank_of(value) == 1:  # no axis moves: those of extent 1 come in behind it
+        return unsqueeze(r, value, range(1, len(order) - order.index(len(order) - 1)))
+    return r.Transpose(unsqueeze(r, value, range(short)), perm=order)
 
 
 @register("Softmax LogSoftmax Hardmax")
