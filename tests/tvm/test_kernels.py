@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from planish.passes.target import get_target, native
+from planish.passes.target import cpu_flags, get_target, native
 
 tvm = pytest.importorskip("tvm")
 
@@ -18,6 +19,7 @@ from planish.backends.tvm.kernels.machine import Machine, block_of  # noqa: E402
 from planish.backends.tvm.kernels.tile import Epilogue, Tile  # noqa: E402
 
 MACHINE = Machine(get_target(native()))
+AVX2 = "avx2" in cpu_flags()
 Array = np.ndarray[Any, Any]
 
 
@@ -122,3 +124,46 @@ def test_blocks_fit_the_channels_and_the_machine() -> None:
     wide, narrow = Machine(get_target("x86-64-v4")), Machine(get_target("aarch64"))
     assert [block_of(c, wide) for c in (64, 24, 12, 3)] == [16, 8, 4, 1]
     assert [block_of(c, narrow) for c in (64, 24, 12, 3)] == [8, 8, 4, 1]
+
+
+INTEGER_CONVS = [
+    Conv(1, 32, 9, 14, 48, (3, 3), pads=(1, 1, 1, 1), in_block=16, out_block=16),
+    Conv(1, 3, 13, 29, 16, (5, 5), (2, 2), pads=(2, 2, 2, 2), out_block=16),
+    Conv(1, 12, 11, 9, 20, (3, 3), pads=(1, 2, 0, 1), dilations=(2, 1), in_block=8, out_block=8),
+    Conv(2, 32, 6, 6, 64, (1, 1), groups=2, in_block=8, out_block=16),
+    Conv(1, 20, 9, 17, 20, (5, 3), (2, 1), pads=(2, 1, 2, 1), groups=20, in_block=16, out_block=16),
+]
+
+
+@pytest.mark.parametrize(("dtype", "target"), [("uint8", native()), ("int8", "x86-64-v3" if AVX2 else native())])
+@pytest.mark.parametrize("conv", INTEGER_CONVS, ids=range(len(INTEGER_CONVS)))
+def test_integer_convolutions_are_exact(conv: Conv, target: str, dtype: str) -> None:
+    zero_point = 7 if dtype == "uint8" else -3
+    conv = replace(conv, dtype=dtype, zero_point=zero_point)
+    machine = Machine(get_target(target))
+    rng = np.random.default_rng(0)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x = rng.integers(low, high + 1, (conv.batch, conv.channels, conv.height, conv.width)).astype(dtype)
+    w = rng.integers(-128, 128, (conv.outputs, conv.channels // conv.groups, *conv.kernel)).astype(np.int8)
+    x[:, :, :2], w[:1] = high, 127  # where 16 bits would overflow
+    tile = convs.tiles(conv, machine)[0]
+    kernel = convs.build(conv, machine, tile, Epilogue(dtype="int32"))
+    inputs = [in_blocks(x, conv.in_block, fill=99), convs.pack(w, conv, tile)]
+    got = from_blocks(ran(kernel, "conv", inputs, conv.out_shape, "int32"), conv.outputs)
+    sums = w.astype(np.int64).sum((1, 2, 3))[:, None, None]
+    np.testing.assert_array_equal(got - zero_point * sums, conv_in_double(x.astype(float) - zero_point, w, conv))
+
+
+@pytest.mark.skipif(not AVX2, reason="needs AVX2")
+def test_weights_of_seven_bits_take_the_saturating_product_and_stay_exact() -> None:
+    conv = Conv(1, 16, 5, 9, 24, (3, 3), pads=(1, 1, 1, 1), in_block=8, out_block=8, dtype="uint8", narrow=True)
+    machine = Machine(get_target("x86-64-v3"))
+    x = np.full((1, 16, 5, 9), 255, np.uint8)
+    w = np.where(np.arange(24)[:, None, None, None] % 2, 63, -64) * np.ones((1, 16, 3, 3))
+    tile = convs.tiles(conv, machine)[0]
+    kernel = convs.build(conv, machine, tile, Epilogue(dtype="int32"))
+    assert tile.depth == 4
+    got = ran(
+        kernel, "conv", [in_blocks(x, 8, fill=0), convs.pack(w.astype(np.int8), conv, tile)], conv.out_shape, "int32"
+    )
+    np.testing.assert_array_equal(from_blocks(got, 24), conv_in_double(x, w, conv))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planish.passes.target import get_target, native
+from planish.passes.target import cpu_flags, get_target, native
 
 tvm = pytest.importorskip("tvm")
 
@@ -17,6 +17,7 @@ from planish.backends.tvm.kernels.matmul import MatMul  # noqa: E402
 from planish.backends.tvm.kernels.tile import Epilogue  # noqa: E402
 
 MACHINE = Machine(get_target(native()))
+AVX2 = "avx2" in cpu_flags()
 S = tvm.tirx.Var("S", "int32")
 N = tvm.tirx.Var("N", "int32")
 CASES = [
@@ -61,3 +62,29 @@ def test_products(case: MatMul) -> None:
     want = stored(np.maximum(a.astype(np.float64) @ b + residual, 0), case.out_axes)
     magnitude = stored(abs(a).astype(np.float64) @ abs(b) + abs(residual), case.out_axes)
     assert (abs(out.numpy() - want) <= (k + 2) * 2**-24 * magnitude).all()
+
+
+@pytest.mark.parametrize(
+    ("case", "target"),
+    [
+        (MatMul((), 9, 27, 40, dtype="uint8"), native()),
+        (MatMul((2,), S, 64, 33, dtype="int8"), native()),
+        *[(MatMul((), 9, 27, 40, dtype="uint8"), "x86-64-v3")] * AVX2,
+        (MatMul((2,), 5, 12, 19, packed=False, dtype="uint8", b_dtype="int8"), native()),
+        (MatMul((2,), 5, 12, 19, packed=False, dtype="int8", b_dtype="uint8", b_axes=(0, 2, 1)), native()),
+    ],
+)
+def test_integer_products_are_exact(case: MatMul, target: str) -> None:
+    machine = Machine(get_target(target))
+    batch, (m, k, n) = numbers(case.batch), numbers((case.rows, case.depth, case.columns))
+    rng = np.random.default_rng(0)
+    low, second = np.iinfo(case.dtype), np.iinfo(case.b_dtype or "int8")
+    a = rng.integers(low.min, low.max + 1, (*batch, m, k)).astype(case.dtype)
+    b = rng.integers(second.min, second.max + 1, (k, n) if case.packed else (*batch, k, n)).astype(second.dtype)
+    a[..., : k // 2], b[..., 0] = low.max, second.max
+    tile = products.tiles(case, machine)[0]
+    kernel = tvm.compile(products.build(case, machine, tile, Epilogue(dtype="int32")), target=machine.target())
+    packed = products.pack(b, case, tile) if case.packed else stored(b, case.b_axes)
+    out = tvm.runtime.tensor(np.zeros((*batch, m, n), np.int32))
+    kernel["matmul"](tvm.runtime.tensor(a), tvm.runtime.tensor(packed), out)
+    np.testing.assert_array_equal(out.numpy(), a.astype(np.int64) @ b.astype(np.int64))

@@ -18,6 +18,7 @@ import numpy as np
 
 from ....ir.errors import BackendError
 from . import depthwise
+from .arithmetic import Arithmetic, arithmetic_of, widened
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns
 from .emit import (
     Buffer,
@@ -29,7 +30,6 @@ from .emit import (
     parallel,
     parameter,
     seq,
-    spread,
     store,
 )
 from .machine import Machine
@@ -43,8 +43,10 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     if depthwise.fits(conv):
         return depthwise.tiles(conv, machine)
     ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine.registers, machine.lanes())
-    unroll = 2 if conv.in_block > 1 and conv.in_block % 2 == 0 else 1
-    return [replace(t, unroll=unroll) for t in ranked[:4]]
+    depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
+    depth = depth if conv.in_block % depth == 0 else 1
+    unroll = 2 if conv.in_block % (2 * depth) == 0 else 1
+    return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
 
 
 def unsupported(conv: Conv) -> str | None:
@@ -60,26 +62,42 @@ def unsupported(conv: Conv) -> str | None:
     return None
 
 
+def reduction(conv: Conv, depth: int) -> int:
+    """Products in one sum, with those that fill up steps of ``depth``."""
+    return sum(blocks * length for _, blocks, length, _ in _chunks(conv, depth)) * conv.kernel[0] * conv.kernel[1]
+
+
 def packed_size(conv: Conv, tile: Tile) -> int:
     """Elements of packed weights."""
-    return conv.groups * packed_columns(_panels(conv, tile)) * conv.depth
+    return conv.groups * packed_columns(_panels(conv, tile)) * reduction(conv, tile.depth)
 
 
 def pack(weights: Array, conv: Conv, tile: Tile) -> Array:
     """Weights ``[M, C / groups, kH, kW]`` in the order in which ``build``'s kernel reads them; flat."""
     if depthwise.fits(conv):
         return depthwise.pack(weights, conv)
-    order = reduction_order(weights, conv.in_block)
+    order = reduction_order(weights, conv.in_block, tile.depth)
     panels = _panels(conv, tile)
-    return np.concatenate([pack_columns(g.T, panels) for g in np.split(order, conv.groups)])
+    return np.concatenate([pack_columns(g.T, panels, tile.depth) for g in np.split(order, conv.groups)])
 
 
-def reduction_order(weights: Array, block: int) -> Array:
-    """``[M, C, kH, kW]`` as ``[M, K]``, K running over blocks of channels, kernel positions, channels of a block."""
+def reduction_order(weights: Array, block: int, depth: int = 1) -> Array:
+    """``[M, C, kH, kW]`` as ``[M, K]``, K running over blocks of channels, kernel positions, channels of a block; the
+    last block's are filled up with zeros to a multiple of ``depth``."""
     outputs, channels = weights.shape[:2]
     full = channels // block * block
-    parts = [weights[:, :full].reshape(outputs, full // block, block, *weights.shape[2:]), weights[:, None, full:]]
+    rest = np.pad(weights[:, None, full:], ((0, 0), (0, 0), (0, (full - channels) % depth), (0, 0), (0, 0)))
+    parts = [weights[:, :full].reshape(outputs, full // block, block, *weights.shape[2:]), rest]
     return np.concatenate([p.transpose(0, 1, 3, 4, 2).reshape(outputs, -1) for p in parts], axis=1)
+
+
+def _chunks(conv: Conv, depth: int) -> list[tuple[int, int, int, int]]:
+    """The reduction's blocks of channels: (first block, blocks, channels of each, first reduction index)."""
+    full, rest = divmod(conv.channels // conv.groups, conv.in_block)
+    positions = conv.kernel[0] * conv.kernel[1]
+    found = [(0, full, conv.in_block, 0)] if full else []
+    rest = -(-rest // depth) * depth
+    return [*found, (full, 1, rest, full * conv.in_block * positions)] if rest else found
 
 
 def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, *, name: str = "conv") -> Any:
@@ -88,7 +106,10 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
         raise BackendError(f"no kernel for {conv}: {why}", where="tvm", help="planish must not have asked for it")
     if depthwise.fits(conv):
         return depthwise.build(conv, tile, epilogue, name)
-    writer = _Writer(conv, tile, epilogue)
+    arithmetic = arithmetic_of(conv.dtype, machine, narrow=conv.narrow)
+    if arithmetic.depth != tile.depth:
+        arithmetic = widened(conv.dtype)
+    writer = _Writer(conv, tile, epilogue, arithmetic)
     extras = writer.extras
     body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
     return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name))
@@ -112,13 +133,14 @@ class _Place:
 class _Writer:
     """Writes the loop nest of one convolution."""
 
-    def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue) -> None:
-        self.conv, self.tile, self.epilogue = conv, tile, epilogue
-        self.x: Buffer = parameter("x", conv.in_shape, "float32")
-        self.weights: Buffer = parameter("weights", (packed_size(conv, tile),), "float32")
+    def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue, arithmetic: Arithmetic) -> None:
+        self.conv, self.tile, self.epilogue, self.arithmetic = conv, tile, epilogue, arithmetic
+        self.depth = reduction(conv, tile.depth)
+        self.x: Buffer = parameter("x", conv.in_shape, arithmetic.inputs)
+        self.weights: Buffer = parameter("weights", (packed_size(conv, tile),), arithmetic.weights)
         self.extras = epilogue.parameters()
         self.out: Buffer = parameter("out", conv.out_shape, epilogue.dtype)
-        self.group_size = packed_columns(_panels(conv, tile)) * conv.depth
+        self.group_size = packed_columns(_panels(conv, tile)) * self.depth
 
     def panels(self, panels: Panels) -> Stmt:
         """All output of a run of panels."""
@@ -151,18 +173,10 @@ class _Writer:
         )
 
     def _tile(self, panels: Panels, place: _Place, rows: int, *, whole: bool = True) -> Stmt:
-        registers = Registers(rows, panels.vectors, panels.lanes)
-        sums = [self._reduce(registers, panels, place, *chunk, whole) for chunk in self._chunks()]
+        registers = Registers(rows, panels.vectors, panels.lanes, self.arithmetic.sums)
+        chunks = _chunks(self.conv, self.tile.depth)
+        sums = [self._reduce(registers, panels, place, *chunk, whole) for chunk in chunks]
         return seq(registers.start(), sums, self._write(registers, panels, place))
-
-    def _chunks(self) -> list[tuple[int, int, int, int]]:
-        """The reduction's blocks of channels: (first block, blocks, channels of each, first reduction index)."""
-        conv = self.conv
-        channels = conv.channels // conv.groups
-        full, rest = divmod(channels, conv.in_block)
-        positions = conv.kernel[0] * conv.kernel[1]
-        found = [(0, full, conv.in_block, 0)] if full else []
-        return [*found, (full, 1, rest, full * conv.in_block * positions)] if rest else found
 
     def _reduce(
         self,
@@ -179,44 +193,65 @@ class _Writer:
         kernel_width = conv.kernel[1]
         begin, end = kernel_rows(conv, place.y)
 
-        def position(b: Expr, ky: Expr, kx: Expr, rows: Sequence[int]) -> Stmt:
-            k = offset + ((b * conv.kernel[0] + ky) * kernel_width + kx) * length
-            unroll = self.tile.unroll if length % self.tile.unroll == 0 else 1
+        every = tuple(range(registers.rows))
+        unroll = self.tile.unroll if length % (self.tile.unroll * self.tile.depth) == 0 else 1
 
-            def steps(c: Expr) -> Stmt:
-                return seq([step(c * unroll + u) for u in range(unroll)])
+        def position(b: Expr, ky: Expr, kx: Expr, rows: Sequence[int]) -> Stmt:
+            """``rows`` read the image; the others see its border, which counts where zero is not 0."""
+            k = offset + ((b * conv.kernel[0] + ky) * kernel_width + kx) * length
+
+            def steps(s: Expr) -> Stmt:
+                return seq([step((s * unroll + u) * self.tile.depth) for u in range(unroll)])
 
             def step(c: Expr) -> Stmt:
                 return registers.step(
-                    lambda r: spread(self._input(place, first + b, ky, kx, c, r), panels.lanes),
+                    lambda r: self._input(place, first + b, ky, kx, c, r, panels.lanes, inside=r in rows),
                     lambda v: self._weight(panels, place, k + c, v),
-                    rows,
+                    every if conv.zero_point else rows,
+                    lambda total, a, w: self.arithmetic.add(total, a, w, panels.lanes),
                 )
 
-            return loop(length // unroll, steps, name="c")
+            return loop(length // unroll // self.tile.depth, steps, name="c")
 
         def columns(b: Expr, ky: Expr) -> Stmt:
             if whole:
-                return loop(kernel_width, lambda kx: position(b, ky, kx, range(registers.rows)), name="kx")
+                return loop(kernel_width, lambda kx: position(b, ky, kx, every), name="kx")
             runs = column_runs(conv, place.x, registers.rows)
             return seq([loop(n, partial(position, b, ky, rows=rows), name="kx", begin=kx) for rows, kx, n in runs])
 
+        def outside(b: Expr, ky: Expr) -> Stmt:
+            return loop(kernel_width, lambda kx: position(b, ky, kx, ()), name="kx")
+
         def block(b: Expr) -> Stmt:
-            return loop(end - begin, lambda ky: columns(b, ky), name="ky", begin=begin)
+            parts = [loop(end - begin, partial(columns, b), name="ky", begin=begin)]
+            if conv.zero_point:
+                parts.append(loop(begin, partial(outside, b), name="ky"))
+                parts.append(loop(conv.kernel[0] - end, partial(outside, b), name="ky", begin=end))
+            return seq(parts)
 
         return loop(blocks, block, name="block")
 
-    def _input(self, place: _Place, block: Expr, ky: Expr, kx: Expr, c: Expr, row: int) -> Expr:
+    def _input(
+        self, place: _Place, block: Expr, ky: Expr, kx: Expr, c: Expr, row: int, count: int, *, inside: bool
+    ) -> Expr:
         conv = self.conv
+        if not inside:
+            return self.arithmetic.constant(conv.zero_point, count)
         y, x = source(conv, place.y, place.x + row, ky, kx)
         block = place.group * (conv.channels // conv.groups // conv.in_block) + block
-        # A flat image is read beyond its first row: the address is the same.
-        return self.x[place.n, block, y, x] if conv.in_block == 1 else self.x[place.n, block, y, x, c]
+
+        def read(start: Expr, neighbours: int) -> Expr:
+            # A flat image is read beyond its first row: the address is the same.
+            if conv.in_block == 1:
+                return self.x[place.n, block, y, x]
+            return self.x[place.n, block, y, x, lanes(start, neighbours)]
+
+        return self.arithmetic.value(read, c, count)
 
     def _weight(self, panels: Panels, place: _Place, k: Expr, vector: int) -> Expr:
-        start = place.group * self.group_size + panels.offset * self.conv.depth
-        column = (place.panel * self.conv.depth + k) * panels.width + vector * panels.lanes
-        return self.weights[lanes(start + column, panels.lanes)]
+        start = place.group * self.group_size + panels.offset * self.depth
+        column = (place.panel * self.depth + k) * panels.width + vector * panels.lanes * self.tile.depth
+        return self.arithmetic.column(lambda at, n: self.weights[lanes(at, n)], start + column, panels.lanes)
 
     def _write(self, registers: Registers, panels: Panels, place: _Place) -> Stmt:
         conv, block = self.conv, self.conv.out_block

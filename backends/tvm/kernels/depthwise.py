@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import widened
 from .columns import Array
 from .emit import Buffer, Expr, Stmt, function, lanes, loop, parallel, parameter, seq, store
 from .machine import Machine
@@ -50,10 +51,11 @@ def build(conv: Conv, tile: Tile, epilogue: Epilogue, name: str) -> Any:
 class _Writer:
     def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue) -> None:
         self.conv, self.tile, self.epilogue = conv, tile, epilogue
+        self.arithmetic = arithmetic = widened(conv.dtype)
         self.blocks = -(-conv.channels // conv.in_block)
-        self.x: Buffer = parameter("x", conv.in_shape, "float32")
+        self.x: Buffer = parameter("x", conv.in_shape, conv.dtype)
         size = self.blocks * conv.in_block * conv.kernel[0] * conv.kernel[1]
-        self.weights: Buffer = parameter("weights", (size,), "float32")
+        self.weights: Buffer = parameter("weights", (size,), arithmetic.weights)
         self.extras = epilogue.parameters()
         self.out: Buffer = parameter("out", conv.out_shape, epilogue.dtype)
 
@@ -71,8 +73,9 @@ class _Writer:
 
     def _tile(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool) -> Stmt:
         conv, size = self.conv, self.conv.in_block
-        registers = Registers(rows, self.tile.vectors, self.tile.lanes)
+        registers = Registers(rows, self.tile.vectors, self.tile.lanes, self.arithmetic.sums)
         columns = range(conv.kernel[1])
+        width, n_ = self.tile.lanes, n
         runs = (
             [(tuple(range(rows)), kx) for kx in columns]
             if whole
@@ -84,18 +87,28 @@ class _Writer:
 
         def position(ky: Expr, kx: int, pixels: tuple[int, ...]) -> Stmt:
             def weight(vector: int) -> Expr:
-                at = ((block * conv.kernel[0] + ky) * conv.kernel[1] + kx) * size + vector * self.tile.lanes
-                return self.weights[lanes(at, self.tile.lanes)]
+                at = ((block * conv.kernel[0] + ky) * conv.kernel[1] + kx) * size + vector * width
+                return self.arithmetic.column(lambda start, n: self.weights[lanes(start, n)], at, width)
 
             def value(pixel: int, vector: int) -> Expr:
-                at = source(conv, y, x + pixel, ky, kx)
-                return self.x[(n, block, *at, lanes(vector * self.tile.lanes, self.tile.lanes))]
+                if pixel not in pixels:
+                    return self.arithmetic.constant(conv.zero_point, width)
+                y_, x_ = source(conv, y, x + pixel, ky, kx)
+                return self.arithmetic.column(
+                    lambda start, n: self.x[n_, block, y_, x_, lanes(start, n)], vector * width, width
+                )
 
-            return registers.products(value, weight, pixels)
+            return registers.products(value, weight, range(rows) if conv.zero_point else pixels)
 
         first, end = kernel_rows(conv, y)
-        rows_of_kernel = loop(end - first, line, name="ky", begin=first)
-        return seq(registers.start(), rows_of_kernel, self._write(registers, n, block, y, x))
+        parts = [loop(end - first, line, name="ky", begin=first)]
+        if conv.zero_point:
+
+            def outside(ky: Expr) -> Stmt:
+                return seq([position(ky, kx, ()) for kx in columns])
+
+            parts += [loop(first, outside, name="ky"), loop(conv.kernel[0] - end, outside, name="ky", begin=end)]
+        return seq(registers.start(), parts, self._write(registers, n, block, y, x))
 
     def _write(self, registers: Registers, n: Expr, block: Expr, y: Expr, x: Expr) -> Stmt:
         def put(row: int, column: int, element: Callable[[Expr], Expr]) -> Stmt:

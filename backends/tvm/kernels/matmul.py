@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from .arithmetic import Arithmetic, arithmetic_of, widened
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns, split_exactly
 from .emit import (
     NOTHING,
@@ -33,7 +34,6 @@ from .emit import (
     parallel,
     parameter,
     seq,
-    spread,
     store,
     tir,
     when,
@@ -70,6 +70,12 @@ class MatMul:
     """The same of ``[*batch, m, n]``."""
     b_batch: tuple[int, ...] = ()
     """Extents of ``b``'s batch axes where some are 1 (one matrix for all); empty: as ``batch``."""
+    dtype: str = "float32"
+    """Of ``a``; ``uint8`` and ``int8`` have ``int8`` weights where ``b`` is packed, and exact sums of 32 bits."""
+    b_dtype: str = ""
+    """Of ``b`` where it is an activation of 8 bits."""
+    narrow: bool = False
+    """Whether weights of 8 bits are within -64 to 63."""
 
     @property
     def a_shape(self) -> tuple[Expr, ...]:
@@ -106,18 +112,27 @@ def tiles(product: MatMul, machine: Machine) -> list[Tile]:
     rows = product.all_rows if isinstance(product.all_rows, int) else USUAL_ROWS
     columns = product.columns if isinstance(product.columns, int) else USUAL_ROWS
     ranked = [t for t in rank_tiles(min(rows, 1024), columns, machine.registers, machine.lanes()) if t.rows <= WAYS]
-    unroll = 2 if isinstance(product.depth, int) and product.depth % 2 == 0 else 1
-    return [replace(t, unroll=unroll) for t in ranked[:4]]
+    depth = _arithmetic(product, machine).depth
+    unroll = 2 if isinstance(product.depth, int) and product.depth >= 2 * depth else 1
+    return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
+
+
+def _arithmetic(product: MatMul, machine: Machine) -> Arithmetic:
+    """Steps of several indices need weights packed for them and neighbours in ``a``."""
+    fast = arithmetic_of(product.dtype, machine, narrow=product.narrow)
+    if product.dtype == "float32" or (product.packed and not product.a_axes):
+        return fast
+    return replace(widened(product.dtype), weights=product.b_dtype or "int8")
 
 
 def pack(weights: Array, product: MatMul, tile: Tile) -> Array:
     """Weights ``[K, N]`` in the order in which ``build``'s kernel reads them; flat."""
-    return pack_columns(weights, _panels(product, tile))
+    return pack_columns(weights, _panels(product, tile), tile.depth)
 
 
 def build(product: MatMul, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, *, name: str = "matmul") -> Any:
     """The kernel ``(a, b or packed weights, extras..., output)``."""
-    writer = _Writer(product, machine, tile, epilogue)
+    writer = ProductWriter(product, machine, tile, epilogue)
     return with_math(function([writer.a, writer.b, *writer.extras, writer.out], writer.body(), name))
 
 
@@ -148,15 +163,18 @@ def row_spans(rows: Expr, most: int) -> list[tuple[Expr, Expr, int]]:
     return found
 
 
-class _Writer:
+class ProductWriter:
     """Writes the loop nest of one product."""
 
     def __init__(self, product: MatMul, machine: Machine, tile: Tile, epilogue: Epilogue) -> None:
         self.product, self.machine, self.tile, self.epilogue = product, machine, tile, epilogue
         self.split = _panels(product, tile)
-        self.a: Buffer = parameter("a", product.a_shape, "float32")
-        shape = (packed_columns(self.split) * product.depth,) if product.packed else product.b_shape
-        self.b: Buffer = parameter("b", shape, "float32")
+        self.arithmetic = _arithmetic(product, machine)
+        self.depth: Expr = product.depth if tile.depth == 1 else -(-product.depth // tile.depth) * tile.depth
+        """K, with the indices that fill up the last step."""
+        self.a: Buffer = parameter("a", product.a_shape, self.arithmetic.inputs)
+        shape = (packed_columns(self.split) * self.depth,) if product.packed else product.b_shape
+        self.b: Buffer = parameter("b", shape, self.arithmetic.weights)
         self.extras = epilogue.parameters()
         self.out: Buffer = parameter("out", product.out_shape, epilogue.dtype)
         self.copy: Buffer | None = None
@@ -170,7 +188,7 @@ class _Writer:
         if not product.packed and not product.in_place:
             size = packed_columns(self.split) * product.depth
             self.stage = size
-            self.copy = local("panels", size + self.tile.rows * self.split[0].width, "float32")
+            self.copy = local("panels", size + self.tile.rows * self.split[0].width, self.arithmetic.sums)
 
         def one(*batch: Expr) -> Stmt:
             return seq(self._copied(batch), self._blocks(batch, kind=SERIAL))
@@ -230,9 +248,9 @@ class _Writer:
 
         def element(k: Expr, n: Expr) -> Stmt:
             column = panels.begin + panel * width + n
-            value = self._second(batch, k, column)
+            value = self.arithmetic.widened(self._second(batch, k, column), 1)
             if not isinstance(columns, int) or panels.begin + panels.count * width > columns:
-                value = tir.if_then_else(column < columns, value, const(0, "float32"))
+                value = tir.if_then_else(column < columns, value, const(0, self.arithmetic.sums))
             return store(self.copy, value, start + k * width + n)
 
         return loop(width, lambda n: loop(depth, lambda k: element(k, n), name="k"), name="n")
@@ -251,24 +269,48 @@ class _Writer:
         return self.a[_stored((*batch, m, k), product.a_axes)]
 
     def _tile(self, batch: tuple[Expr, ...], panels: Panels, p: Expr, m: Expr, rows: int) -> Stmt:
-        product = self.product
-        registers = Registers(rows, panels.vectors, panels.lanes)
-        unroll = self.tile.unroll if isinstance(product.depth, int) and product.depth % self.tile.unroll == 0 else 1
+        registers = Registers(rows, panels.vectors, panels.lanes, self.arithmetic.sums)
+        return seq(
+            registers.start(), self.sums(registers, batch, panels, p, m), self._write(registers, batch, panels, p, m)
+        )
 
-        def weight(k: Expr, vector: int) -> Expr:
-            if product.in_place:
-                return self._second(
-                    batch, k, lanes(panels.begin + p * panels.width + vector * panels.lanes, panels.lanes)
-                )
-            column = panels.offset * product.depth + (p * product.depth + k) * panels.width + vector * panels.lanes
-            source = self.b if self.copy is None else self.copy
-            return source[lanes(column, panels.lanes)]
+    def sums(self, registers: Registers, batch: tuple[Expr, ...], panels: Panels, p: Expr, m: Expr) -> Stmt:
+        """Adds up all of K: in steps, the last of which may be partly beyond it."""
+        whole, depth, width = self.product.depth, self.tile.depth, panels.lanes
+        unroll = self.tile.unroll
 
-        def step(k: Expr) -> Stmt:
-            return registers.step(lambda r: spread(self._first(batch, m + r, k), panels.lanes), lambda v: weight(k, v))
+        def step(k: Expr, left: int = 0) -> Stmt:
+            def value(row: int) -> Expr:
+                def read(at: Expr, n: int) -> Expr:
+                    return self._first(batch, m + row, lanes(at, n))
 
-        steps = loop(product.depth // unroll, lambda k: seq([step(k * unroll + u) for u in range(unroll)]), name="k")
-        return seq(registers.start(), steps, self._write(registers, batch, panels, p, m))
+                return self.arithmetic.part(read, k, left, width) if left else self.arithmetic.value(read, k, width)
+
+            return registers.step(
+                value,
+                lambda v: self._weight(batch, panels, p, k, v),
+                combine=lambda total, a, w: self.arithmetic.add(total, a, w, width),
+            )
+
+        if not isinstance(whole, int):
+            return loop(whole, step, name="k")
+        rounds, rest = divmod(whole // depth, unroll)
+        main = loop(rounds, lambda r: seq([step((r * unroll + u) * depth) for u in range(unroll)]), name="k")
+        return seq(
+            main,
+            [step((rounds * unroll + u) * depth) for u in range(rest)],
+            [step(whole // depth * depth, whole % depth)] if whole % depth else [],
+        )
+
+    def _weight(self, batch: tuple[Expr, ...], panels: Panels, p: Expr, k: Expr, vector: int) -> Expr:
+        width, depth = panels.lanes, self.tile.depth
+        if self.product.in_place:
+            column = panels.begin + p * panels.width + vector * width
+            return self.arithmetic.column(lambda at, n: self._second(batch, k, lanes(at, n)), column, width)
+        at = panels.offset * self.depth + (p * self.depth + k) * panels.width + vector * width * depth
+        if self.copy is not None:
+            return self.copy[lanes(at, width)]
+        return self.arithmetic.column(lambda at, n: self.b[lanes(at, n)], at, width)
 
     def _write(self, registers: Registers, batch: tuple[Expr, ...], panels: Panels, p: Expr, m: Expr) -> Stmt:
         columns = self.product.columns

@@ -108,6 +108,16 @@ def loads(node: Any) -> list[Any]:
     return found
 
 
+def _lets(node: Any) -> list[Any]:
+    found: list[Any] = []
+
+    def see(let: Any) -> None:
+        found.append(let)
+
+    _ffi.structural_walk(node, (tir.Let, see))
+    return found
+
+
 def variables(node: Any) -> list[Any]:
     """All variables that occur, buffers left out."""
     found: list[Any] = []
@@ -121,10 +131,12 @@ def variables(node: Any) -> list[Any]:
 
 
 def rewritten(node: Any, values: Mapping[Any, Expr], access: Callable[[Any], Any] | None = None) -> Any:
-    """``node`` with variables replaced, and every read and write then passed through ``access``."""
+    """``node`` with variables replaced, and every read and write then passed through ``access``. Variables that the
+    node itself binds become new ones, since the same statement may be written several times."""
+    fresh = {let.var: tir.Var(let.var.name, let.var.ty) for let in _lets(node)}
 
     def var(v: Any) -> Any:
-        return v if tir.is_buffer_var(v) else values.get(v, v)
+        return v if tir.is_buffer_var(v) else fresh.get(v, values.get(v, v))
 
     callbacks: list[Any] = [(tir.Var, var)]
     if access is not None:

@@ -53,9 +53,11 @@ class Tile:
     lanes: int
     unroll: int = 1
     """Steps of the reduction written out in its innermost loop."""
+    depth: int = 1
+    """Reduction indices of a step."""
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.vectors}x{self.lanes}u{self.unroll}"
+        return f"{self.rows}x{self.vectors}x{self.lanes}u{self.unroll}d{self.depth}"
 
 
 class Registers:

@@ -33,6 +33,13 @@ class Conv:
     groups: int = 1
     in_block: int = 1
     out_block: int = 1
+    dtype: str = "float32"
+    """Of the input; ``uint8`` and ``int8`` have ``int8`` weights and exact sums of 32 bits, which the epilogue gets."""
+    zero_point: int = 0
+    """The input's, which stands at its borders. Sums are of the stored integers: the epilogue subtracts
+    ``zero_point`` times the sum of an output's weights, the same for all pixels."""
+    narrow: bool = False
+    """Whether weights of 8 bits are within -64 to 63."""
 
     @property
     def out_height(self) -> int:
@@ -112,7 +119,7 @@ def column_runs(conv: Conv, begin: int, rows: int) -> list[tuple[tuple[int, ...]
             found[-1] = (pixels, found[-1][1], found[-1][2] + 1)
         else:
             found.append((pixels, kx, 1))
-    return [run for run in found if run[0]]
+    return [run for run in found if run[0] or conv.zero_point]
 
 
 def kernel_rows(conv: Conv, y: Expr) -> tuple[Expr, Expr]:
