@@ -6,6 +6,7 @@ Loading and running take TVM's runtime alone.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from ...ir.dims import dim_text
 from ...ir.errors import BackendError, UsageError
 from ...ir.graph import Model, Value
-from ...passes.target import Target
+from ...passes.target import Target, get_target
 from .. import folder as folders
 from ..core import Array, Outputs, Sample
 from ..feeds import check_names
@@ -69,6 +70,7 @@ class Artifact:
         self._built = built
         self._folder: TemporaryDirectory[str] | None = None
         self._steps: list[tuple[Run, list[str], list[str]]] | None = None
+        self._lock = threading.Lock()
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -98,8 +100,9 @@ class Artifact:
         names = [spec["name"] for spec in specs]
         check_names(inputs, names, names, where="tvm")
         values: dict[str, Any] = {spec["name"]: checked(spec, inputs[spec["name"]]) for spec in specs}
-        for run, _, outputs in self.steps:
-            values.update(zip(outputs, run(values), strict=True))
+        with self._lock:  # the virtual machine and its arena serve one caller at a time
+            for run, _, outputs in self.steps:
+                values.update(zip(outputs, run(values), strict=True))
         return [values[spec["name"]] for spec in self._manifest["outputs"]]
 
     @property
@@ -127,7 +130,8 @@ class Artifact:
 
     def _load(self, folder: Path) -> list[tuple[Run, list[str], list[str]]]:
         manifest = self._manifest
-        specs = {
+        require_machine(manifest["target"])
+        specs: dict[str, Any] = {
             "backend": "tvm",
             "function": manifest["function"],
             "params": range(len(manifest["params"])),
@@ -140,6 +144,26 @@ class Artifact:
             run = _ort_piece(folder, step) if step["backend"] == "ort" else _tvm_piece(folder, step, params)
             found.append((run, step["inputs"], step["outputs"]))
         return found
+
+
+def require_machine(target: dict[str, Any]) -> None:
+    """Raises ``BackendError`` where this processor lacks what the code takes for granted: it would die of it."""
+    if target["arch"] in ("any", "cuda"):
+        return
+    here = get_target("native")
+    if target["arch"] != here.arch:
+        raise BackendError(
+            f"the model was built for {target['arch']} ({target['name']}), this machine is {here.arch}",
+            where="tvm",
+            help="build it for this machine: planish optimize MODEL -t native --backend tvm -o FOLDER",
+        )
+    missing = sorted(set(target["features"]) - here.features)
+    if missing:
+        raise BackendError(
+            f"the model was built for processors with {', '.join(missing)} ({target['name']}), this one has none",
+            where="tvm",
+            help=f"build it for this processor: -t {here.name}, or -t native on this machine",
+        )
 
 
 def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any]) -> Run:

@@ -15,6 +15,7 @@ from ...ir.graph import Graph, Model, Node, Value
 from . import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its modules register)
 from .layout import Layouts
 from .lower.kernels import Operands, run_rules
+from .lower.recurrent import cell_of, recurrent
 from .rules.core import Unsupported, dtype_of, static_shape
 
 
@@ -42,6 +43,9 @@ def why_not(node: Node) -> str | None:
             if value is not None and (value.uses or value in node.inputs):
                 static_shape(value)
                 dtype_of(value)
+        if recurrent(node):
+            cell_of(node)
+            return None
         for value, made in zip(node.outputs, run_rules([node], Operands(layouts), 1, {}), strict=False):
             if value.uses:
                 layouts.form(value).compute(made.element, "out")

@@ -36,6 +36,10 @@ def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel 
 Spread = Callable[[Element], Element]
 
 
+def _reader(buffer: Any) -> Callable[..., Expr]:
+    return lambda *at: buffer[at]
+
+
 class Tail:
     """What follows the sums of a group's first node: an optional bias, then the other nodes."""
 
@@ -59,7 +63,7 @@ class Tail:
     def apply(self, total: Expr, index: tuple[Expr, ...], extras: Sequence[Any]) -> Expr:
         """The stored value at a physical index of the result."""
         self.sum = total
-        self.operands.read = [lambda *at, b=extra: b[at] for extra in extras]
+        self.operands.read = [_reader(extra) for extra in extras]
         try:
             return self.element(self.form.logical(index))
         finally:

@@ -95,7 +95,11 @@ class Form:
 
     def compute(self, fill: Element, name: str) -> Any:
         """A tensor of this form; ``fill`` may be a reduction."""
-        return te.compute(self.physical, lambda *index: fill(self.logical(index)), name=name)
+
+        def place(*index: Expr) -> Expr:
+            return fill(self.logical(index))
+
+        return te.compute(self.physical, place, name=name)
 
 
 def broadcast(element: Element, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Element:

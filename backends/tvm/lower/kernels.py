@@ -70,7 +70,11 @@ class Operands:
         self.all.append(Operand(source, form))
         self.tensors.append(tensor)
         self.read.append(tensor)
-        return form.element(lambda *index: self.read[at](*index))
+
+        def read(*index: Expr) -> Expr:
+            return self.read[at](*index)
+
+        return form.element(read)
 
 
 def _immediate(value: Value) -> Element | None:

@@ -16,14 +16,15 @@ from ..api import tvm
 def with_offsets(function: Any) -> Any:
     """The function with parameters that may lie at an offset."""
     plain: dict[str, Any] = json.loads(tvm.ir.save_json(function))
-    nodes: list[dict[str, Any]] = plain["nodes"]
+    nodes: list[Any] = plain["nodes"]
     nodes.append({"type": "ir.PrimType", "data": {"span": 0, "dtype": "int64"}})
     index_type = len(nodes) - 1
-    for parameter in nodes[nodes[plain["root_index"]]["data"]["params"]]["data"]:
+    root: Any = nodes[plain["root_index"]]
+    for parameter in nodes[root["data"]["params"]]["data"]:
         buffer = nodes[nodes[parameter]["data"]["ty"]]
         if buffer["type"] != "tirx.BufferType":
             continue
-        name: str = nodes[nodes[parameter]["data"]["name"]]["data"]
+        name = nodes[nodes[parameter]["data"]["name"]]["data"]
         nodes.append({"type": "ffi.String", "data": f"{name}_offset"})
         nodes.append({"type": "ir.Var", "data": {"span": 0, "ty": index_type, "name": len(nodes) - 1}})
         buffer["data"]["elem_offset"] = len(nodes) - 1

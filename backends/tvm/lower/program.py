@@ -21,6 +21,7 @@ from ..rules.core import Unsupported, dtype_of, static_shape
 from .anchors import anchored_kernel
 from .forms import Array, Form
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
+from .recurrent import recurrent, recurrent_kernels
 from .schedule import schedule
 
 Key = Hashable
@@ -138,6 +139,10 @@ class _Lowering:
     def _group(self, group: Group) -> None:
         if group.is_view and self._view(group):
             return
+        if recurrent(group.last):
+            for kernel in recurrent_kernels(group.last, self.machine):
+                self._call(kernel)
+            return
         kernel = None
         if group.anchor is not None:
             self._plain_operands(group)
@@ -173,7 +178,7 @@ class _Lowering:
         return self.plain[value]
 
     def _call(self, kernel: Kernel, writes: list[Key] | None = None) -> None:
-        keys = writes if writes is not None else [value for value, _ in kernel.results]
+        keys: list[Key] = writes if writes is not None else [value for value, _ in kernel.results]
         reads = [self._read(operand) for operand in kernel.operands]
         self.sizes.update((key, form.nbytes) for key, (_, form) in zip(keys, kernel.results, strict=True))
         self.calls.append(Call(kernel, reads, keys))

@@ -121,7 +121,7 @@ class Context:
         return self.const(i) if self.has(i) else default
 
     def compute(self, shape: tuple[int, ...], dtype: str, fill: Element, *, name: str = "") -> Element:
-        """An intermediate tensor; ``fill`` may be a reduction. It is blocked as the result where it has its channels."""
+        """An intermediate tensor; ``fill`` may be a reduction. It is blocked as the result if it has its channels."""
         out = self.out_shape()
         same = self.block > 1 and len(shape) >= 2 and len(out) >= 2 and shape[1] == out[1]
         form = Form(shape, dtype, self.block if same else 1)
@@ -183,7 +183,7 @@ def apply(context: Context) -> list[Made]:
     if entry is None:
         raise Unsupported(f"there is no rule for {context.node.op}")
     found = entry.rule(context)
-    return found if isinstance(found, list) else [context.made(found)]
+    return cast("list[Made]", found) if isinstance(found, list) else [context.made(found)]
 
 
 def static_shape(value: Value) -> tuple[int, ...]:
@@ -210,6 +210,14 @@ def number(x: Any, dtype: str) -> Expr:
     if dtype == "bool":
         return tirx.const(bool(x), "bool")
     return tirx.const(float(x) if dtype.startswith("float") else int(x), dtype)
+
+
+def named(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+    """``body`` of a value that it reads several times, which is computed once."""
+    if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
+        return body(value)
+    name = tirx.Var("t", value.ty)
+    return tirx.Let(name, value, body(name))
 
 
 def reduce_axis(extent: int, name: str) -> Any:

@@ -10,27 +10,49 @@ import numpy as np
 
 from ..api import tirx
 from ..lower.forms import Element, Expr, Index
-from .core import Context, Kind, Unsupported, number, rule
+from .core import Context, Kind, Unsupported, named, number, rule
 
 Unary = Callable[[Expr, str, Context], Expr]
 Binary = Callable[[Expr, Expr, str], Expr]
 _LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float64).max)}
 
 
+def libm(name: str, dtype: str, *operands: Expr) -> Expr:
+    """A function of the C library, element by element: TVM knows no vector form of it."""
+    if dtype == "float16":
+        wide = [x.astype("float32") for x in operands]
+        return libm(name, "float32", *wide).astype(dtype)
+    return tirx.call_pure_extern(dtype, name + ("f" if dtype == "float32" else ""), *operands)
+
+
 def is_float(dtype: str) -> bool:
     return dtype.startswith("float")
 
 
-def maximum(a: Expr, b: Expr) -> Expr:
-    return tirx.max(a, b)
+def at_least(x: Expr, low: Expr) -> Expr:
+    """The larger one; NaN stays NaN, which ``tirx.max`` would drop. ``low`` is a number and not NaN."""
+    return tirx.Select(x < low, low, x)
 
 
-def minimum(a: Expr, b: Expr) -> Expr:
-    return tirx.min(a, b)
+def at_most(x: Expr, high: Expr) -> Expr:
+    """The smaller one; NaN stays NaN."""
+    return tirx.Select(x > high, high, x)
 
 
 def clipped(x: Expr, low: float, high: float, dtype: str) -> Expr:
-    return minimum(maximum(x, number(low, dtype)), number(high, dtype))
+    """Between two numbers; NaN stays NaN."""
+    return named(at_least(x, number(low, dtype)), lambda above: at_most(above, number(high, dtype)))
+
+
+def _extreme(a: Expr, b: Expr, dtype: str, *, larger: bool) -> Expr:
+    """Of two values; NaN where one is."""
+    if not is_float(dtype):
+        return tirx.max(a, b) if larger else tirx.min(a, b)
+
+    def chosen(x: Expr, y: Expr) -> Expr:
+        return tirx.Select(tirx.any(x > y if larger else x < y, tirx.isnan(x)), x, y)
+
+    return named(a, lambda x: named(b, lambda y: chosen(x, y)))
 
 
 def sigmoid(x: Expr, dtype: str) -> Expr:
@@ -39,7 +61,7 @@ def sigmoid(x: Expr, dtype: str) -> Expr:
 
 def softplus(x: Expr, dtype: str) -> Expr:
     """log(1 + e^x), without overflow: max(x, 0) + log1p(e^-|x|)."""
-    return maximum(x, number(0, dtype)) + tirx.log1p(tirx.exp(-tirx.abs(x)))
+    return at_least(x, number(0, dtype)) + libm("log1p", dtype, tirx.exp(-tirx.abs(x)))
 
 
 def _gelu(x: Expr, d: str, c: Context) -> Expr:
@@ -59,12 +81,16 @@ def _float(context: Context, name: str, default: float) -> float:
 
 
 def _elu(x: Expr, d: str, alpha: float, scale: float = 1.0) -> Expr:
-    below = number(alpha, d) * (tirx.exp(minimum(x, number(0, d))) - number(1, d))
+    below = number(alpha, d) * (tirx.exp(at_most(x, number(0, d))) - number(1, d))
     return number(scale, d) * tirx.Select(x > 0, x, below)
 
 
 def _sign(x: Expr, d: str, c: Context) -> Expr:
-    return tirx.Select(x > 0, number(1, d), tirx.Select(x < number(0, d), number(-1, d), number(0, d)))
+    zero = number(0, d)
+    rest = x if is_float(d) else zero  # zeros keep their sign, NaN stays NaN
+    return tirx.Select(
+        x > zero, number(1, d), rest if d.startswith("uint") else tirx.Select(x < zero, -number(1, d), rest)
+    )
 
 
 def _is_inf(x: Expr, d: str, c: Context) -> Expr:
@@ -79,14 +105,14 @@ def _abs(x: Expr, d: str, c: Context) -> Expr:
 
 
 def _celu(x: Expr, d: str, alpha: float) -> Expr:
-    tail = number(alpha, d) * (tirx.exp(minimum(x, number(0, d)) / number(alpha, d)) - number(1, d))
-    return maximum(x, number(0, d)) + tail
+    tail = number(alpha, d) * (tirx.exp(at_most(x, number(0, d)) / number(alpha, d)) - number(1, d))
+    return at_least(x, number(0, d)) + tail
 
 
 UNARY: dict[str, Unary] = {
     "Abs": _abs,
     "Neg": lambda x, d, c: number(0, d) - x if d.startswith("int") else -x,
-    "Relu": lambda x, d, c: maximum(x, number(0, d)),
+    "Relu": lambda x, d, c: at_least(x, number(0, d)),
     "Sigmoid": lambda x, d, c: sigmoid(x, d),
     "Tanh": lambda x, d, c: tirx.tanh(x),
     "Erf": lambda x, d, c: tirx.erf(x),
@@ -99,15 +125,15 @@ UNARY: dict[str, Unary] = {
     "Round": lambda x, d, c: tirx.nearbyint(x),
     "Sin": lambda x, d, c: tirx.sin(x),
     "Cos": lambda x, d, c: tirx.cos(x),
-    "Tan": lambda x, d, c: tirx.tan(x),
-    "Asin": lambda x, d, c: tirx.asin(x),
-    "Acos": lambda x, d, c: tirx.acos(x),
-    "Atan": lambda x, d, c: tirx.atan(x),
-    "Sinh": lambda x, d, c: tirx.sinh(x),
-    "Cosh": lambda x, d, c: tirx.cosh(x),
-    "Asinh": lambda x, d, c: tirx.asinh(x),
-    "Acosh": lambda x, d, c: tirx.acosh(x),
-    "Atanh": lambda x, d, c: tirx.atanh(x),
+    "Tan": lambda x, d, c: libm("tan", d, x),
+    "Asin": lambda x, d, c: libm("asin", d, x),
+    "Acos": lambda x, d, c: libm("acos", d, x),
+    "Atan": lambda x, d, c: libm("atan", d, x),
+    "Sinh": lambda x, d, c: libm("sinh", d, x),
+    "Cosh": lambda x, d, c: libm("cosh", d, x),
+    "Asinh": lambda x, d, c: libm("asinh", d, x),
+    "Acosh": lambda x, d, c: libm("acosh", d, x),
+    "Atanh": lambda x, d, c: libm("atanh", d, x),
     "Sign": _sign,
     "IsNaN": lambda x, d, c: tirx.isnan(x),
     "IsInf": _is_inf,
@@ -129,6 +155,13 @@ UNARY: dict[str, Unary] = {
 }
 
 
+SINGLE = frozenset(
+    "Neg Sigmoid Tanh Erf Exp Log Sqrt Reciprocal Floor Ceil Round Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh "
+    "IsNaN Not BitwiseNot HardSigmoid".split()
+)
+"""Those that read their operand once."""
+
+
 def _shrink(x: Expr, d: str, threshold: float, bias: float) -> Expr:
     low = tirx.Select(x < number(-threshold, d), x + number(bias, d), number(0, d))
     return tirx.Select(x > number(threshold, d), x - number(bias, d), low)
@@ -143,8 +176,8 @@ BINARY: dict[str, Binary] = {
     "Sub": lambda a, b, d: a - b,
     "Mul": lambda a, b, d: a * b,
     "Div": _divide,
-    "Max": lambda a, b, d: maximum(a, b),
-    "Min": lambda a, b, d: minimum(a, b),
+    "Max": lambda a, b, d: _extreme(a, b, d, larger=True),
+    "Min": lambda a, b, d: _extreme(a, b, d, larger=False),
     "Sum": lambda a, b, d: a + b,
     "Equal": lambda a, b, d: a.equal(b) if hasattr(a, "equal") else tirx.EQ(a, b),
     "Greater": lambda a, b, d: a > b,
@@ -157,14 +190,16 @@ BINARY: dict[str, Binary] = {
     "BitwiseAnd": lambda a, b, d: a & b,
     "BitwiseOr": lambda a, b, d: a | b,
     "BitwiseXor": lambda a, b, d: a ^ b,
-    "PRelu": lambda a, b, d: tirx.Select(a >= 0, a, a * b),
+    "PRelu": lambda a, b, d: named(a, lambda x: tirx.Select(x >= number(0, d), x, x * b)),
 }
 
 
 @rule(Kind.ELEMENTWISE, *UNARY)
 def unary(c: Context) -> Element:
     compute, x, dtype = UNARY[c.node.op], c.spread(0), c.dtype()
-    return lambda index: compute(x(index), dtype, c)
+    if c.node.op in SINGLE:
+        return lambda index: compute(x(index), dtype, c)
+    return lambda index: named(x(index), lambda value: compute(value, dtype, c))
 
 
 @rule(Kind.ELEMENTWISE, *BINARY)
@@ -210,7 +245,7 @@ def power(c: Context) -> Element:
     if exponent.data is not None and exponent.data.count == 1:
         n = float(exponent.data.numpy().reshape(()))
         if n in (1, 2, 3, 4):
-            return lambda index: _product(x(index), int(n))
+            return lambda index: named(x(index), lambda value: _product(value, int(n)))
         if n == 0.5 and is_float(dtype):
             return lambda index: tirx.sqrt(x(index))
     if not is_float(dtype):
@@ -230,7 +265,7 @@ def _product(x: Expr, n: int) -> Expr:
 def modulo(c: Context) -> Element:
     a, b, dtype, by_c = c.spread(0), c.spread(1), c.dtype(), bool(c.node.attr("fmod", 0))
     if is_float(dtype):
-        return lambda index: tirx.fmod(a(index), b(index))
+        return lambda index: libm("fmod", dtype, a(index), b(index))
     return lambda index: (tirx.truncmod if by_c else tirx.floormod)(a(index), b(index))
 
 
@@ -256,17 +291,24 @@ def clip(c: Context) -> Element:
     low, high = bounds
 
     def element(index: Index) -> Expr:
-        found = x(index) if low is None else maximum(x(index), low(index))
-        return found if high is None else minimum(found, high(index))
+        found = x(index) if low is None else _bounded(x(index), low(index), at_least)
+        return found if high is None else _bounded(found, high(index), at_most)
 
     return element
+
+
+def _bounded(x: Expr, bound: Expr, how: Callable[[Expr, Expr], Expr]) -> Expr:
+    return named(x, lambda value: named(bound, lambda limit: how(value, limit)))
 
 
 @rule(Kind.ELEMENTWISE, "Cast", "CastLike")
 def cast(c: Context) -> Element:
     x, source, wanted = c.spread(0) if c.node.op == "Cast" else c.x(0), c.dtype(), c.out_dtype()
     if wanted == "bool" and source != "bool":
-        return lambda index: tirx.NE(x(index), number(0, source))
+        zero = number(0, source)
+        if not is_float(source):
+            return lambda index: tirx.NE(x(index), zero)
+        return lambda index: named(x(index), lambda v: tirx.any(v < zero, v > zero, tirx.isnan(v)))
     return lambda index: x(index).astype(wanted)
 
 

@@ -58,9 +58,17 @@ SUMS: dict[str, tuple[Callable[[Expr, str], Expr] | None, str, Callable[[Expr, s
 """What is done before, how it is combined, and what is done behind (with the number of elements)."""
 
 
+def _times(a: Expr, b: Expr) -> Expr:
+    return a * b
+
+
+def _one(dtype: Any) -> Expr:
+    return tirx.const(1, dtype)
+
+
 def combiner(name: str, dtype: str) -> Combine:
     if name == "prod":
-        return te.comm_reducer(lambda a, b: a * b, lambda t: tirx.const(1, t), name="prod")
+        return te.comm_reducer(_times, _one, name="prod")
     return {"sum": te.sum, "max": te.max, "min": te.min}[name]
 
 

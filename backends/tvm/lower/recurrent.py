@@ -1,0 +1,307 @@
+"""LSTM, GRU and RNN: the operand's product with its weights for all steps at once, then one kernel for the steps.
+
+    LSTM   i, o, f = s(x_t W + h R + b)    g = tanh(x_t W + h R + b)    c = f c + i g    h = o tanh(c)
+    GRU    z, r = s(x_t W + h R + b)       g = tanh(x_t W + b + r (h R + b'))            h = (1 - z) g + z h
+    RNN    h = tanh(x_t W + h R + b)
+
+s is the logistic function. Source: LSTM-22, GRU-22, RNN-22 of ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ....ir.graph import Node, Value
+from ..kernels import emit
+from ..kernels import matmul as matmul_kernels
+from ..kernels.machine import Machine
+from ..kernels.math import sigmoid, tanh
+from ..kernels.tile import Epilogue
+from ..rules.core import Unsupported, dtype_of, static_shape
+from .forms import Array, Expr, Form
+from .kernels import Kernel, Operand
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+
+
+def recurrent(node: Node) -> bool:
+    """Whether this file computes the operator."""
+    return node.domain == "" and node.op in GATES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent operator. Extents in elements."""
+
+    op: str
+    steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    directions: int
+    reverse: bool
+    """The only direction is backwards."""
+    separate: bool
+    """GRU: the reset gate acts behind the product (``linear_before_reset``)."""
+    state: bool
+    """Whether a state is given; else it begins with zeros."""
+    outputs: tuple[bool, ...]
+    """Which results are read: all steps', the last ones, the last cells."""
+
+    @property
+    def gates(self) -> int:
+        return GATES[self.op]
+
+
+def cell_of(node: Node) -> Cell:
+    """Raises ``Unsupported``."""
+    attrs = node.attrs
+    direction = _text(node.attr("direction", "forward"))
+    directions = 2 if direction == "bidirectional" else 1
+    given = [_text(a) for a in attrs.get("activations", ())]  # type: ignore[union-attr]
+    if given and given != DEFAULTS[node.op] * directions:
+        raise Unsupported(f"activations {', '.join(given)}")
+    for name in ("clip", "activation_alpha", "activation_beta", "input_forget", "layout"):
+        if attrs.get(name):
+            raise Unsupported(f"{name} of {node.op}")
+    x, w, r = node.inputs[0], node.inputs[1], node.inputs[2]
+    if x is None or w is None or r is None or w.data is None or r.data is None:
+        raise Unsupported("weights that are computed")
+    bias = node.input(3)
+    if bias is not None and bias.data is None:
+        raise Unsupported("a bias that is computed")
+    steps, batch, inputs = static_shape(x)
+    length = node.input(4)
+    if length is not None and (length.data is None or any(length.data.numpy() != steps)):
+        raise Unsupported("sequences of different lengths")
+    if node.input(7) is not None and np.any(_constant(node.input(7)) != 0):
+        raise Unsupported("peepholes")
+    if any(dtype_of(v) != "float32" for v in (x, w, r)):
+        raise Unsupported(f"{node.op} of {dtype_of(x)}")
+    state = node.input(5) is not None or node.input(6) is not None
+    separate = node.op == "GRU" and bool(attrs.get("linear_before_reset"))
+    if node.op == "GRU" and not separate:
+        raise Unsupported("GRU with a reset gate in front of the product")
+    used = tuple(bool(out.uses) for out in node.outputs)
+    return Cell(
+        node.op, steps, batch, inputs, static_shape(r)[-1], directions, direction == "reverse", separate, state, used
+    )
+
+
+def _text(found: Any) -> str:
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _constant(value: Value | None) -> Array:
+    if value is None or value.data is None:
+        raise Unsupported("an operand that is computed")
+    return value.data.numpy()
+
+
+def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
+    """The product for all steps, whose result is a value of its own, and the steps. Raises ``Unsupported``."""
+    cell = cell_of(node)
+    x = node.inputs[0]
+    assert x is not None
+    weights, recurrence, bias = _weights(node, cell)
+    width = cell.directions * cell.gates * cell.hidden
+    product = matmul_kernels.MatMul((cell.steps,), cell.batch, cell.inputs, width)
+    tile = matmul_kernels.tiles(product, machine)[0]
+    packed = matmul_kernels.pack(weights, product, tile)
+    inner = Value(f"{node.output.name}_gates")
+    gates = Form((cell.steps, cell.batch, width), "float32")
+    epilogue = Epilogue(lambda s, at, extras: s + extras[0][at[-1]], (((width,), "float32"),), "float32", "bias")
+    name = node.op.lower()
+    first = Kernel(
+        f"{name}_product",
+        f"{product} {tile} bias",
+        lambda: matmul_kernels.build(product, machine, tile, epilogue, name=f"{name}_product"),
+        [
+            Operand(x, Form(product.a_shape, "float32")),
+            Operand(packed, Form(packed.shape, "float32")),
+            Operand(bias, Form(bias.shape, "float32")),
+        ],
+        [(inner, gates)],
+    )
+    operands = [Operand(inner, gates), Operand(recurrence, Form(recurrence.shape, "float32"))]
+    state = Form((cell.directions, cell.batch, cell.hidden), "float32")
+    if cell.separate:
+        own = _bias(node, cell)[:, 1, 2]
+        operands.append(Operand(np.ascontiguousarray(own), Form(own.shape, "float32")))
+    for i in (5, 6)[: 2 if cell.op == "LSTM" else 1] if cell.state else ():
+        given = node.input(i)
+        zeros = np.zeros(state.shape, np.float32)
+        operands.append(Operand(given if given is not None else zeros, state))
+    results = [
+        (out, Form(static_shape(out), "float32")) for out, used in zip(node.outputs, cell.outputs, strict=True) if used
+    ]
+    second = Kernel(
+        name, f"{cell} {machine.lanes()}", partial(_Steps.function, cell, machine.lanes(), name), operands, results
+    )
+    return [first, second]
+
+
+def _bias(node: Node, cell: Cell) -> Array:
+    """[directions, 2 (of the operand, of the state), gates, hidden]."""
+    shape = (cell.directions, 2, cell.gates, cell.hidden)
+    given = node.input(3)
+    return np.zeros(shape, np.float32) if given is None else _constant(given).reshape(shape)
+
+
+def _weights(node: Node, cell: Cell) -> tuple[Array, Array, Array]:
+    """[I, D g H] of the operand, [D, H, g H] of the state, and the sum of both biases [D g H]."""
+    w, r, bias = _constant(node.inputs[1]), _constant(node.inputs[2]), _bias(node, cell)
+    weights = np.ascontiguousarray(w.reshape(-1, cell.inputs).T)
+    recurrence = np.ascontiguousarray(r.transpose(0, 2, 1))
+    both = bias[:, 0] + bias[:, 1]
+    if cell.separate:  # the candidate's second bias is inside the product with the reset gate
+        both[:, 2] = bias[:, 0, 2]
+    return weights, recurrence, np.ascontiguousarray(both.reshape(-1))
+
+
+class _Steps:
+    """Writes the loop over steps of one sample and direction."""
+
+    def __init__(self, cell: Cell, lanes: int) -> None:
+        self.cell = cell
+        self.lanes = next(n for n in (lanes, 8, 4, 2, 1) if n <= lanes and cell.hidden % n == 0)
+        hidden, gates = cell.hidden, cell.gates
+        width = cell.directions * gates * hidden
+        self.x = emit.parameter("x", (cell.steps, cell.batch, width), "float32")
+        self.r = emit.parameter("r", (cell.directions, hidden, gates * hidden), "float32")
+        self.bias = emit.parameter("bias", (cell.directions, hidden), "float32")
+        shape = (cell.directions, cell.batch, hidden)
+        self.start = [emit.parameter(name, shape, "float32") for name in ("h0", "c0")[: self.states]]
+        every = (cell.steps, cell.directions, cell.batch, hidden)
+        shapes = [("y", every), ("h", shape), ("c", shape)][: len(cell.outputs)]
+        self.results = [emit.parameter(name, s, "float32") for name, s in shapes]
+        self.h = emit.local("state_h", hidden, "float32")
+        self.c = emit.local("state_c", hidden, "float32")
+        self.sums = emit.local("sums", gates * hidden, "float32")
+
+    @property
+    def states(self) -> int:
+        return 2 if self.cell.op == "LSTM" else 1
+
+    @staticmethod
+    def function(cell: Cell, lanes: int, name: str) -> Any:
+        steps = _Steps(cell, lanes)
+        operands = [steps.x, steps.r, *([steps.bias] if cell.separate else []), *(steps.start if cell.state else [])]
+        results = [r for r, used in zip(steps.results, cell.outputs, strict=True) if used]
+        body = emit.parallel((cell.directions, cell.batch), steps.run, worth=cell.steps * cell.hidden**2 > 200_000)
+        return emit.function([*operands, *results], body, name)
+
+    def run(self, d: Expr, b: Expr) -> Any:
+        """All steps of one direction and sample."""
+        cell = self.cell
+        own = [self.h, self.c][: self.states]
+
+        def begin(j: Expr) -> Any:
+            at = emit.lanes(j, self.lanes)
+            zero = emit.const(0, "float32", self.lanes)
+            return [
+                emit.store(s, given[d, b, at] if cell.state else zero, at)
+                for s, given in zip(own, self.start, strict=True)
+            ]
+
+        def step(t: Expr) -> Any:
+            backwards = cell.reverse or (cell.directions == 2 and d)
+            at = t if backwards is False else cell.steps - 1 - t
+            if cell.directions == 2:
+                at = emit.tir.Select(emit.tir.EQ(d, 1), cell.steps - 1 - t, t)
+            return emit.seq(self._products(d, b, at), self._chunks(lambda j: self._update(d, b, at, j)))
+
+        def end(j: Expr) -> Any:
+            at = emit.lanes(j, self.lanes)
+            last = zip(self.results[1:], own, cell.outputs[1:], strict=False)
+            return [emit.store(result, s[at], d, b, at) for result, s, used in last if used]
+
+        return emit.seq(
+            [emit.alloc(buffer) for buffer in (*own, self.sums)],
+            self._chunks(lambda j: emit.seq(begin(j))),
+            emit.loop(cell.steps, step, name="t"),
+            self._chunks(lambda j: emit.seq(end(j))) if any(cell.outputs[1:]) else emit.NOTHING,
+        )
+
+    def _chunks(self, body: Callable[[Expr], Any]) -> Any:
+        return emit.loop(self.cell.hidden // self.lanes, lambda i: body(i * self.lanes), name="chunk")
+
+    def _products(self, d: Expr, b: Expr, t: Expr) -> Any:
+        """sums = (x_t +) h R: several vectors of sums side by side, one broadcast of the state for all."""
+        cell, n = self.cell, self.lanes
+        total = cell.gates * cell.hidden // n
+        wide = next(w for w in (8, 4, 2, 1) if total % w == 0)
+        candidate = 2 * cell.hidden if cell.separate else cell.gates * cell.hidden
+
+        def panel(p: Expr) -> Any:
+            registers = [emit.local(f"sum{i}", n, "float32") for i in range(wide)]
+            at = emit.lanes(0, n)
+
+            def place(i: int) -> Expr:
+                return emit.lanes((p * wide + i) * n, n)
+
+            def add(k: Expr) -> Any:
+                name, bound = emit.bind("hk", emit.spread(self.h[k], n))
+                return emit.seq(
+                    bound, [emit.store(s, s[at] + name * self.r[d, k, place(i)], at) for i, s in enumerate(registers)]
+                )
+
+            zero = emit.const(0, "float32", n)
+            return emit.seq(
+                [emit.alloc(s) for s in registers],
+                [emit.store(s, zero, at) for s in registers],
+                emit.loop(cell.hidden, add, name="k"),
+                [emit.store(self.sums, s[at], place(i)) for i, s in enumerate(registers)],
+            )
+
+        def with_operand(j: Expr) -> Any:
+            at = emit.lanes(j, n)
+            source = emit.lanes(d * (cell.gates * cell.hidden) + j, n)
+            return emit.store(self.sums, self.sums[at] + self.x[t, b, source], at)
+
+        return emit.seq(
+            emit.loop(total // wide, panel, name="panel"),
+            emit.loop(candidate // n, lambda i: with_operand(i * n), name="chunk"),
+        )
+
+    def _update(self, d: Expr, b: Expr, t: Expr, j: Expr) -> Any:
+        """The new state of some neighbours, one by one: they become a vector."""
+
+        def one(lane: Expr) -> Any:
+            at = j + lane
+            return emit.seq(*getattr(self, f"_{self.cell.op.lower()}")(d, b, t, at))
+
+        return emit.loop(self.lanes, one, kind=emit.VECTORIZED, name="lane")
+
+    def _gate(self, number: int, at: Expr) -> Expr:
+        return self.sums[at + number * self.cell.hidden]
+
+    def _lstm(self, d: Expr, b: Expr, t: Expr, at: Expr) -> list[Any]:
+        i, o, f = (sigmoid(self._gate(g, at)) for g in range(3))
+        g = tanh(self._gate(3, at))
+        return [
+            emit.store(self.c, f * self.c[at] + i * g, at),
+            *self._out(d, b, t, at, o * tanh(self.c[at])),
+        ]
+
+    def _gru(self, d: Expr, b: Expr, t: Expr, at: Expr) -> list[Any]:
+        z, r = (sigmoid(self._gate(g, at)) for g in range(2))
+        cell = self.cell
+        given = self.x[t, b, d * (cell.gates * cell.hidden) + 2 * cell.hidden + at]
+        g = tanh(given + r * (self._gate(2, at) + self.bias[d, at]))
+        one = emit.const(1, "float32")
+        return self._out(d, b, t, at, (one - z) * g + z * self.h[at])
+
+    def _rnn(self, d: Expr, b: Expr, t: Expr, at: Expr) -> list[Any]:
+        return self._out(d, b, t, at, tanh(self._gate(0, at)))
+
+    def _out(self, d: Expr, b: Expr, t: Expr, at: Expr, h: Expr) -> list[Any]:
+        # Not by a name for the new state: TVM makes one of a vectorized loop wrong where its value has names inside.
+        every = [emit.store(self.results[0], self.h[at], t, d, b, at)] if self.cell.outputs[0] else []
+        return [emit.store(self.h, h, at), *every]
