@@ -149,12 +149,18 @@ def _checked(spec: Mapping[str, Any], given: Any) -> np.ndarray:
 
 
 def main() -> None:
-    """Runs the model beside this file on the first sample of an ``.npz``."""
+    """Runs the model beside this file: on one array for each input, or on many, with an axis more in front."""
     if len(sys.argv) != 3:
         raise SystemExit("usage: python planish_model.py INPUTS.npz OUTPUTS.npz")
     model = Model()
-    with np.load(sys.argv[1]) as samples:
-        outputs = model.run({name: samples[name] for name in samples.files})
+    with np.load(sys.argv[1]) as file:
+        feeds = {name: file[name] for name in file.files}
+    ranks = {spec["name"]: len(spec["shape"]) for spec in model.inputs}
+    if feeds and all(array.ndim == ranks.get(name, array.ndim) + 1 for name, array in feeds.items()):
+        runs = [model.run(dict(zip(feeds, one, strict=True))) for one in zip(*feeds.values(), strict=True)]
+        outputs = [np.stack(arrays) for arrays in zip(*runs, strict=True)]
+    else:
+        outputs = model.run(feeds)
     named: dict[str, Any] = {spec["name"]: array for spec, array in zip(model.outputs, outputs, strict=True)}
     np.savez(sys.argv[2], **named)
 
