@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +32,9 @@ from ...ir.graph import Model, Value
 from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..rewrite.rule import NoMatch
+from ..shared.factor.bases import KernelBases, KernelData, kernel_data
 from ..shared.factor.compact import Compact, allowed_growth
-from ..shared.factor.inputs import DAMPING, Inputs
+from ..shared.factor.inputs import DAMPING
 from ..shared.factor.kernels import (
     Chain,
     Kernel,
@@ -47,15 +47,24 @@ from ..shared.factor.kernels import (
 )
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, PAIR
-from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
+from ..shared.factor.outputs import OutputMetrics, observe_outputs
 from ..shared.factor.products import OPSET, readers, require_no_factor
-from ..shared.factor.tucker import Metric, cp, cp_parameters, improved, tucker_bases, tucker_parameters
+from ..shared.factor.tucker import (
+    Metric,
+    cp,
+    cp_parameters,
+    improved,
+    tucker_bases,
+    tucker_parameters,
+)
 
 Array = np.ndarray[Any, Any]
 METHODS = ("tucker", "spatial", "cp")
 _OPS = ("Conv", "ConvTranspose")
 _SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
-"""Of the channels, for ranks of Tucker-2."""
+"""Of the input channels, for ranks of Tucker-2: a regression each."""
+_OUTPUTS = 32
+"""Ranks of outputs: all come out of that regression."""
 _CP_ELEMENTS = 1 << 16
 """Largest kernel whose CP terms are looked for: each sweep reads it several times."""
 _CP_SHARES = (0.5, 0.3, 0.15)
@@ -86,50 +95,6 @@ class _Place:
     @property
     def first(self) -> Kernel:
         return self.kernels[0]
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Metrics and means of each group."""
-
-    metrics: list[Metric]
-    means: list[Array] | None
-    """Of patches [channels * positions]; ``None`` where they are not known."""
-    roots: list[Array] | None
-    """[outputs, outputs]: roots of the weights of output errors; ``None`` where they are not known."""
-    output: OutputMetric | None
-
-    def scaled(self, weights: Array) -> Array:
-        """[groups, channels, positions, outputs] in units of the model's outputs."""
-        if self.roots is None:
-            return weights
-        return np.stack([w @ root for w, root in zip(weights, self.roots, strict=True)])
-
-    def restored(self, factors: Array) -> Array:
-        """Undoes :meth:`scaled` along the last axis of [groups, ..., outputs]."""
-        if self.roots is None:
-            return factors
-        parts: list[Array] = []
-        for part, root in zip(list[Array](factors), self.roots, strict=True):
-            flat: Array = part.reshape(-1, len(root))
-            parts.append(np.linalg.solve(root, flat.T).T)
-        return np.stack(parts).reshape(factors.shape)
-
-    def metric(self, group: int) -> Array | None:
-        """By which errors of scaled outputs are judged: what samples showed, without what was added to it."""
-        if self.roots is None or self.output is None:
-            return None
-        root = self.roots[group]
-        cut = slice(group * len(root), (group + 1) * len(root))
-        inverse = np.linalg.inv(root)
-        found: Array = inverse @ self.output.observed[cut, cut] @ inverse
-        return found
-
-    def error(self, lost: float, total: float) -> float:
-        """Of the model's outputs where the metric is known, else of the layer's, relative to theirs."""
-        if self.output is not None:
-            return self.output.error(lost)
-        return float(np.sqrt(lost / total)) if total > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -233,11 +198,14 @@ class FactorizeConv(Pass):
         nodes, kernel = [k.node for k in place.kernels], place.first
         data = place.weight.data
         assert data is not None
-        key = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes), metrics.key(nodes))
-        known = cache(lambda: self._data(kernel, seen.of(nodes), metrics.of(nodes)))  # later runs have no need of it
+        layer = (data.digest(), kernel.turned, kernel.groups, self.damping, seen.key(nodes), metrics.key(nodes))
+        key = ("factorize-conv", *layer)
+        bases = KernelBases(
+            kernel, r.ctx.memo, key, lambda: kernel_data(kernel, seen.of(nodes), metrics.of(nodes), self.damping)
+        )
         options = r.ctx.memo.get(
-            ("factorize-conv", *key, self.methods, self.forms, self.kept, len(place.kernels)),
-            lambda: self._options(place, known()),
+            (*key, self.methods, self.forms, self.kept, len(place.kernels)),
+            lambda: self._options(place, bases),
             lambda found: 200 * len(found),
         )
         if not options:
@@ -245,35 +213,20 @@ class FactorizeConv(Pass):
         for option in options:
             if self._take(place, option, r):
                 factors = r.ctx.memo.get(
-                    ("factorize-conv", *key, option.label),
-                    lambda option=option: self._made(kernel, option, known()),
+                    (*key, option.label),
+                    lambda option=option: self._made(kernel, option, bases),
                     lambda made: made.nbytes,
                 )
                 _emit(place, option, factors, r)
                 return
 
-    def _data(self, kernel: Kernel, inputs: Inputs | None, output: OutputMetric | None) -> _Data:
-        """Metrics: of patches about their mean where the bias keeps the mean, else of channels about zero."""
-        c, s, g = kernel.channels, kernel.positions, kernel.groups
-        roots = None if output is None else _roots(output, g, kernel.outputs)
-        if inputs is None:
-            return _Data([Metric(None, c, s)] * g, None, roots, output)
-        patches = not kernel.turned and len(inputs.moments) == g * c * s
-        width = c * s if patches else c
-        if len(inputs.moments) != g * width:
-            raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {g * width}")
-        second = inputs.covariance(self.damping) if patches else inputs.second(self.damping)
-        cuts = [slice(i * width, (i + 1) * width) for i in range(g)]
-        metrics = [Metric(second[cut, cut], c, s) for cut in cuts]
-        return _Data(metrics, [inputs.mean[cut] for cut in cuts] if patches else None, roots, output)
-
-    def _options(self, place: _Place, known: _Data) -> list[_Option]:
+    def _options(self, place: _Place, bases: KernelBases) -> list[_Option]:
         """For each share of the parameters the best of each method, the fewest parameters first."""
-        kernel = place.first
+        kernel, known = place.first, bases.known
         weights = known.scaled(kernel.weights())
         found: list[_Option] = []
         if "tucker" in self.methods:
-            found += self._tucker(kernel, weights, known)
+            found += self._tucker(kernel, bases)
         if "spatial" in self.methods and all(_splits(k) for k in place.kernels):
             found += _spatial(kernel, weights, known, self.kept)
         if "cp" in self.methods and _takes_cp(kernel):
@@ -287,18 +240,20 @@ class FactorizeConv(Pass):
                     kept[best.label] = best
         return sorted(kept.values(), key=lambda o: (o.parameters, o.label))
 
-    def _tucker(self, kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
+    def _tucker(self, kernel: Kernel, bases: KernelBases) -> Iterator[_Option]:
         c, s, o, g = kernel.channels, kernel.positions, kernel.outputs, kernel.groups
         ins = sorted({max(1, round(share * c)) for share in _SHARES}, reverse=True)
-        outs = sorted({max(1, round(share * o)) for share in _SHARES}, reverse=True)
-        groups = [tucker_bases(w, m, ins) for w, m in zip(weights, known.metrics, strict=True)]
-        total = sum(bases[0].total for bases in groups)
-        judged = [[b.losses(known.metric(i)) for b in bases] for i, bases in enumerate(groups)]
-        for i, p in enumerate(ins):
+        outs = sorted({max(1, round(share * o / _OUTPUTS)) for share in range(1, _OUTPUTS + 1)}, reverse=True)
+        known = bases.known
+        metrics = [known.metric(i) for i in range(g)]
+        for p in ins:
+            groups = bases.at(p)
+            total = sum(b.total for b in groups)
+            judged = [b.losses(metric) for b, metric in zip(groups, metrics, strict=True)]
             for q in outs:
                 if (p, q) == (c, o) or q > p * s:
                     continue
-                lost = sum(float(losses[i][q]) for losses in judged)
+                lost = sum(float(losses[q]) for losses in judged)
                 for form in self.forms if g == 1 else (PAIR,):
                     count = g * tucker_parameters(c, s, o, p, q, compact=form == COMPACT)
                     method = "compact" if form == COMPACT else "tucker"
@@ -319,9 +274,9 @@ class FactorizeConv(Pass):
             saved_flops=max(work * saved // data.count, 1),  # unknown, not none
         )
 
-    def _made(self, kernel: Kernel, option: _Option, known: _Data) -> _Made:
+    def _made(self, kernel: Kernel, option: _Option, bases: KernelBases) -> _Made:
         """Raises ``NoMatch`` where numbers leave the range of the weight's type."""
-        factors, forms = _factors(kernel, option, known), list[Compact]()
+        factors, forms, known = _factors(kernel, option, bases), list[Compact](), bases.known
         shift = _shift(kernel, _approximated(kernel, option, factors), known)
         if option.method in ("tucker", "compact"):
             chain = _chain(kernel, option, factors)
@@ -356,7 +311,7 @@ def _written(r: Rewriter, kernel: Kernel, option: _Option, made: _Made, bias: Ar
             return emit_compact_chain(r, kernel, factors[0], made.forms, bias)
 
 
-def _shift(kernel: Kernel, approximated: Array, known: _Data) -> Array:
+def _shift(kernel: Kernel, approximated: Array, known: KernelData) -> Array:
     """What the bias makes up for: [groups * outputs]."""
     if known.means is None:
         return np.zeros(kernel.groups * kernel.outputs)
@@ -377,7 +332,7 @@ def _splits(kernel: Kernel) -> bool:
     return not kernel.turned and plain and len(kernel.spatial) == 2 and min(kernel.spatial) > 1
 
 
-def _spatial(kernel: Kernel, weights: Array, known: _Data, kept: tuple[float, ...]) -> Iterator[_Option]:
+def _spatial(kernel: Kernel, weights: Array, known: KernelData, kept: tuple[float, ...]) -> Iterator[_Option]:
     c, o, g, (kh, kw) = kernel.channels, kernel.outputs, kernel.groups, kernel.spatial
     most = min(c * kh, kw * o)
     ranks = sorted({int(share * kernel.parameters / (g * (c * kh + kw * o))) for share in kept} & {*range(1, most)})
@@ -403,7 +358,7 @@ def _takes_cp(kernel: Kernel) -> bool:
     return small and kernel.groups == 1 and not kernel.turned
 
 
-def _cp(kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
+def _cp(kernel: Kernel, weights: Array, known: KernelData) -> Iterator[_Option]:
     c, s, o = kernel.channels, kernel.positions, kernel.outputs
     flat = weights[0].reshape(c * s, o)
     total = float((flat * known.metrics[0].times(flat)).sum())
@@ -415,8 +370,9 @@ def _cp(kernel: Kernel, weights: Array, known: _Data) -> Iterator[_Option]:
             yield _Option("cp", (rank,), count, known.error(lost, total))
 
 
-def _factors(kernel: Kernel, option: _Option, known: _Data) -> list[Array]:
+def _factors(kernel: Kernel, option: _Option, of: KernelBases) -> list[Array]:
     """``[A, core, B]`` of all groups, ``[column, row]`` or the three factors of CP."""
+    known = of.known
     weights = known.scaled(kernel.weights())
     if option.method == "cp":
         found = cp(weights[0], known.metrics[0], option.ranks[0])
@@ -425,25 +381,13 @@ def _factors(kernel: Kernel, option: _Option, known: _Data) -> list[Array]:
     if option.method == "spatial":
         bases = [tucker_bases(*_columns(kernel, w, m), option.ranks)[0] for w, m in pairs]
         return [np.stack([b.a for b in bases]), known.restored(np.stack([b.mapped for b in bases]))]
-    starts = [tucker_bases(w, m, option.ranks[:1])[0] for w, m in pairs]
+    starts = of.at(option.ranks[0])
     if option.ranks[1] == kernel.outputs:  # all outputs: no basis of theirs, which would only rotate them
         core, whole = np.stack([s.mapped for s in starts]), np.eye(kernel.outputs)
         return [np.stack([s.a for s in starts]), known.restored(core), np.stack([whole] * kernel.groups)]
     found = [improved(w, m, s.tucker(option.ranks[1])) for (w, m), s in zip(pairs, starts, strict=True)]
     a, core, b = (np.stack([getattr(t, part) for t in found]) for part in ("a", "core", "b"))
     return [a, core, known.restored(b)]
-
-
-def _roots(output: OutputMetric, groups: int, outputs: int) -> list[Array]:
-    """Symmetric roots of the metric of each group's outputs."""
-    if len(output.weights) != groups * outputs:
-        raise NoMatch(f"its gradients have {len(output.weights)} channels, expected {groups * outputs}")
-    found: list[Array] = []
-    for i in range(groups):
-        cut = slice(i * outputs, (i + 1) * outputs)
-        values, vectors = np.linalg.eigh(output.weights[cut, cut])
-        found.append((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
-    return found
 
 
 def _chain(kernel: Kernel, option: _Option, factors: list[Array]) -> Chain:

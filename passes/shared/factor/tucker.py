@@ -128,14 +128,23 @@ class Regression:
 
     @property
     def nbytes(self) -> int:
-        return self.a.nbytes + self.mapped.nbytes + self.outputs.nbytes
+        return self.a.nbytes + self.mapped.nbytes + self.outputs.nbytes + self.residual.nbytes
 
 
 def tucker_bases(weight: Array, metric: Metric, ranks: Sequence[int]) -> list[Regression]:
     """For each rank of input channels, all ranks of outputs of ``weight`` [C, S, O]. Rank C keeps the channels."""
-    c = len(weight)
-    by_channels = decompose(weight.reshape(c, -1), metric.of_channels()).left
-    return [regression(weight, metric, np.eye(c) if rank >= c else by_channels[:, :rank]) for rank in ranks]
+    by_channels = channel_basis(weight, metric)
+    return [regression(weight, metric, leading(by_channels, rank)) for rank in ranks]
+
+
+def channel_basis(weight: Array, metric: Metric) -> Array:
+    """[C, Q]: combinations of input channels of ``weight`` [C, S, O], the strongest first."""
+    return decompose(weight.reshape(len(weight), -1), metric.of_channels()).left
+
+
+def leading(basis: Array, rank: int) -> Array:
+    """[C, rank] of :func:`channel_basis`: the channels themselves where all are kept."""
+    return np.eye(len(basis)) if rank >= len(basis) else basis[:, :rank]
 
 
 def regression(weight: Array, metric: Metric, a: Array) -> Regression:
