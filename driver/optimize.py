@@ -107,7 +107,7 @@ def optimize(
             help="say what it may cost (--max-error 0.01) and how (--factorize, --quantize int8), or drop the limit",
         )
     elif pipeline == "default" and budget is not None:
-        pipeline = "default,lossy"
+        pipeline = "lossless,lossy,layout"
     if memory and "order-nodes" not in pipeline:
         pipeline = f"{pipeline},order-nodes"
     options = Options(
@@ -162,7 +162,10 @@ def with_lossy(pipeline: str, groups: Sequence[str], factorize: bool, *, with_bu
             where="quantize" if groups else "factorize",
             help="say what it may cost: --max-error 0.01, or budget=Budget(0.01) with a metric of the task",
         )
-    return ",".join([pipeline, *([FACTORIZE] if factorize else []), *(QUANTIZE[name] for name in groups)])
+    lossy = [*([FACTORIZE] if factorize else []), *(QUANTIZE[name] for name in groups)]
+    if pipeline == "default":
+        return ",".join(["lossless", *lossy, "layout"])  # layouts are chosen for what is computed in the end
+    return ",".join([pipeline, *lossy])
 
 
 __all__ = ["Options", "Result", "check_output", "optimize"]

@@ -6,7 +6,10 @@ _CLEAN_RULES = (
     "(canonicalize-operands,fold-constants,fold-conditions,fold-failing-branches,remove-identity,simplify-shapes,"
     "merge-reshapes,merge-transposes,merge-slices,merge-casts,merge-concats,merge-pads)"
 )
-_CONV_RULES = "turn-softmax,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,fold-scale-shift"
+_CONV_RULES = (
+    "turn-softmax,hoist-slice,hoist-pooling,expand-square,fuse-gated-residual,fold-gate,fold-scale-shift,"
+    "merge-deconvolutions"
+)
 _VIEWS = (
     "merge-constants,eliminate-common-subexpressions,"
     "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
@@ -36,8 +39,11 @@ PIPELINES: dict[str, str] = {
     ),
     "fuse-tokens": "flatten-tokens,(sink-activation,merge-views),fold-residual,avoid-skip-norm",
     "fuse-transformer": "fuse-blocks,fuse-tokens",
+    # Transposes of one axis each, as these passes leave them, stay so: nothing that joins views may follow.
+    "layout": "cancel-transposes,assign-layout,insert-transposes,(merge-reshapes,remove-identity)",
     # Passes that suit one runtime or processor ask the target, and decline where it is another one.
-    "default": "clean,fuse,fuse-transformer,fuse-conv,clean",
+    "lossless": "clean,fuse,fuse-transformer,fuse-conv,clean",
+    "default": "lossless,layout",
     # The fewest nodes, not the least time: whole-block operators, which ONNX Runtime computes slower on processors; no
     # pass that splits; batch normalizations folded before equal convolutions become one; no care for empty tensors.
     "smallest": (
@@ -66,7 +72,7 @@ FACTORIZE = (
 )
 """Low rank; in front of ways to quantize, which then store the factors."""
 
-GROUPS = ("fuse-conv", "fuse-transformer", "fuse")
+GROUPS = ("layout", "fuse-conv", "fuse-transformer", "fuse")
 """Groups of fusions that can be left out as a whole where measurement says that they cost time."""
 
 ALTERNATIVES: dict[str, tuple[str, ...]] = {

@@ -42,7 +42,11 @@ class AssignLayout(GraphPass):
             r.ctx.note("the target has no table of what kernels take under other layouts")
             return
         sizes = sizes_of(graph, r.ctx)
-        layouts = Layouts(graph, sizes, ways_on(target, sizes))
+        ways = ways_on(target, sizes)
+        if not any(cost < 0 for node in graph for cost, _ in ways(node)):
+            r.ctx.note(f"graph @{graph.name}: no operator is faster under another layout")
+            return
+        layouts = Layouts(graph, sizes, ways)
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)
         if not changed:

@@ -65,10 +65,11 @@ class Window:
     def rows(self) -> float:
         """Share of kernel positions that lie inside."""
         inside = 0
-        for i in range(self.results):
-            start = i * self.stride - self.pads[0]
-            places = range(start, start + self.kernel * self.dilation, self.dilation)
-            inside += sum(0 <= p < self.extent for p in places)
+        for k in range(self.kernel):
+            at = self.pads[0] - k * self.dilation  # results from at / stride on read an element there
+            first = max(0, -(-at // self.stride))
+            last = min(self.results - 1, (self.extent - 1 + at) // self.stride)
+            inside += max(0, last - first + 1)
         return inside / max(self.results * self.kernel, 1)
 
 

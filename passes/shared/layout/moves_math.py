@@ -1,4 +1,8 @@
-"""Layout behaviour of operators that compute: elementwise, along an axis, over windows, matrix products."""
+"""Layout behaviour of operators that compute: elementwise, along an axis, over windows, matrix products.
+
+QuantizeLinear and DequantizeLinear have no rule: runtimes look for them right beside what they compute on integers, and
+a Transpose that came between would leave it in floats.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +34,6 @@ def unary(node: Node, order: Order) -> Move | None:
         return None
     takes = (order, *(None for _ in node.inputs[1:]))
     return Move(takes, (order,), lambda r, operands: emitted(r, node, *operands))
-
-
-@register("QuantizeLinear DequantizeLinear")
-def quantized(node: Node, order: Order) -> Move | None:
-    """Elementwise with parameters per tensor or along an axis."""
-    scale = node.inputs[1]
-    if node.attr("block_size", 0) or scale is None or rank_of(scale) > 1:
-        return None
-    takes = (order, *(None for _ in node.inputs[1:]))
-    if rank_of(scale) == 0:
-        return Move(takes, (order,), lambda r, operands: emitted(r, node, *operands))
-    axis = axis_attr(node, len(order), 1)
-    if axis is None:
-        return None
-    return Move(takes, (order,), lambda r, operands: emitted(r, node, *operands, axis=order.index(axis)))
 
 
 @register(_NARY)

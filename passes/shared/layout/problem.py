@@ -93,7 +93,7 @@ class Solution:
     @property
     def gap(self) -> float:
         """Relative distance of the cost from the bound; 0 where the choice is proved best."""
-        return max(0.0, self.cost - self.bound) / self.cost if self.cost > self.bound else 0.0
+        return max(0.0, self.cost - self.bound) / max(abs(self.cost), abs(self.bound), 1e-300)
 
     @property
     def proof(self) -> str:
