@@ -156,8 +156,8 @@ UNARY: dict[str, Unary] = {
 
 
 SINGLE = frozenset(
-    "Neg Sigmoid Tanh Erf Exp Log Sqrt Reciprocal Floor Ceil Round Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh "
-    "IsNaN Not BitwiseNot HardSigmoid".split()
+    "Neg Sigmoid Tanh Erf Exp Log Sqrt Reciprocal Floor Ceil Round Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh "
+    "Atanh IsNaN Not BitwiseNot HardSigmoid".split()
 )
 """Those that read their operand once."""
 
@@ -171,6 +171,11 @@ def _divide(a: Expr, b: Expr, d: str) -> Expr:
     return a / b if is_float(d) else tirx.truncdiv(a, b)
 
 
+def _differ(a: Expr, b: Expr) -> Expr:
+    """Of booleans, whose vectors TVM cannot compare."""
+    return tirx.any(tirx.all(a, tirx.Not(b)), tirx.all(tirx.Not(a), b))
+
+
 BINARY: dict[str, Binary] = {
     "Add": lambda a, b, d: a + b,
     "Sub": lambda a, b, d: a - b,
@@ -179,14 +184,14 @@ BINARY: dict[str, Binary] = {
     "Max": lambda a, b, d: _extreme(a, b, d, larger=True),
     "Min": lambda a, b, d: _extreme(a, b, d, larger=False),
     "Sum": lambda a, b, d: a + b,
-    "Equal": lambda a, b, d: a.equal(b) if hasattr(a, "equal") else tirx.EQ(a, b),
+    "Equal": lambda a, b, d: tirx.Not(_differ(a, b)) if d == "bool" else tirx.EQ(a, b),
     "Greater": lambda a, b, d: a > b,
     "GreaterOrEqual": lambda a, b, d: a >= b,
     "Less": lambda a, b, d: a < b,
     "LessOrEqual": lambda a, b, d: a <= b,
     "And": lambda a, b, d: tirx.all(a, b),
     "Or": lambda a, b, d: tirx.any(a, b),
-    "Xor": lambda a, b, d: tirx.NE(a, b),
+    "Xor": lambda a, b, d: _differ(a, b),
     "BitwiseAnd": lambda a, b, d: a & b,
     "BitwiseOr": lambda a, b, d: a | b,
     "BitwiseXor": lambda a, b, d: a ^ b,
@@ -247,11 +252,16 @@ def power(c: Context) -> Element:
         if n in (1, 2, 3, 4):
             return lambda index: named(x(index), lambda value: _product(value, int(n)))
         if n == 0.5 and is_float(dtype):
-            return lambda index: tirx.sqrt(x(index))
+            return lambda index: named(x(index), lambda value: _root(value, dtype))
     if not is_float(dtype):
         raise Unsupported("whole numbers to a power that is not 1 to 4")
     y = c.spread(1)
     return lambda index: tirx.power(x(index), y(index).astype(dtype))
+
+
+def _root(x: Expr, dtype: str) -> Expr:
+    """x to the power of a half: unlike the square root it takes minus infinity to infinity (C99, pow)."""
+    return tirx.Select(x < number(-_LARGEST[dtype], dtype), tirx.infinity(dtype), tirx.sqrt(x))
 
 
 def _product(x: Expr, n: int) -> Expr:
