@@ -25,7 +25,7 @@ from ..feeds import check_names
 from ..load import runner
 from ..measure import Measurement, measure
 from .loader import write_loaders
-from .loader.planish_model import call, load_function, load_params
+from .loader.planish_model import Processor, call, device_of, load_params
 
 LIBRARY, PARAMS = "lib.so", "params.bin"
 _PACKAGES = ("planish", "apache-tvm", "apache-tvm-ffi", "onnx", "numpy")
@@ -48,10 +48,13 @@ class Built:
     def write(self, folder: Path, manifest: dict[str, Any]) -> None:
         """All files but the manifest."""
         from ...ir.onnx_writer import write_model
+        from .cuda_compile import write_cubin
         from .link import export_library
 
         if self.executable is not None:
             export_library(self.executable, folder / LIBRARY, self.target)
+            if self.target.arch == "cuda":
+                write_cubin(self.executable, folder, self.target)
         with open(folder / PARAMS, "wb") as file:
             for array, spec in zip(self.weights, manifest["params"], strict=True):
                 file.write(bytes(spec["offset"] - file.tell()))
@@ -138,10 +141,16 @@ class Artifact:
             "inputs": [spec["name"] for spec in manifest["inputs"]],
             "outputs": [spec["name"] for spec in manifest["outputs"]],
         }
-        params = load_params(folder / PARAMS, manifest["params"])
+        try:
+            device = device_of(manifest["target"])
+        except ValueError as error:
+            raise BackendError(
+                str(error), where="tvm", help="run it where there is one, or build it for -t native"
+            ) from None
+        params = load_params(folder / PARAMS, manifest["params"], device)
         found: list[tuple[Run, list[str], list[str]]] = []
         for step in manifest["steps"] or [specs]:
-            run = _ort_piece(folder, step) if step["backend"] == "ort" else _tvm_piece(folder, step, params)
+            run = _ort_piece(folder, step) if step["backend"] == "ort" else _tvm_piece(folder, step, params, device)
             found.append((run, step["inputs"], step["outputs"]))
         return found
 
@@ -166,9 +175,9 @@ def require_machine(target: dict[str, Any]) -> None:
         )
 
 
-def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any]) -> Run:
+def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any], device: Processor) -> Run:
     try:
-        function = load_function(folder / LIBRARY, step["function"])
+        function = device.function(folder / LIBRARY, step["function"])
     except (RuntimeError, OSError, FileNotFoundError) as error:
         raise BackendError(
             f"cannot load {folder / LIBRARY}: {error}", where="tvm", help="it runs on the target it was built for"
@@ -178,7 +187,7 @@ def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any]) -> Run
 
     def run(values: dict[str, Any]) -> Sequence[Any]:
         try:
-            return call(function, [values[name] for name in names], own)
+            return call(function, [values[name] for name in names], own, device)
         except RuntimeError as error:
             raise BackendError(f"cannot run the model: {error}", where="tvm") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import hashlib
 import importlib.util
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...ir.errors import BackendError
+from ...passes.target import Target
+from .cuda import source
 
 _NUMBERS = "unsigned char uint8_t;unsigned short uint16_t;unsigned int uint32_t;unsigned long long uint64_t;"
 _SIGNED = "signed char int8_t;short int16_t;int int32_t;long long int64_t;"
@@ -45,7 +48,7 @@ def compiler() -> str | None:
     return "nvrtc" if _library() is not None else None
 
 
-def compile_cubin(source: str, arch: str, *, using: str | None = None) -> bytes:
+def compile_cubin(text: str, arch: str, *, using: str | None = None) -> bytes:
     """Machine code for ``sm_NN``. Raises ``BackendError`` with the compiler's words, or where there is none."""
     chosen = using or compiler()
     if chosen is None:
@@ -54,21 +57,32 @@ def compile_cubin(source: str, arch: str, *, using: str | None = None) -> bytes:
             where="cuda",
             help="`pip install nvidia-cuda-nvrtc`, or put a CUDA toolkit's nvcc on the PATH",
         )
-    return _by_nvcc(source, arch) if chosen == "nvcc" else _by_nvrtc(source, arch)
+    return _by_nvcc(text, arch) if chosen == "nvcc" else _by_nvrtc(text, arch)
 
 
-def _by_nvcc(source: str, arch: str) -> bytes:
+def write_cubin(executable: Any, folder: Path, target: Target) -> None:
+    """Puts the compiled kernels beside the library, in a file named by their source, where there is a compiler: else
+    the machine that loads them needs one.
+
+    Raises ``BackendError`` where the compiler refuses them.
+    """
+    if target.mcpu and compiler() is not None and (text := source(executable)):
+        name = hashlib.sha256(text.encode()).hexdigest()
+        (folder / f"{name}.cubin").write_bytes(compile_cubin(text, target.mcpu))
+
+
+def _by_nvcc(text: str, arch: str) -> bytes:
     with tempfile.TemporaryDirectory() as name:
-        text, made = Path(name) / "kernels.cu", Path(name) / "kernels.cubin"
-        text.write_text(source)
-        command = ["nvcc", f"-arch={arch}", "-cubin", "-O3", "-o", str(made), str(text)]
+        file, made = Path(name) / "kernels.cu", Path(name) / "kernels.cubin"
+        file.write_text(text)
+        command = ["nvcc", f"-arch={arch}", "-cubin", "-O3", "-o", str(made), str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             _refused("nvcc", arch, done.stderr)
         return made.read_bytes()
 
 
-def _by_nvrtc(source: str, arch: str) -> bytes:
+def _by_nvrtc(text: str, arch: str) -> bytes:
     path = _library()
     if path is None:
         _refused("nvrtc", arch, "there is no libnvrtc")
@@ -78,7 +92,7 @@ def _by_nvrtc(source: str, arch: str) -> bytes:
     _check(
         library,
         library.nvrtcCreateProgram(
-            ctypes.byref(program), source.encode(), b"kernels.cu", len(texts), _strings(texts), _strings([*_HEADERS])
+            ctypes.byref(program), text.encode(), b"kernels.cu", len(texts), _strings(texts), _strings([*_HEADERS])
         ),
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -13,7 +14,20 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from planish.backends.tvm.loader.planish_model import Model, load_params, require_processor, tensor
+import tvm_ffi
+
+from planish.backends.tvm.api import tvm
+from planish.backends.tvm.loader import planish_model
+from planish.backends.tvm.loader.planish_model import (
+    Gpu,
+    Model,
+    Processor,
+    call,
+    load_params,
+    require_processor,
+    tensor,
+    use_cubin,
+)
 
 from ..arm.subjects import FLOAT, INTEGER, Subject, save
 
@@ -85,10 +99,10 @@ def test_arrays_wherever_they_lie() -> None:
 def test_parameters_outside_their_file_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "params.bin").write_bytes(bytes(64))
     specs = [{"name": "w", "dtype": "float32", "shape": [16], "offset": 0}]
-    assert len(load_params(tmp_path / "params.bin", specs)) == 1
+    assert len(load_params(tmp_path / "params.bin", specs, Processor())) == 1
     for change in ({"offset": 4}, {"offset": -64}, {"shape": [17]}):
         with pytest.raises(ValueError, match="ends before the parameter w"):
-            load_params(tmp_path / "params.bin", [specs[0] | change])
+            load_params(tmp_path / "params.bin", [specs[0] | change], Processor())
 
 
 @pytest.mark.parametrize("change", [{"backend": "ort"}, {"steps": [{"backend": "ort", "file": "piece0.onnx"}]}])
@@ -97,3 +111,35 @@ def test_other_artifacts_are_refused(change: dict[str, object], folder: Path, tm
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"built for ort|run on ONNX Runtime"):
         Model(tmp_path)
+
+
+def test_models_for_gpus_say_that_there_is_none(folder: Path, tmp_path: Path) -> None:
+    if tvm.cuda(0).exist:
+        pytest.skip("there is a GPU")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"target": {"name": "cuda-sm_90", "arch": "cuda"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="TVM finds none on this machine"):
+        Model(tmp_path)
+
+
+def test_the_way_of_gpus_on_the_processor(folder: Path, tmp_path: Path) -> None:
+    """What copies tensors and loads through the whole package, with this processor as the device."""
+    device = Gpu(tvm.cpu(0))
+    specs = json.loads((folder / "manifest.json").read_text())["params"]
+    params = load_params(folder / "params.bin", specs, device)
+    (found,) = call(device.function(folder / "lib.so", "main"), [FLOAT.arrays()[0]], params, device)
+    assert (abs(found - FLOAT.expected()) <= FLOAT.tolerance()).all()
+
+
+def test_compiled_kernels_are_found_by_their_source() -> None:
+    """Two models in one process: each gets its own, and what nobody compiled goes to TVM's compiler."""
+    one, other = ("__global__ void one() {}", b"1"), ("__global__ void other() {}", b"2")
+    before = tvm_ffi.get_global_func("tvm_callback_cuda_compile")
+    try:
+        for source, code in (one, other):
+            use_cubin(hashlib.sha256(source.encode()).hexdigest(), code)
+        compile_source = tvm_ffi.get_global_func("tvm_callback_cuda_compile")
+        assert [compile_source(source) for source, _ in (one, other)] == [b"1", b"2"]
+    finally:
+        tvm_ffi.register_global_func("tvm_callback_cuda_compile", before, override=True)
+        planish_model._CUBINS.clear()

@@ -12,6 +12,7 @@ many threads run it.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.util
 import json
 import platform
@@ -31,6 +32,7 @@ _X86_FLAGS = {"sse42": "sse4_2", "avx512": "avx512f", "vnni": "avx512_vnni"}
 _FLAGS = {**_X86_FLAGS, "neon": "asimd", "dotprod": "asimddp", "fp16": "asimdhp"}
 """How Linux calls what planish calls otherwise."""
 _RUNTIME: list[ctypes.CDLL] = []
+_CUBINS: dict[str, bytes] = {}
 
 
 class Model:
@@ -53,8 +55,9 @@ class Model:
         require_processor(manifest.get("target", {}))
         self.inputs: list[dict[str, Any]] = manifest["inputs"]
         self.outputs: list[dict[str, Any]] = manifest["outputs"]
-        self._params = load_params(folder / "params.bin", manifest["params"])
-        self._main = load_function(folder / "lib.so", manifest.get("function", "main"))
+        self._device = device_of(manifest.get("target", {}))
+        self._params = load_params(folder / "params.bin", manifest["params"], self._device)
+        self._main = self._device.function(folder / "lib.so", manifest.get("function", "main"))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """All outputs for one array per input. Raises ``ValueError`` where the arrays are not what the model takes."""
@@ -62,14 +65,80 @@ class Model:
         if set(feeds) != set(names):
             raise ValueError(f"inputs {sorted(feeds)} are given, the model takes {sorted(names)}")
         arrays = [_checked(spec, feeds[spec["name"]]) for spec in self.inputs]
-        return call(self._main, arrays, self._params)
+        return call(self._main, arrays, self._params, self._device)
 
 
-def call(function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any]) -> list[np.ndarray]:
-    """Calls a function of :func:`load_function`; the outputs are copies."""
-    result = function(*map(tensor, arrays), *params)
+class Processor:
+    """Where kernels run: here, on this machine's processor."""
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """The array as kernels take it."""
+        return tensor(array)
+
+    def array(self, result: Any) -> np.ndarray:
+        """A copy of a result."""
+        return np.array(np.from_dlpack(result))
+
+    def function(self, library: Path, name: str) -> Any:
+        """A function of a library that runs on TVM's virtual machine."""
+        load_runtime()
+        if not library.exists():
+            raise FileNotFoundError(f"{library} is missing")
+        machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+        machine["vm_initialization"](_CPU, 0, _POOLED)
+        return machine[name]
+
+
+class Gpu(Processor):
+    """An NVIDIA GPU, through the whole ``tvm`` package. Weights are copied to it once, inputs at every run.
+
+    Beside the library may lie its kernels compiled, in a file named by their source; else TVM compiles them when they
+    are first used, with NVRTC (``pip install cuda-bindings nvidia-cuda-nvrtc``).
+    """
+
+    def __init__(self, device: Any = None) -> None:
+        """``device`` is TVM's; by default the first GPU. Raises ``ValueError`` where there is none."""
+        self._tvm: Any = importlib.import_module("tvm")
+        self._device: Any = self._tvm.cuda(0) if device is None else device
+        if not self._device.exist:
+            raise ValueError("the model was built for an NVIDIA GPU: TVM finds none on this machine")
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return self._tvm.runtime.tensor(np.ascontiguousarray(array), self._device)
+
+    def array(self, result: Any) -> np.ndarray:
+        return result.numpy()
+
+    def function(self, library: Path, name: str) -> Any:
+        for cubin in library.parent.glob("*.cubin"):
+            use_cubin(cubin.stem, cubin.read_bytes())
+        vm = importlib.import_module("tvm.runtime.vm")
+        return vm.VirtualMachine(self._tvm.runtime.load_module(str(library)), self._device)[name]
+
+
+def use_cubin(source_hash: str, code: bytes) -> None:
+    """Lets TVM take ``code`` where it would compile the CUDA source of that SHA-256."""
+    if not _CUBINS:
+        compile_source: Any = tvm_ffi.get_global_func("tvm_callback_cuda_compile", allow_missing=True)
+
+        def known(source: str, *more: Any) -> Any:
+            found = _CUBINS.get(hashlib.sha256(source.encode()).hexdigest())
+            return compile_source(source, *more) if found is None else found
+
+        tvm_ffi.register_global_func("tvm_callback_cuda_compile", known, override=True)
+    _CUBINS[source_hash] = code
+
+
+def device_of(target: Mapping[str, Any]) -> Processor:
+    """Where a model for the manifest's target runs. Raises ``ValueError`` where this machine has no such thing."""
+    return Gpu() if target.get("arch") == "cuda" else Processor()
+
+
+def call(function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any], device: Processor) -> list[np.ndarray]:
+    """Calls a device's function; the outputs are copies."""
+    result = function(*map(device.tensor, arrays), *params)
     results = [result] if isinstance(result, tvm_ffi.Tensor) else list(result)
-    return [np.array(np.from_dlpack(r)) for r in results]
+    return [device.array(r) for r in results]
 
 
 def tensor(array: np.ndarray) -> Any:
@@ -84,7 +153,7 @@ def tensor(array: np.ndarray) -> Any:
     return tvm_ffi.from_dlpack(array)
 
 
-def load_params(path: Path, specs: Sequence[Mapping[str, Any]]) -> list[Any]:
+def load_params(path: Path, specs: Sequence[Mapping[str, Any]], device: Processor) -> list[Any]:
     """The parameters in their file, read page by page when touched; what is written to them stays in memory."""
     data = np.memmap(path, np.uint8, "c") if path.stat().st_size else np.empty(0, np.uint8)
     found: list[Any] = []
@@ -93,18 +162,8 @@ def load_params(path: Path, specs: Sequence[Mapping[str, Any]]) -> list[Any]:
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         if offset < 0 or offset + size > data.size:
             raise ValueError(f"{path} ends before the parameter {spec.get('name')} of {size} bytes at {offset}")
-        found.append(tensor(data[offset : offset + size].view(dtype).reshape(shape)))
+        found.append(device.tensor(data[offset : offset + size].view(dtype).reshape(shape)))
     return found
-
-
-def load_function(library: Path, name: str) -> Any:
-    """A function of a library that runs on TVM's virtual machine."""
-    load_runtime()
-    if not library.exists():
-        raise FileNotFoundError(f"{library} is missing")
-    machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
-    machine["vm_initialization"](_CPU, 0, _POOLED)
-    return machine[name]
 
 
 def require_processor(target: Mapping[str, Any], cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
@@ -154,9 +213,9 @@ def main() -> None:
         raise SystemExit("usage: python planish_model.py INPUTS.npz OUTPUTS.npz")
     model = Model()
     with np.load(sys.argv[1]) as file:
-        feeds = {name: file[name] for name in file.files}
-    ranks = {spec["name"]: len(spec["shape"]) for spec in model.inputs}
-    if feeds and all(array.ndim == ranks.get(name, array.ndim) + 1 for name, array in feeds.items()):
+        feeds: dict[str, np.ndarray] = {name: file[name] for name in file.files}
+    ranks: dict[str, int] = {spec["name"]: len(spec["shape"]) for spec in model.inputs}
+    if feeds and all(name in ranks and array.ndim == ranks[name] + 1 for name, array in feeds.items()):
         runs = [model.run(dict(zip(feeds, one, strict=True))) for one in zip(*feeds.values(), strict=True)]
         outputs = [np.stack(arrays) for arrays in zip(*runs, strict=True)]
     else:
