@@ -93,7 +93,8 @@ def task_of(entry: Any) -> Task:
     samples = _lines(64, other=True) if entry.name == "ppocr_rec" else entry.samples(64, 7)
 
     def outputs(run: Any) -> Any:
-        return np.concatenate([np.asarray(run(s)[0]).reshape(-1, np.asarray(run(s)[0]).shape[-1]) for s in measured])
+        found = [np.asarray(run(sample)[0]) for sample in measured]
+        return np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in found])
 
     return Task(samples, outputs, _classes)
 
@@ -164,7 +165,7 @@ def quality(entry: Any, args: argparse.Namespace, folder: Path, keep: Callable[[
         for cut in args.cut_list:
             result.rows.append(ours.at(cut, total, reference))
             keep(result)
-            print(f"{entry.name}: {result.rows[-1]}", file=sys.stderr, flush=True)
+            print(f"{entry.name}: {result.rows[-1]}", *ours.steps, sep="\n", file=sys.stderr, flush=True)
     return result
 
 
@@ -176,6 +177,7 @@ class _Ours:
         import planish
 
         self.entry, self.task, self.args, self.folder = entry, task, args, folder
+        self.steps: list[str] = []
         self.options: dict[str, Any] = {"samples": task.samples, "validate": "none", "measure": False}
         whole = planish.optimize(entry.path(), args.target, **self.options)
         whole.save(_file(folder, entry.name, 0))
@@ -197,6 +199,7 @@ class _Ours:
         )
         ledger = found.report.budget
         assert ledger is not None
+        self.steps = ledger.steps
         found.save(_file(self.folder, self.entry.name, cut))
         saved = sum(e.saved_bytes for e in ledger.entries) / 4 / total
         scores = self.task.score(self.task.outputs(session(found.model).run), reference)
