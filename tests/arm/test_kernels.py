@@ -1,0 +1,135 @@
+"""The kernels of processors with NEON, with dot products and with 8-bit matrix instructions: numbers, and assembly."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from planish.backends.tvm.api import relax, tvm
+from planish.backends.tvm.kernels import conv as convs
+from planish.backends.tvm.kernels import matmul as products
+from planish.backends.tvm.kernels.conv import Conv
+from planish.backends.tvm.kernels.machine import Machine
+from planish.backends.tvm.kernels.matmul import MatMul
+from planish.backends.tvm.kernels.tile import Epilogue
+from planish.backends.tvm.link import export_library
+from planish.passes.target import get_target
+
+from .emulation import ILLEGAL_INSTRUCTION, Emulation
+
+IMAGE, CHANNELS, OUTPUTS, ZERO_POINT = (7, 9), 16, 24, 9
+ROWS, DEPTH, COLUMNS = 6, 37, 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, its operands as it takes them, and its exact result."""
+
+    function: Any
+    arrays: tuple[np.ndarray, ...]
+    expected: np.ndarray
+
+    def save(self, target: str, folder: Path) -> Path:
+        """The folder of an artifact whose inputs are all operands."""
+        folder.mkdir()
+        chosen = get_target(target)
+        export_library(relax.build(self._module(), Machine(chosen).target()), folder / "lib.so", chosen)
+        (folder / "params.bin").write_bytes(b"")
+        inputs = [{"name": f"p{i}", "dtype": str(a.dtype), "shape": [*a.shape]} for i, a in enumerate(self.arrays)]
+        manifest = {"backend": "tvm", "inputs": inputs, "outputs": [], "params": []}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    def _module(self) -> Any:
+        builder = relax.BlockBuilder()
+        variables = [relax.Var(f"p{i}", relax.TensorType(a.shape, str(a.dtype))) for i, a in enumerate(self.arrays)]
+        name = builder.add_func(self.function, "kernel")
+        with builder.function("main", variables):
+            with builder.dataflow():
+                wanted = relax.TensorType(self.expected.shape, str(self.expected.dtype))
+                result = builder.emit_output(relax.call_tir(name, variables, wanted))
+            builder.emit_func_output(result)
+        return builder.get()
+
+
+def integer_conv(target: str) -> Case:
+    """A 3x3 convolution of u8 with zero point 9 by s8, in blocks of channels."""
+    machine = Machine(get_target(target))
+    block = machine.block
+    draw = np.random.default_rng(11)
+    x = draw.integers(0, 256, (1, CHANNELS, *IMAGE)).astype(np.uint8)
+    w = draw.integers(-128, 128, (OUTPUTS, CHANNELS, 3, 3)).astype(np.int8)
+    spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block, dtype="uint8")
+    spec = Conv(**{**spec.__dict__, "zero_point": ZERO_POINT})
+    tile = convs.tiles(spec, machine)[0]
+    padded = np.pad(x.astype(np.int32), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=ZERO_POINT)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    sums = np.einsum("nchwij,ocij->nohw", windows, w.astype(np.int32))
+    function = convs.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
+    return Case(function, (blocked(x, block), convs.pack(w, spec, tile)), blocked(sums.astype(np.int32), block))
+
+
+def integer_product(target: str) -> Case:
+    """A matrix product of s8 by s8 whose depth no instruction divides."""
+    machine = Machine(get_target(target))
+    draw = np.random.default_rng(12)
+    a = draw.integers(-128, 128, (ROWS, DEPTH)).astype(np.int8)
+    b = draw.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)
+    spec = MatMul((), ROWS, DEPTH, COLUMNS, dtype="int8")
+    tile = products.tiles(spec, machine)[0]
+    function = products.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
+    return Case(function, (a, products.pack(b, spec, tile)), a.astype(np.int32) @ b.astype(np.int32))
+
+
+def blocked(x: np.ndarray, block: int) -> np.ndarray:
+    n, c, h, w = x.shape
+    return np.ascontiguousarray(x.reshape(n, c // block, block, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def assembly(function: Any, target: str) -> str:
+    made = tvm.compile(function, target=Machine(get_target(target)).target())
+    return str(getattr(made, "mod", made).inspect_source("asm"))
+
+
+@pytest.mark.parametrize("make", [integer_conv, integer_product])
+@pytest.mark.parametrize(
+    ("target", "processor"), [("rpi4", "cortex-a53"), ("rpi5", "cortex-a76"), ("aarch64-i8mm", "max")]
+)
+def test_integers_are_exact(make: Any, target: str, processor: str, emulation: Emulation, tmp_path: Path) -> None:
+    case: Case = make(target)
+    status, said, outputs = emulation.model(processor, case.save(target, tmp_path / "model"), list(case.arrays))
+    assert status == 0, said
+    assert np.array_equal(outputs[0], case.expected)
+
+
+def test_the_dot_product_kernel_needs_its_processor(emulation: Emulation, tmp_path: Path) -> None:
+    case = integer_product("rpi5")
+    assert (
+        emulation.model("cortex-a72", case.save("rpi5", tmp_path / "model"), list(case.arrays))[0]
+        == ILLEGAL_INSTRUCTION
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "wanted", "absent"),
+    [
+        (integer_conv, "rpi4", (), ("sdot", "udot", "usdot", "smmla")),
+        (integer_product, "rpi4", (), ("sdot", "udot", "usdot", "smmla")),
+        (integer_product, "rpi5", ("sdot",), ("usdot", "smmla")),
+        (integer_product, "aarch64-i8mm", ("sdot",), ()),
+        (integer_conv, "aarch64-i8mm", ("usdot",), ()),
+    ],
+)
+def test_integer_instructions(make: Any, target: str, wanted: tuple[str, ...], absent: tuple[str, ...]) -> None:
+    text = assembly(make(target).function, target)
+    counts = {word: len(re.findall(rf"^\t{word}\b", text, re.M)) for word in (*wanted, *absent)}
+    assert all(counts[word] for word in wanted), counts
+    assert not any(counts[word] for word in absent), counts
