@@ -1,0 +1,1 @@
+"""Regions of a graph that can run a few rows at a time."""
