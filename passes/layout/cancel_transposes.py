@@ -30,6 +30,9 @@ from ..shared.layout.sizes import sizes_of
 from ..shared.layout.solve import SECONDS
 from ..shared.layout.views import part_views
 
+_ROUNDS = 4
+"""Transposes in new places let other orders be thought of; rarely more than one round finds anything."""
+
 
 @dataclass
 class CancelTransposes(GraphPass):
@@ -44,13 +47,20 @@ class CancelTransposes(GraphPass):
         if not any(node.op == "Transpose" and not node.domain for node in graph):
             return
         part_views(graph, r)
+        for _ in range(_ROUNDS):
+            if not self._improved(graph, r):
+                return
+
+    def _improved(self, graph: Graph, r: Rewriter) -> bool:
+        """Solves the problem of the graph as it is and makes it so; ``False`` where it is best as it is."""
         layouts = Layouts(graph, sizes_of(graph, r.ctx))
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)
         if not changed or not r.allow(changed[0][0]):
-            r.ctx.note(f"graph @{graph.name}: the Transposes stay, {solution.proof}")
-            return
+            r.ctx.note(f"graph @{graph.name}: the Transposes stay, {solution.proof} (ns)")
+            return False
         before = layouts.written()
         Applied(r, layouts.sizes).apply(changed)
-        r.ctx.note(f"graph @{graph.name}: {before / 1e3:,.1f} us of Transposes became {solution.cost / 1e3:,.1f}")
-        r.ctx.note(f"  {solution.proof} (ns)")
+        r.settle()
+        r.ctx.note(f"graph @{graph.name}: {before / 1e3:,.1f} us of moves became {solution.cost / 1e3:,.1f}")
+        return True

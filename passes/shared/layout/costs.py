@@ -39,6 +39,13 @@ _FUSED = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid
 _PIECES = frozenset({"Concat", "Split", "Slice", "Pad", "Gather", "Tile"})
 
 
+class _Guessed(dict[str, int]):
+    """Symbols, of which those that nothing is known of have a guess."""
+
+    def get(self, key: str, default: int | None = None) -> int:  # type: ignore[override]
+        return super().get(key, _GUESS)
+
+
 @dataclass
 class Sizes:
     """Extents as numbers."""
@@ -54,8 +61,8 @@ class Sizes:
 
     def extent(self, d: Dim) -> int:
         """The extent, or a guess."""
-        found = self.told(d)
-        return _GUESS if found is None else max(found, 1)
+        found = evaluate(d, _Guessed(self.known)) if d is not None else _GUESS
+        return max(found or 1, 1)
 
     def extents(self, value: Value) -> tuple[int, ...]:
         return tuple(self.extent(d) for d in value.shape or ())

@@ -12,7 +12,8 @@ import numpy as np
 from .problem import Key, Label, Option, Problem
 
 _RANGE = 1 << 30
-"""Costs are scaled to integers whose sum is this: differences below a billionth of the sum are not seen."""
+"""Costs are scaled to integers whose sum is at most this, and rounded down, so that the cut stays a lower bound:
+differences below a billionth of the sum are not seen."""
 _NEVER = (1 << 31) - 1
 
 
@@ -42,7 +43,7 @@ class Network:
         finite = [c for c in self.edges.values() if c != math.inf]
         # A power of two: costs that are whole numbers stay exact where there is room for them.
         scale = 2.0 ** math.floor(math.log2(_RANGE / max(sum(finite), 1e-300)))
-        amounts = np.array([_NEVER if c == math.inf else round(c * scale) for c in self.edges.values()], np.int32)
+        amounts = np.array([_NEVER if c == math.inf else math.floor(c * scale) for c in self.edges.values()], np.int32)
         matrix = sparse.csr_array((amounts, (pairs[:, 0], pairs[:, 1])), shape=(self.count, self.count))
         flow = graphs.maximum_flow(matrix, 0, 1)
         if flow.flow_value >= _RANGE:
