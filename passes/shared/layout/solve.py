@@ -32,9 +32,10 @@ def solve(problem: Problem, *, seconds: float = SECONDS) -> Solution:
     around = _neighbours(problem, values)
     settled: set[Key] = set()
     for part in _parts(open_nodes, values, around):
-        touched = {v: None for n in part for v in around[n]}
+        free = set(part)
+        touched = dict.fromkeys(v for n in part for v in around[n])
         nodes = dict.fromkeys([*part, *(n for v in touched for n in _ends(values[v]))])
-        small = _restricted(problem.part(list(nodes)), set(part), set(touched))
+        small = _restricted(problem.part(list(nodes)), free, set(touched))
         sides = two_sides(small)
         if sides is not None:
             found, least = cut(small, sides)
@@ -43,7 +44,7 @@ def solve(problem: Problem, *, seconds: float = SECONDS) -> Solution:
             found, least = program(small, seconds)
             programs += 1
         bound += least
-        chosen.update({n: problem.options[n][i] for n, i in found.items() if n in set(part)})
+        chosen.update({n: problem.options[n][i] for n, i in found.items() if n in free})
         settled.update(touched)
     bound += sum(o.cost for n, o in chosen.items() if len(problem.options[n]) == 1)
     conversions = problem.conversions(chosen)
