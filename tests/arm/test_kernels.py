@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def integer_conv(target: str) -> Case:
     draw = np.random.default_rng(11)
     x = draw.integers(0, 256, (1, CHANNELS, *IMAGE)).astype(np.uint8)
     w = draw.integers(-128, 128, (OUTPUTS, CHANNELS, 3, 3)).astype(np.int8)
-    spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block, dtype="uint8")
-    spec = Conv(**{**spec.__dict__, "zero_point": ZERO_POINT})
+    spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block)
+    spec = replace(spec, dtype="uint8", zero_point=ZERO_POINT)
     tile = convs.tiles(spec, machine)[0]
     padded = np.pad(x.astype(np.int32), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=ZERO_POINT)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
