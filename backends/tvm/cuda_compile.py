@@ -35,10 +35,17 @@ template <class T> struct enable_if<true, T> { typedef T type; };
 template <bool C, class A, class B> struct conditional { typedef A type; };
 template <class A, class B> struct conditional<false, A, B> { typedef B type; };
 """
-_HEADERS = {
+_IN_STD = {
     "cuda/std/cstdint": "".join(f"typedef {line};\n" for line in (_NUMBERS + _SIGNED).split(";") if line),
     "cuda/std/type_traits": _TRAITS,
 }
+_HEADERS = {name: f"namespace cuda {{ namespace std {{\n{text}}} }}" for name, text in _IN_STD.items()}
+_HEADERS["math_constants.h"] = """
+#define CUDART_INF_F __int_as_float(0x7f800000)
+#define CUDART_NAN_F __int_as_float(0x7fffffff)
+#define CUDART_INF __longlong_as_double(0x7ff0000000000000ll)
+#define CUDART_NAN __longlong_as_double(0xfff8000000000000ull)
+"""
 
 
 def compiler() -> str | None:
@@ -88,7 +95,7 @@ def _by_nvrtc(text: str, arch: str) -> bytes:
         _refused("nvrtc", arch, "there is no libnvrtc")
     library = ctypes.CDLL(path)
     program = ctypes.c_void_p()
-    texts = [f"namespace cuda {{ namespace std {{\n{text}}} }}" for text in _HEADERS.values()]
+    texts = [*_HEADERS.values()]
     _check(
         library,
         library.nvrtcCreateProgram(

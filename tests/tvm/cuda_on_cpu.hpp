@@ -47,6 +47,10 @@ VECTORS(ushort, unsigned short)
 VECTORS(char, signed char)
 VECTORS(uchar, unsigned char)
 VECTORS(longlong, long long)
+#define CUDART_INF_F (float)(INFINITY)
+#define CUDART_NAN_F (float)(NAN)
+#define CUDART_INF (double)(INFINITY)
+#define CUDART_NAN (double)(NAN)
 using std::max;
 using std::min;
 

@@ -59,7 +59,8 @@ class EmulatedGpu:
             f'extern "C" void launch_{name}(void** a) {{ emulated::launch({name}_kernel, {_extents(f)}, a); }}'
             for name, f in kernels.functions.items()
         ]
-        (folder / "cuda.h").write_text("")
+        for header in ("cuda.h", "math_constants.h"):
+            (folder / header).write_text("")
         (folder / "kernels.cc").write_text("\n".join([f'#include "{HEADER}"', source, *launchers]))
         made = folder / "kernels.so"
         options = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{folder}"]
