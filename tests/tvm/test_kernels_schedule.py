@@ -12,6 +12,7 @@ from planish.passes.target import get_target, native
 
 tvm = pytest.importorskip("tvm")
 
+from planish.backends.tvm.kernels.arithmetic import requantized  # noqa: E402
 from planish.backends.tvm.kernels.machine import Machine  # noqa: E402
 from planish.backends.tvm.kernels.schedule import schedule  # noqa: E402
 
@@ -105,6 +106,14 @@ def test_two_results_at_once_keep_their_loops() -> None:
     x = te.placeholder((4, 9), name="x")
     y = tvm.topi.argmax(x, axis=1)
     np.testing.assert_array_equal(ran([x, y], [values(4, 9)], (4,), "int32"), values(4, 9).argmax(1))
+
+
+def test_requantization_rounds_ties_to_even_and_saturates() -> None:
+    totals = np.array([1, 3, 5, -1, -3, 7, 10**6, -(10**6), 0, 2], np.int32)
+    x = te.placeholder(totals.shape, dtype="int32", name="x")
+    y = te.compute(totals.shape, lambda i: requantized(x[i], tirx.const(0.5, "float32"), 10, "uint8"))
+    want = np.clip(np.rint(totals * np.float32(0.5)) + 10, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(ran([x, y], [totals], totals.shape, "uint8"), want)
 
 
 def samples() -> np.ndarray:

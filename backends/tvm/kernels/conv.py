@@ -42,9 +42,9 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
     if depthwise.fits(conv):
         return depthwise.tiles(conv, machine)
-    ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine.registers, machine.lanes())
     depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
     depth = depth if conv.in_block % depth == 0 else 1
+    ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine.registers, machine.lanes(), depth)
     unroll = 2 if conv.in_block % (2 * depth) == 0 else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
 

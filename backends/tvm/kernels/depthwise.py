@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import widened
+from .arithmetic import in_float
 from .columns import Array
-from .emit import Buffer, Expr, Stmt, function, lanes, loop, parallel, parameter, seq, store
+from .emit import Buffer, Expr, Stmt, function, lanes, loop, parallel, parameter, seq, store, tir
 from .machine import Machine
 from .math import with_math
 from .tile import Epilogue, Registers, Tile, over_lanes, spans
@@ -51,7 +51,7 @@ def build(conv: Conv, tile: Tile, epilogue: Epilogue, name: str) -> Any:
 class _Writer:
     def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue) -> None:
         self.conv, self.tile, self.epilogue = conv, tile, epilogue
-        self.arithmetic = arithmetic = widened(conv.dtype)
+        self.arithmetic = arithmetic = in_float(conv.dtype, conv.depth)
         self.blocks = -(-conv.channels // conv.in_block)
         self.x: Buffer = parameter("x", conv.in_shape, conv.dtype)
         size = self.blocks * conv.in_block * conv.kernel[0] * conv.kernel[1]
@@ -111,10 +111,13 @@ class _Writer:
         return seq(registers.start(), parts, self._write(registers, n, block, y, x))
 
     def _write(self, registers: Registers, n: Expr, block: Expr, y: Expr, x: Expr) -> Stmt:
+        conv = self.conv
+
         def put(row: int, column: int, element: Callable[[Expr], Expr]) -> Stmt:
             def one(j: Expr) -> Stmt:
                 index = (n, block, y, x + row, column + j)
-                return store(self.out, self.epilogue.apply(element(j), index, self.extras), *index)
+                total = element(j) if conv.dtype == "float32" else tir.Cast("int32", element(j))
+                return store(self.out, self.epilogue.apply(total, index, self.extras), *index)
 
             return over_lanes(registers.lanes, one)
 

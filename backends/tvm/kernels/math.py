@@ -139,7 +139,13 @@ def _copysign(magnitude: Expr, sign: Expr) -> Expr:
     return tir.reinterpret("float32", tir.bitwise_or(tir.reinterpret("int32", magnitude), bits))
 
 
-_KNOWN = {"tirx.exp": exp, "tirx.sigmoid": sigmoid, "tirx.tanh": tanh, "tirx.erf": erf}
+_KNOWN = {
+    "tirx.exp": exp,
+    "tirx.sigmoid": sigmoid,
+    "tirx.tanh": tanh,
+    "tirx.erf": erf,
+    "tirx.nearbyint": tir.round,  # ties to even as well, and it vectorizes
+}
 
 
 def with_math(node: Any) -> Any:

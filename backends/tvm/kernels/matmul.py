@@ -111,8 +111,9 @@ def tiles(product: MatMul, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
     rows = product.all_rows if isinstance(product.all_rows, int) else USUAL_ROWS
     columns = product.columns if isinstance(product.columns, int) else USUAL_ROWS
-    ranked = [t for t in rank_tiles(min(rows, 1024), columns, machine.registers, machine.lanes()) if t.rows <= WAYS]
     depth = _arithmetic(product, machine).depth
+    every = rank_tiles(min(rows, 1024), columns, machine.registers, machine.lanes(), depth)
+    ranked = [t for t in every if t.rows <= WAYS]
     unroll = 2 if isinstance(product.depth, int) and product.depth >= 2 * depth else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
 

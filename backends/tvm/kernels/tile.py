@@ -135,8 +135,9 @@ def spans(total: int, rows: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def rank_tiles(total: int, columns: int, registers: int, width: int) -> list[Tile]:
-    """Tiles that fit into registers, best first by a count of cycles per reduction index.
+def rank_tiles(total: int, columns: int, registers: int, width: int, depth: int = 1) -> list[Tile]:
+    """Tiles that fit into registers (steps of several indices need some for themselves), best first by a count of
+    cycles per reduction index.
 
     A processor starts a multiply-add of 256 bits twice a cycle and one of 512 bits at least once (counted as 0.75,
     between one and two), does two loads a cycle, and takes 8 multiply-adds in flight to be busy.
@@ -146,7 +147,7 @@ def rank_tiles(total: int, columns: int, registers: int, width: int) -> list[Til
     for lane_count in sorted(set(sizes), reverse=True):
         one = 0.75 if lane_count == 16 else 0.5
         for vectors in range(1, 7 if total > 1 else 13):
-            most = (registers - vectors - 1) // vectors
+            most = (registers - vectors - (2 if depth == 1 else registers // 8 + 1)) // vectors
             if vectors > 1 and (vectors - 1) * lane_count >= columns:
                 continue
             for tiles in range(1, max(1, total) + 1):
