@@ -37,8 +37,9 @@ _ROW, _KERNEL_ROW = 4.0, 0.2
 """Nanoseconds for a row of results, and for each kernel row of it."""
 _DEPTHWISE_ROW, _DEPTHWISE_ALONE = 20.0, 1.5
 """The same of a depthwise kernel, and what a single result of it costs beside one of six."""
-_MARGIN = 1.1
-"""A way that is not the written one must be faster than the model says by this factor: the model's own error."""
+_MARGIN, _LEAST = 1.1, 25_000.0
+"""A way that is not the written one must be faster than the model says by this factor and by these nanoseconds: the
+model's own error, which is larger for small convolutions."""
 _SWAPPED: Order = (0, 1, 3, 2)
 
 
@@ -152,4 +153,4 @@ def ways(node: Node, sizes: Sizes, lanes: int) -> list[tuple[float, Move]]:
     if shape is None:
         return []
     gain = convolution_ns(shape, lanes) - _MARGIN * convolution_ns(shape.swapped, lanes)
-    return [(-gain, swapped(node))]
+    return [(-gain if gain > _LEAST else max(0.0, -gain), swapped(node))]

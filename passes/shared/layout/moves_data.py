@@ -81,10 +81,11 @@ def cut_out(node: Node, order: Order) -> Move | None:
     if not found:
         return None
     moved = [order.index(a) for a in found]
+    like = node.inputs[1].dtype if node.inputs[1] is not None else None
     takes = (order, *(None for _ in node.inputs[1:]))
 
     def build(r: Rewriter, operands: Operands) -> list[Value]:
-        return emitted(r, node, *operands[:3], r.const(_i64(moved)), *operands[4:])
+        return emitted(r, node, *operands[:3], r.const(_i64(moved), like), *operands[4:])
 
     return Move(takes, (order,), build, max(moved))
 
