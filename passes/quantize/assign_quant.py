@@ -91,7 +91,9 @@ class _Work:
         self.rules = rules_for(r.ctx.target or TARGETS["generic"])
         if model.opsets.get("", 0) < _LEAST_OPSET:
             raise NoMatch(f"opset {model.opsets.get('', 0)} has no integer kernels, raise-opset{{to=13}} brings them")
-        self.act, self.weight = _types(options, self.rules)
+        self.act, self.weights = _types(options, self.rules)
+        self.taken: dict[Node, DType] = {}
+        """Type of the weight of each product that is taken."""
         self.sites, declined = sites_of(model, self.rules)
         self.sites = {n: s for n, s in self.sites.items() if not options.ops or n.op in options.ops}
         self._note_declined(declined)
@@ -114,21 +116,30 @@ class _Work:
     # -- decisions
 
     def _takes_product(self, site: Site) -> bool:
+        """With the first type of weights that is allowed."""
         node = site.node
-        try:
-            error = self._product_error(site)
-        except NoMatch as declined:
-            self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {declined.reason}")
-            return False
+        for dtype in self.weights:
+            try:
+                error = self._product_error(site, dtype)
+            except NoMatch as declined:
+                self.ctx.note(f"{node.op} {node.name or node.output.name!r} stays float: {declined.reason}")
+                return False
+            if self._take(site, dtype, error):
+                self.taken[node] = dtype
+                return True
+        return False
+
+    def _take(self, site: Site, dtype: DType, error: float) -> bool:
         assert site.weight is not None
         assert site.weight.data is not None
-        work = flops(node)
+        work = flops(site.node)
+        eighths = 6 if dtype is self.weights[0] else 5  # kernels that do not saturate widen their operands
         return self.r.take(
-            f"assign-quant/{self.act.text}{self.weight.text}",
-            node,
+            f"assign-quant/{self.act.text}{dtype.text}",
+            site.node,
             error=error,
-            saved_bytes=site.weight.data.nbytes - self.weight.nbytes(site.weight.data.count),
-            saved_flops=work * 3 // 4 if isinstance(work, int) else 1,  # unknown, not none
+            saved_bytes=site.weight.data.nbytes - dtype.nbytes(site.weight.data.count),
+            saved_flops=work * eighths // 8 if isinstance(work, int) else 1,  # unknown, not none
         )
 
     def _is_known(self, site: Site) -> bool:
@@ -141,7 +152,7 @@ class _Work:
             return False
         return True
 
-    def _product_error(self, site: Site) -> float:
+    def _product_error(self, site: Site, dtype: DType) -> float:
         """Predicted error of the result. Raises :class:`NoMatch` where it must or should stay float."""
         work = flops(site.node)
         if isinstance(work, int) and work < 2 * self.options.min_macs:
@@ -151,7 +162,7 @@ class _Work:
             errors += [self.ranges.error(v) for v in site.results]
         assert site.weight is not None
         memo = self.ctx.memo
-        quant = weight_quant(site.weight, self._axis(site), self._weight_scheme, memo)
+        quant = weight_quant(site.weight, self._axis(site), self._weight_scheme(dtype), memo)
         errors.append(weight_error(site.weight, quant, memo))
         return math.sqrt(sum(e * e for e in errors))
 
@@ -164,10 +175,8 @@ class _Work:
             error = max(error, *(self.ranges.error_with(v, quant) for v in parts)) if parts else error
         return error
 
-    @property
-    def _weight_scheme(self) -> Scheme:
-        reduced = self.rules.reduced_weights and self.act is DType.U8 and self.weight is DType.I8
-        return Scheme(self.weight, self.rules.symmetric_weights, reduced)
+    def _weight_scheme(self, dtype: DType) -> Scheme:
+        return Scheme(dtype, self.rules.symmetric_weights, _saturates(self.rules, self.act, dtype))
 
     def _settled(self, products: list[Site], others: list[Site]) -> Regions:
         """What lies between the products, less what the budget or the shared scales would spoil."""
@@ -237,7 +246,8 @@ class _Work:
         least = None
         if site.bias is not None and self.rules.bias is DType.I32 and x is not None and x.quant is not None:
             least = abs(site.bias.numpy().reshape(-1)).astype(float) / (x.quant.scale[0] * _LARGEST_BIAS)
-        return weight_quant(weight, self._axis(site), self._weight_scheme, self.ctx.memo, least)
+        scheme = self._weight_scheme(self.taken.get(site.node, self.weights[0]))  # scales of other operators: the first
+        return weight_quant(weight, self._axis(site), scheme, self.ctx.memo, least)
 
     def _axis(self, site: Site) -> int | None:
         return site.channel_axis if self.options.per_channel else None
@@ -247,8 +257,13 @@ def _is_weighted(site: Site) -> bool:
     return site.is_product and site.weight is not None
 
 
-def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
-    """Types of activations and weights. Raises :class:`NoMatch` where the target has no kernel for them."""
+def _saturates(rules: QuantRules, act: DType, weight: DType) -> bool:
+    return rules.reduced_weights and act is DType.U8 and weight is DType.I8
+
+
+def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, tuple[DType, ...]]:
+    """Types of activations and weights; of weights all that are offered, where it depends on the processor which is
+    faster. Raises :class:`NoMatch` where the target has no kernel for them."""
     if not rules.activations or not rules.weights:
         raise NoMatch("; ".join([f"{rules.name} has no integer kernels", *rules.notes]))
     act, weight = rules.activations[0], rules.weights[0]
@@ -262,7 +277,9 @@ def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, DType]:
             f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; "
             "emulate=true takes them nevertheless"
         )
-    return act, weight
+    if not options.weights and _saturates(rules, act, weight):
+        return act, (weight, *(w for w in rules.weights if w is not weight and rules.takes(act, w)))
+    return act, (weight,)
 
 
 def _type(text: str) -> DType:

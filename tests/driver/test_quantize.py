@@ -11,8 +11,10 @@ import pytest
 
 from planish import cli
 from planish.driver.budget import Budget
+from planish.driver.budget.paying import PayingLab
 from planish.driver.optimize import optimize
-from planish.driver.select import Goal
+from planish.driver.select import Goal, Timing
+from planish.ir.dtypes import DType
 from planish.ir.errors import BudgetError, UsageError
 from planish.ir.graph import Model
 from planish.ir.onnx_writer import model_to_bytes, write_model
@@ -51,6 +53,31 @@ def test_int8_within_the_budget() -> None:
     assert ledger.taken
     assert 0 < ledger.spent <= 1
     assert found.report.after.file_bytes < found.report.before.file_bytes / 2
+
+
+@pytest.mark.parametrize("fast", ["u8u8", "u8i8"])
+def test_weights_are_of_the_faster_type_where_kernels_saturate(fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without VNNI: signed weights of 7 bits or unsigned ones of 8, whichever was measured to take less time."""
+
+    def timing(lab: PayingLab, taken: frozenset[str]) -> Timing:
+        ratio = 1.0 - sum(0.2 if f"/{fast}@" in key else 0.05 for key in taken)
+        return Timing(ratio, ratio - 0.002, ratio + 0.002, 1e6)
+
+    monkeypatch.setattr(PayingLab, "timing", timing)
+    found = optimize(
+        model(), "x86-64-v3", samples=INPUTS, measure=False, budget=Budget(0.2, "rms"), quantize="int8", goal=Goal()
+    )
+    ledger = found.report.budget
+    assert ledger is not None
+    products = {key.partition("@")[0] for key in ledger.taken}
+    assert products == {f"assign-quant/{fast}"}
+    stored = {
+        v.data.dtype
+        for n in found.model.graph
+        for v in n.inputs
+        if v is not None and v.data is not None and v.data.count > 4096
+    }
+    assert stored == {DType.U8 if fast == "u8u8" else DType.I8}
 
 
 def test_nothing_within_a_budget_that_is_too_small() -> None:
