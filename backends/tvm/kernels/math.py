@@ -56,7 +56,7 @@ def exp(x: Expr) -> Expr:
 
         def times(k: Expr) -> Expr:
             half = tir.shift_right(k, tir.const(1, "int32"))
-            return tir.Select(tir.isnan(x), x, power * _power_of_two(half) * _power_of_two(k - half))
+            return tir.Select(x <= tir.infinity("float32"), power * _power_of_two(half) * _power_of_two(k - half), x)
 
         return _named(whole, times)
 
@@ -88,7 +88,7 @@ def tanh(x: Expr) -> Expr:
         return _named(tir.abs(x), lambda a: tir.Select(a < _f(0.625), small, large(x, a)))
 
     def large(x: Expr, a: Expr) -> Expr:
-        return tir.Select(tir.isnan(x), x, _copysign(_f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)), x))
+        return tir.Select(x <= tir.infinity("float32"), _copysign(_f(1.0) - _f(2.0) / (exp(a + a) + _f(1.0)), x), x)
 
     return _named(x, of)
 
@@ -129,7 +129,7 @@ def erf(x: Expr) -> Expr:
             0.0,
         )
         power = p - tir.min(a, _f(4.0))
-        return tir.Select(tir.isnan(x), x, _copysign(_f(1.0) - exp(power), x))
+        return tir.Select(x <= tir.infinity("float32"), _copysign(_f(1.0) - exp(power), x), x)
 
     return _named(x, of)
 

@@ -29,6 +29,11 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith("float")
 
 
+def is_number(x: Expr, dtype: str) -> Expr:
+    """Whether it is not NaN: TVM has no vectors of ``isnan``, and would run the whole loop one by one."""
+    return x <= tirx.infinity(dtype)
+
+
 def at_least(x: Expr, low: Expr) -> Expr:
     """The larger one; NaN stays NaN, which ``tirx.max`` would drop. ``low`` is a number and not NaN."""
     return tirx.Select(x < low, low, x)
@@ -50,7 +55,7 @@ def _extreme(a: Expr, b: Expr, dtype: str, *, larger: bool) -> Expr:
         return tirx.max(a, b) if larger else tirx.min(a, b)
 
     def chosen(x: Expr, y: Expr) -> Expr:
-        return tirx.Select(tirx.any(x > y if larger else x < y, tirx.isnan(x)), x, y)
+        return tirx.Select(x > y if larger else x < y, x, tirx.Select(is_number(x, dtype), y, x))
 
     return named(a, lambda x: named(b, lambda y: chosen(x, y)))
 
@@ -135,7 +140,7 @@ UNARY: dict[str, Unary] = {
     "Acosh": lambda x, d, c: libm("acosh", d, x),
     "Atanh": lambda x, d, c: libm("atanh", d, x),
     "Sign": _sign,
-    "IsNaN": lambda x, d, c: tirx.isnan(x),
+    "IsNaN": lambda x, d, c: tirx.Not(is_number(x, d)),
     "IsInf": _is_inf,
     "Not": lambda x, d, c: tirx.Not(x),
     "BitwiseNot": lambda x, d, c: ~x,
@@ -318,7 +323,7 @@ def cast(c: Context) -> Element:
         zero = number(0, source)
         if not is_float(source):
             return lambda index: tirx.NE(x(index), zero)
-        return lambda index: named(x(index), lambda v: tirx.any(v < zero, v > zero, tirx.isnan(v)))
+        return lambda index: named(x(index), lambda v: tirx.any(v < zero, v > zero, tirx.Not(is_number(v, source))))
     return lambda index: x(index).astype(wanted)
 
 
