@@ -80,6 +80,11 @@ class Artifact:
         """Format, pipeline, versions, target, interface, weights, pieces, planned memory."""
         return self._manifest
 
+    @property
+    def executable(self) -> Any:
+        """What ``relax.build`` gave, to look at; ``None`` where the artifact was loaded, or all is ONNX Runtime's."""
+        return None if isinstance(self._built, Path) else self._built.executable
+
     def save(self, folder: str | Path) -> None:
         """Links and writes the artifact, replacing one that is there; all or nothing.
 

@@ -129,6 +129,27 @@ def test_unknown_providers_are_refused_rather_than_replaced() -> None:
         OrtBackend().lower(network(), get_target("cuda")).run(SAMPLE)
 
 
+def test_gpus_that_do_not_start_are_an_error_and_round_as_processors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime would go on without a word on the processor; products in 19 bits are its default there."""
+    import onnxruntime
+
+    asked: list[Any] = []
+
+    class WithoutGpu:
+        def __init__(self, *arguments: Any, providers: list[Any], **_: Any) -> None:
+            asked.extend(providers)
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    cuda = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", WithoutGpu)
+    with pytest.raises(BackendError, match=f"could not start {cuda}"):
+        OrtBackend().lower(network(), get_target("cuda")).run(SAMPLE)
+    assert asked == [(cuda, {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+
+
 def test_a_model_runs_as_written() -> None:
     expected = np.maximum(SAMPLE["x"] @ (np.arange(32, dtype=np.float32).reshape(8, 4) - 10), 0)
     for model in (network(), model_to_bytes(network())):
