@@ -30,11 +30,18 @@ class Arithmetic:
     depth: int
     intrinsics: tuple[tuple[int, str], ...] = ()
     """LLVM's name by the number of sums in a register."""
+    flipped: bool = False
+    """The instruction wants the other sign: inputs have their highest bit turned over, which moves them by 128."""
+
+    def zero_point(self, zero_point: int) -> int:
+        """Where the inputs' zero point lies as the products see it."""
+        moved = -128 if self.inputs == "uint8" else 128
+        return zero_point + moved if self.flipped else zero_point
 
     def value(self, read: Read, start: Expr, count: int) -> Expr:
         """One row's neighbours, the same for ``count`` columns."""
         if self.depth == 4:
-            return spread(tir.reinterpret("int32", read(start, 4)), count)
+            return spread(self._turned(tir.reinterpret("int32", read(start, 4))), count)
         if self.depth == 2:
             return spread(tir.reinterpret("int32", tir.Cast("int16x2", read(start, 2))), count)
         return spread(self.widened(read(start, 1), 1), count)
@@ -78,7 +85,10 @@ class Arithmetic:
         for i in range(left):
             one = tir.bitwise_and(tir.Cast("int32", read(start + i, 1)), mask)
             word = tir.bitwise_or(word, tir.shift_left(one, tir.const(bits * i, "int32")))
-        return spread(word, count)
+        return spread(self._turned(word), count)
+
+    def _turned(self, word: Expr) -> Expr:
+        return tir.bitwise_xor(word, tir.const(0x80808080 - (1 << 32), "int32")) if self.flipped else word
 
     def widened(self, value: Expr, count: int) -> Expr:
         """Elements in the type of the sums."""
@@ -103,16 +113,17 @@ def arithmetic_of(dtype: str, machine: Machine, *, narrow: bool = False) -> Arit
         return FLOAT
     unsigned = dtype == "uint8"
     if machine.processor.arch == "x86_64":
-        if unsigned and machine.has("vnni"):
-            return Arithmetic("vnni", dtype, "int8", "int32", 4, _VNNI)
+        if machine.has("vnni"):
+            return Arithmetic("vnni", dtype, "int8", "int32", 4, _VNNI, flipped=not unsigned)
         if unsigned and narrow:
             return Arithmetic("maddubs", dtype, "int8", "int32", 4, _MADDUBS)
         return Arithmetic("maddwd", dtype, "int8", "int32", 2, _MADDWD)
     if machine.processor.arch == "aarch64":
         if unsigned and machine.has("i8mm"):
             return Arithmetic("usdot", dtype, "int8", "int32", 4, ((4, "llvm.aarch64.neon.usdot.v4i32.v16i8"),))
-        if not unsigned and machine.has("dotprod"):
-            return Arithmetic("sdot", dtype, "int8", "int32", 4, ((4, "llvm.aarch64.neon.sdot.v4i32.v16i8"),))
+        if machine.has("dotprod"):
+            name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+            return Arithmetic("sdot", dtype, "int8", "int32", 4, ((4, name),), flipped=unsigned)
     return widened(dtype)
 
 

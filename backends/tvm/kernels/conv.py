@@ -34,7 +34,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
-from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles
+from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles
 from .window import WORTH, Conv, column_runs, inside, kernel_rows, row_tiles, source
 
 
@@ -44,8 +44,9 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
         return depthwise.tiles(conv, machine)
     depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
     depth = depth if conv.in_block % depth == 0 else 1
-    ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine.registers, machine.lanes(), depth)
-    unroll = 2 if conv.in_block % (2 * depth) == 0 else 1
+    ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine, depth)
+    steps = 4 if by_lane(machine) else 2
+    unroll = steps if conv.in_block % (steps * depth) == 0 else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
 
 
@@ -106,13 +107,20 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
         raise BackendError(f"no kernel for {conv}: {why}", where="tvm", help="planish must not have asked for it")
     if depthwise.fits(conv):
         return depthwise.build(conv, tile, epilogue, name)
-    arithmetic = arithmetic_of(conv.dtype, machine, narrow=conv.narrow)
-    if arithmetic.depth != tile.depth:
-        arithmetic = widened(conv.dtype)
-    writer = _Writer(conv, tile, epilogue, arithmetic)
+    writer = _Writer(conv, tile, epilogue, _arithmetic(conv, machine, tile))
     extras = writer.extras
     body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
     return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name))
+
+
+def seen_zero_point(conv: Conv, machine: Machine, tile: Tile) -> int:
+    """The input's zero point as it is in the kernel's sums: some instructions take bytes of the other sign."""
+    return conv.zero_point if depthwise.fits(conv) else _arithmetic(conv, machine, tile).zero_point(conv.zero_point)
+
+
+def _arithmetic(conv: Conv, machine: Machine, tile: Tile) -> Arithmetic:
+    fast = arithmetic_of(conv.dtype, machine, narrow=conv.narrow)
+    return fast if fast.depth == tile.depth else widened(conv.dtype)
 
 
 def _panels(conv: Conv, tile: Tile) -> tuple[Panels, ...]:
@@ -136,6 +144,7 @@ class _Writer:
     def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue, arithmetic: Arithmetic) -> None:
         self.conv, self.tile, self.epilogue, self.arithmetic = conv, tile, epilogue, arithmetic
         self.depth = reduction(conv, tile.depth)
+        self.zero_point = arithmetic.zero_point(conv.zero_point)
         self.x: Buffer = parameter("x", conv.in_shape, arithmetic.inputs)
         self.weights: Buffer = parameter("weights", (packed_size(conv, tile),), arithmetic.weights)
         self.extras = epilogue.parameters()
@@ -207,7 +216,7 @@ class _Writer:
                 return registers.step(
                     lambda r: self._input(place, first + b, ky, kx, c, r, panels.lanes, inside=r in rows),
                     lambda v: self._weight(panels, place, k + c, v),
-                    every if conv.zero_point else rows,
+                    every if self.zero_point else rows,
                     lambda total, a, w: self.arithmetic.add(total, a, w, panels.lanes),
                 )
 
@@ -216,7 +225,7 @@ class _Writer:
         def columns(b: Expr, ky: Expr) -> Stmt:
             if whole:
                 return loop(kernel_width, lambda kx: position(b, ky, kx, every), name="kx")
-            runs = column_runs(conv, place.x, registers.rows)
+            runs = column_runs(conv, place.x, registers.rows, border=self.zero_point != 0)
             return seq([loop(n, partial(position, b, ky, rows=rows), name="kx", begin=kx) for rows, kx, n in runs])
 
         def outside(b: Expr, ky: Expr) -> Stmt:
@@ -224,7 +233,7 @@ class _Writer:
 
         def block(b: Expr) -> Stmt:
             parts = [loop(end - begin, partial(columns, b), name="ky", begin=begin)]
-            if conv.zero_point:
+            if self.zero_point:
                 parts.append(loop(begin, partial(outside, b), name="ky"))
                 parts.append(loop(conv.kernel[0] - end, partial(outside, b), name="ky", begin=end))
             return seq(parts)
@@ -236,7 +245,7 @@ class _Writer:
     ) -> Expr:
         conv = self.conv
         if not inside:
-            return self.arithmetic.constant(conv.zero_point, count)
+            return self.arithmetic.constant(self.zero_point, count)
         y, x = source(conv, place.y, place.x + row, ky, kx)
         block = place.group * (conv.channels // conv.groups // conv.in_block) + block
 

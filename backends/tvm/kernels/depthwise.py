@@ -76,11 +76,10 @@ class _Writer:
         registers = Registers(rows, self.tile.vectors, self.tile.lanes, self.arithmetic.sums)
         columns = range(conv.kernel[1])
         width, n_ = self.tile.lanes, n
-        runs = (
-            [(tuple(range(rows)), kx) for kx in columns]
-            if whole
-            else [(pixels, kx + i) for pixels, kx, count in column_runs(conv, x, rows) for i in range(count)]
-        )
+        runs = [(tuple(range(rows)), kx) for kx in columns]
+        if not whole:
+            found = column_runs(conv, x, rows, border=conv.zero_point != 0)
+            runs = [(pixels, kx + i) for pixels, kx, count in found for i in range(count)]
 
         def line(ky: Expr) -> Stmt:
             return seq([position(ky, kx, pixels) for pixels, kx in runs])

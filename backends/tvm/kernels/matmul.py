@@ -40,7 +40,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
-from .tile import PLAIN, Epilogue, Registers, Tile, over_lanes, rank_tiles, spans
+from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles, spans
 
 WORTH = 200_000
 """Multiply-adds from which on it pays to use several threads."""
@@ -112,10 +112,16 @@ def tiles(product: MatMul, machine: Machine) -> list[Tile]:
     rows = product.all_rows if isinstance(product.all_rows, int) else USUAL_ROWS
     columns = product.columns if isinstance(product.columns, int) else USUAL_ROWS
     depth = _arithmetic(product, machine).depth
-    every = rank_tiles(min(rows, 1024), columns, machine.registers, machine.lanes(), depth)
+    every = rank_tiles(min(rows, 1024), columns, machine, depth)
     ranked = [t for t in every if t.rows <= WAYS]
-    unroll = 2 if isinstance(product.depth, int) and product.depth >= 2 * depth else 1
+    steps = 4 if by_lane(machine) else 2
+    unroll = steps if isinstance(product.depth, int) and product.depth >= steps * depth else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
+
+
+def seen_zero_point(product: MatMul, machine: Machine, zero_point: int) -> int:
+    """The zero point of ``a`` as it is in the kernel's sums: some instructions take bytes of the other sign."""
+    return _arithmetic(product, machine).zero_point(zero_point)
 
 
 def _arithmetic(product: MatMul, machine: Machine) -> Arithmetic:

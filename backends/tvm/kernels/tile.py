@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .columns import packed_columns, split_columns
 from .emit import VECTORIZED, Buffer, Expr, Stmt, alloc, bind, const, lanes, local, loop, parameter, seq, store
+from .machine import Machine
 
 Apply = Callable[[Expr, tuple[Expr, ...], Sequence[Buffer]], Expr]
 Combine = Callable[[Expr, Expr, Expr], Expr]
@@ -135,29 +136,40 @@ def spans(total: int, rows: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def rank_tiles(total: int, columns: int, registers: int, width: int, depth: int = 1) -> list[Tile]:
-    """Tiles that fit into registers (steps of several indices need some for themselves), best first by a count of
-    cycles per reduction index.
+def by_lane(machine: Machine) -> bool:
+    """Whether values are multiplied by one lane of a register (ARM), rather than spread from memory (x86)."""
+    return machine.processor.arch == "aarch64"
+
+
+def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1) -> list[Tile]:
+    """Tiles that fit into registers, best first by a count of cycles per reduction index.
 
     A processor starts a multiply-add of 256 bits twice a cycle and one of 512 bits at least once (counted as 0.75,
-    between one and two), does two loads a cycle, and takes 8 multiply-adds in flight to be busy.
+    between one and two), does two loads a cycle, and takes 8 multiply-adds in flight to be busy. On ARM a load brings
+    four values of a row, which then sit in a register; steps of several indices need some registers for themselves.
     """
+    width = machine.lanes()
+    spare = machine.registers - machine.registers // 16 - (machine.registers // 16 + 1 if depth > 1 else 0)
     scored: list[tuple[float, Tile]] = []
-    sizes = [w for w in (width, width // 2, 4) if 4 <= w <= width]
-    for lane_count in sorted(set(sizes), reverse=True):
+    for lane_count in sorted({w for w in (width, width // 2, 4) if 4 <= w <= width} or {4}, reverse=True):
         one = 0.75 if lane_count == 16 else 0.5
         for vectors in range(1, 7 if total > 1 else 13):
-            most = (registers - vectors - (2 if depth == 1 else registers // 8 + 1)) // vectors
             if vectors > 1 and (vectors - 1) * lane_count >= columns:
                 continue
-            for tiles in range(1, max(1, total) + 1):
-                rows = -(-total // tiles)
-                if rows > most:
+            panels = packed_columns(split_columns(columns, vectors, lane_count)) / (vectors * lane_count)
+            for rows in _even(total):
+                in_registers = rows if by_lane(machine) else 0
+                if rows * vectors + vectors + in_registers > spare + (4 if in_registers else 0):
                     continue
-                cycles = max(rows * vectors * one, (rows + vectors) * 0.5, 8 * one) + 0.4
-                panels = packed_columns(split_columns(columns, vectors, lane_count)) / (vectors * lane_count)
+                loads = rows / 8 + vectors / 4 if in_registers else (rows + vectors) / 2
+                cycles = max(rows * vectors * one, loads, 8 * one) + 0.8
                 scored.append((cycles * math.ceil(total / rows) * panels, Tile(rows, vectors, lane_count)))
                 if rows < 3:
                     break
     scored.sort(key=lambda s: (s[0], s[1].rows))
     return list(dict.fromkeys(tile for _, tile in scored))
+
+
+def _even(total: int) -> list[int]:
+    """Rows of tiles that share ``total`` evenly, from many down to one."""
+    return list(dict.fromkeys(-(-total // tiles) for tiles in range(1, max(1, total) + 1)))

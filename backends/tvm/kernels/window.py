@@ -36,8 +36,8 @@ class Conv:
     dtype: str = "float32"
     """Of the input; ``uint8`` and ``int8`` have ``int8`` weights and exact sums of 32 bits, which the epilogue gets."""
     zero_point: int = 0
-    """The input's, which stands at its borders. Sums are of the stored integers: the epilogue subtracts
-    ``zero_point`` times the sum of an output's weights, the same for all pixels."""
+    """The input's, which stands at its borders. Sums do not subtract it: the epilogue has to
+    subtract ``conv.seen_zero_point`` times the sum of an output's weights, the same for all pixels."""
     narrow: bool = False
     """Whether weights of 8 bits are within -64 to 63."""
 
@@ -110,8 +110,9 @@ def valid(conv: Conv, x: int, kx: int) -> bool:
     return 0 <= x * conv.strides[1] - conv.pads[1] + kx * conv.dilations[1] < conv.width or conv.flat
 
 
-def column_runs(conv: Conv, begin: int, rows: int) -> list[tuple[tuple[int, ...], int, int]]:
-    """Columns of the kernel in runs that the same pixels of a tile read: (pixels, first column, columns)."""
+def column_runs(conv: Conv, begin: int, rows: int, *, border: bool = False) -> list[tuple[tuple[int, ...], int, int]]:
+    """Columns of the kernel in runs that the same pixels of a tile read: (pixels, first column, columns). ``border``:
+    columns that no pixel reads, too."""
     found: list[tuple[tuple[int, ...], int, int]] = []
     for kx in range(conv.kernel[1]):
         pixels = tuple(r for r in range(rows) if valid(conv, begin + r, kx))
@@ -119,7 +120,7 @@ def column_runs(conv: Conv, begin: int, rows: int) -> list[tuple[tuple[int, ...]
             found[-1] = (pixels, found[-1][1], found[-1][2] + 1)
         else:
             found.append((pixels, kx, 1))
-    return [run for run in found if run[0] or conv.zero_point]
+    return [run for run in found if run[0] or border]
 
 
 def kernel_rows(conv: Conv, y: Expr) -> tuple[Expr, Expr]:
