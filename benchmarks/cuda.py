@@ -79,7 +79,7 @@ def build(name: str, target: Target, folder: Path) -> tuple[Row, Model, dict[str
     start = time.process_time()
     artifact = backend.lower(lowered, target)
     seconds = time.process_time() - start
-    text = cuda.source(artifact.built.executable)
+    text = cuda.source(artifact.executable)
     kernels = cuda.kernels_of(text)
     start = time.monotonic()
     code = cuda_compile.compile_cubin(text, target.mcpu) if cuda_compile.compiler() else None
@@ -117,16 +117,7 @@ def device_of_machine() -> Any:
 
 
 def table(rows: list[Row], target: Target, gpu: bool) -> str:
-    heads = [
-        "model",
-        "nodes",
-        "kernels",
-        "tiles in shared memory",
-        "warp reductions",
-        "build s",
-        "compile s",
-        "code KiB",
-    ]
+    heads = "model, nodes, kernels, tiles in shared memory, warp reductions, build s, compile s, code KiB".split(", ")
     heads += ["error", "us", "ONNX Runtime us"] if gpu else []
 
     def text(x: float | None, form: str) -> str:
@@ -140,12 +131,9 @@ def table(rows: list[Row], target: Target, gpu: bool) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     where = "on this machine's GPU" if gpu else "no GPU was there: nothing ran"
     title = f"# CUDA kernels for {target.mcpu}\n\n    python benchmarks/cuda.py --target {target.name}\n\n"
-    note = (
-        f"Compiled by {cuda_compile.compiler() or 'nobody: no nvcc, no NVRTC'}; {where}. Every group of operators is\n"
-    )
-    note += (
-        "one kernel; views are none. Build: processor seconds from the optimized graph to the library's objects.\n\n"
-    )
+    compiler = cuda_compile.compiler() or "nobody: no nvcc, no NVRTC"
+    note = f"Compiled by {compiler}; {where}. Every group of operators is one kernel; views are none.\n"
+    note += "Build: processor seconds from the optimized graph to the library's objects.\n\n"
     return title + note + "\n".join(lines) + "\n"
 
 
