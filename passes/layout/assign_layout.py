@@ -39,18 +39,18 @@ class AssignLayout(GraphPass):
     def run_graph(self, graph: Graph, r: Rewriter) -> None:
         target = r.ctx.target
         if target is None or not has_table(target):
-            r.ctx.note("the target has no table of what kernels take under other layouts")
+            self._declined(r, "the target has no table of what kernels take under other layouts")
             return
         sizes = sizes_of(graph, r.ctx)
         ways = ways_on(target, sizes)
-        if not any(cost < 0 for node in graph for cost, _ in ways(node)):
-            r.ctx.note(f"graph @{graph.name}: no operator is faster under another layout")
+        if not any(node.op == "Transpose" or any(cost < 0 for cost, _ in ways(node)) for node in graph):
+            self._declined(r, f"graph @{graph.name}: no operator is faster under another layout")
             return
         layouts = Layouts(graph, sizes, ways)
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)
         if not changed:
-            r.ctx.note(f"graph @{graph.name}: no other layout is faster, {solution.proof}")
+            self._declined(r, f"graph @{graph.name}: no other layout is faster, {solution.verdict}")
             return
         if not r.allow(changed[0][0]):
             return
@@ -58,4 +58,8 @@ class AssignLayout(GraphPass):
             for value, order in zip(node.outputs, move.gives, strict=True):
                 r.lay_out(value, layout_of(order))
         gain = layouts.written() - solution.cost
-        r.ctx.note(f"graph @{graph.name}: other layouts save {gain / 1e3:,.1f} us by the table; {solution.proof} (ns)")
+        r.ctx.note(f"graph @{graph.name}: other layouts save {gain / 1e3:,.1f} us by the table, {solution.verdict}")
+
+    def _declined(self, r: Rewriter, reason: str) -> None:
+        if r.ctx.trace:
+            r.ctx.note(reason)

@@ -57,7 +57,7 @@ class CancelTransposes(GraphPass):
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)
         if not changed or not r.allow(changed[0][0]):
-            r.ctx.note(f"graph @{graph.name}: the Transposes stay, {solution.proof} (ns)")
+            r.ctx.note(f"graph @{graph.name}: the Transposes stay, {solution.cost / 1e3:,.1f} us, {solution.verdict}")
             return False
         before = layouts.written()
         Applied(r, layouts.sizes).apply(changed)

@@ -9,7 +9,7 @@ from planish.ir.graph import Graph, Model
 from planish.passes.core import Context
 from planish.passes.rewrite.rewriter import Rewriter
 from planish.passes.shared.layout.apply import Applied
-from planish.passes.shared.layout.convolutions import swapped
+from planish.passes.shared.layout.convolutions import channels_last, swapped
 from planish.passes.shared.layout.costs import Sizes
 from planish.passes.shared.layout.graphs import Layouts
 from planish.passes.shared.layout.orders import Order
@@ -51,8 +51,10 @@ def scramble(model: Model, seed: int) -> tuple[int, list[tuple[str, Order]]]:
 
 def _scramble(graph: Graph, r: Rewriter, random: Random) -> list[tuple[str, Order]]:
     def ways(node: Any) -> list[Any]:
-        spatial = node.op == "Conv" and not node.domain and node.output.rank == 4 and node.inputs[1].data is not None
-        return [(0.0, swapped(node))] if spatial else []
+        if node.op != "Conv" or node.domain or node.output.rank != 4 or node.inputs[1].data is None:
+            return []
+        last = channels_last(node)
+        return [(0.0, swapped(node)), *([(0.0, last)] if last is not None else [])]
 
     sizes = Sizes(steps=random.random() < 0.5)
     layouts = RandomLayouts(graph, sizes, ways)

@@ -136,11 +136,19 @@ def transpose_ns(extents: Sequence[int], perm: Order, *, split: bool) -> float:
 def conversion_ns(value: Value, given: Order, wanted: Order, sizes: Sizes) -> float:
     """Time that it takes to store a value in another order too, and to keep an activation out of a convolution."""
     time = transpose_ns(permuted(sizes.extents(value), given), between(given, wanted), split=sizes.steps)
-    if value.producer is not None and value.producer.op == "Conv" and value.sole_user is not None:
-        user = value.sole_user
-        if user.op in _FUSED and not user.domain:
-            time += _CALL + _COPY * sizes.count(value)
-    return time
+    fused = value.producer is not None and value.producer.op == "Conv" and _activation(value)
+    return time + (_CALL + _COPY * sizes.count(value) if fused else 0.0)
+
+
+def _activation(value: Value) -> bool:
+    user = value.sole_user
+    return user is not None and user.op in _FUSED and not user.domain
+
+
+def apart_ns(conv: Node, sizes: Sizes) -> float:
+    """Time of the bias and the activation of a convolution by themselves: a product of matrices takes neither in."""
+    parts = (conv.input(2) is not None) + _activation(conv.output)
+    return parts * (_CALL + _COPY * sizes.count(conv.output))
 
 
 def move_ns(node: Node, move: Move, sizes: Sizes) -> float:

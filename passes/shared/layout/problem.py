@@ -96,10 +96,14 @@ class Solution:
         return max(0.0, self.cost - self.bound) / max(abs(self.cost), abs(self.bound), 1e-300)
 
     @property
+    def verdict(self) -> str:
+        """How far from the best it can be, and how that is known."""
+        solved = ((self.cuts, "minimum cut"), (self.programs, "program"))
+        how = [f"{n} {what}{'s' * (n > 1)}" for n, what in solved if n]
+        exact = "no choice costs less" if self.gap < 1e-6 else f"within {self.gap:.2%} of the bound {self.bound:.6g}"
+        return f"{exact} ({', '.join(how) or 'nothing to choose'})"
+
+    @property
     def proof(self) -> str:
         """What is known of it, in a line."""
-        how = [
-            f"{n} {what}{'s' * (n > 1)}" for n, what in ((self.cuts, "minimum cut"), (self.programs, "program")) if n
-        ]
-        exact = "no choice costs less" if self.gap < 1e-6 else f"within {self.gap:.2%} of the bound {self.bound:.6g}"
-        return f"cost {self.cost:.6g}, {exact} ({', '.join(how) or 'nothing to choose'})"
+        return f"cost {self.cost:.6g}, {self.verdict}"
