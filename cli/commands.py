@@ -22,6 +22,7 @@ from .shared import (
     MaxError,
     MaxFlops,
     MaxLatency,
+    MaxMemory,
     MaxSize,
     Memory,
     MetricName,
@@ -40,6 +41,7 @@ from .shared import (
     parse_dims,
     parse_goal,
     parse_limits,
+    parse_size,
     print_result,
     show_result,
     shown_progress,
@@ -104,6 +106,7 @@ def optimize(
     quantize: Quantize = None,
     factorize: Factorize = False,
     memory: Memory = False,
+    max_memory: MaxMemory = None,
     max_size: MaxSize = None,
     max_latency: MaxLatency = None,
     max_flops: MaxFlops = None,
@@ -151,6 +154,7 @@ def optimize(
             "quantize": quantize or (),
             "factorize": factorize,
             "memory": memory,
+            "max_memory": parse_size(max_memory, "--max-memory") if max_memory is not None else None,
             "goal": parse_goal(max_size, max_latency, max_flops),
             "calibration": calibration,
         }
@@ -215,6 +219,7 @@ def compile_model(
     metric: MetricName = "relative",
     lower_is_better: LowerIsBetter = False,
     memory: Memory = False,
+    max_memory: MaxMemory = None,
     disable: Annotated[list[str] | None, typer.Option(metavar="RULE", help="a rule that must not fire")] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
     dim: Dims = None,
@@ -245,6 +250,7 @@ def compile_model(
             cache=cache,
             budget=parse_budget(max_error, metric, lower_is_better),
             memory=memory,
+            max_memory=parse_size(max_memory, "--max-memory") if max_memory is not None else None,
         )
         checked = result.report.validation
         if checked.short and checked.method != "identity":

@@ -84,6 +84,10 @@ Memory = Annotated[
     bool,
     typer.Option("--memory", help="nodes and session settings for the smallest peak, measured; see docs/memory.md"),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="BYTES", help="for all values but weights: 2MiB; see docs/memory.md"),
+]
 MaxSize = Annotated[
     str | None, typer.Option("--max-size", metavar="BYTES", help="of the file: 900kB, 3MiB; least error within it")
 ]

@@ -94,7 +94,7 @@ def choose_for_memory(job: Job, result: Result) -> Footprint:
     if found.before_bytes is None:
         return Footprint(because="this system does not tell what a process takes, or inputs are no numbers")
     tried: list[tuple[Candidate, SessionSettings]] = []
-    for i, (label, settings) in enumerate(_choices(base)):
+    for i, (label, settings) in enumerate(choices(base)):
         if job.options.progress is not None:
             job.options.progress(f"memory: {label}", i, 0)
         tried.append((Candidate(label, peak_bytes(source, settings, items)), settings))
@@ -117,13 +117,13 @@ def choose_for_memory(job: Job, result: Result) -> Footprint:
     return found
 
 
-def _choices(base: SessionSettings) -> list[tuple[str, SessionSettings]]:
-    choices = memory_choices(base)
+def choices(base: SessionSettings) -> list[tuple[str, SessionSettings]]:
+    found = memory_choices(base)
     if base.execution_order != "default":
-        return choices
+        return found
     in_order = replace(base, execution_order="priority")
-    both = [(f"{label}, nodes in file order", combined(base, [s, in_order])) for label, s in choices[:1]]
-    return [*choices[:1], *both, ("nodes in file order", in_order), *choices[1:]]
+    both = [(f"{label}, nodes in file order", combined(base, [s, in_order])) for label, s in found[:1]]
+    return [*found[:1], *both, ("nodes in file order", in_order), *found[1:]]
 
 
 def plain_footprint(found: Footprint | None) -> dict[str, Any] | None:

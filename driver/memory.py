@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import UsageError
+from ..ir.errors import BudgetError, UsageError
+from ..ir.graph import Model
 from ..ir.safe_files import SafeFiles
 from ..passes.shared.arena.place import NODES, Placement, Progress, place
 from ..passes.shared.liveness import Liveness, liveness
@@ -223,6 +224,28 @@ def plan_model(
     found = memory(model, dims=dims, alignment=alignment, capacity=capacity, nodes=nodes, progress=progress)
     if path is not None and found.fits:
         found.save(path)
+    return found
+
+
+def check_limit(model: Model, limit: int) -> Placement:
+    """An arena for the model's values within ``limit`` bytes.
+
+    Raises ``UsageError`` for open extents, ``BudgetError`` where no placement below the limit was found.
+    """
+    live = liveness(model.graph)
+    if live.unknown:
+        raise UsageError(
+            f"{len(live.unknown)} sizes are no numbers, as %{live.unknown[0].name}'s",
+            where="max-memory",
+            help="fix the open extents with --dim; sizes that depend on data have no limit",
+        )
+    found = place(live.buffers(ALIGNMENT), limit)
+    if found.height > limit:
+        raise BudgetError(
+            f"the values take {found.height:,} bytes, {live.peak:,} at once at the peak; the limit is {limit:,}",
+            where="max-memory",
+            help="the least that orders, parts of regions and computing again reached; narrower types take less",
+        )
     return found
 
 

@@ -14,6 +14,7 @@ from ..passes.target import Target, get_target
 from .budget import Budget
 from .footprint import choose_for_memory
 from .job import Job
+from .memory import check_limit
 from .result import MAX_GROWTH, Options, Result, check_output
 from .samples import Samples, Source
 from .select import Goal
@@ -55,6 +56,7 @@ def optimize(
     goal: Goal | None = None,
     calibration: str | os.PathLike[str] | None = None,
     memory: bool = False,
+    max_memory: int | None = None,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -88,11 +90,13 @@ def optimize(
     * ``calibration``: a file in which statistics of values on the samples are kept and looked up the next time.
     * ``memory``: ``order-nodes`` behind the pipeline, and the session settings with the smallest measured peak among
       those that cost no time; see ``choose_for_memory``.
+    * ``max_memory``: bytes for all values but weights, by the model of ``docs/memory.md``: nodes are put in order, run
+      again or split into parts until an arena of that size holds them. What that costs in time is not judged.
     * ``threads``: of the session that will run the result; everything is measured on one where it is not given.
 
-    Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget
-    cannot be judged or met, ``PassError`` when a pass fails, ``ReadError``, ``PipelineError`` and ``UsageError`` for
-    what is wrong with the arguments.
+    Raises ``NotEquivalentError`` when outputs differ (unless ``allow_different``), ``BudgetError`` when a budget or
+    ``max_memory`` cannot be judged or met, ``PassError`` when a pass fails, ``ReadError``, ``PipelineError`` and
+    ``UsageError`` for what is wrong with the arguments.
     """
     level_of(validate)
     groups = [quantize] if isinstance(quantize, str) else list(quantize)
@@ -110,6 +114,12 @@ def optimize(
         pipeline = "lossless,lossy,layout"
     if memory and "order-nodes" not in pipeline:
         pipeline = f"{pipeline},order-nodes"
+    if max_memory is not None:
+        if max_memory < 1:
+            raise UsageError("the limit on memory is a positive number of bytes", where="max-memory")
+        limit = f"{{max-bytes={max_memory}}}"
+        pipeline = f"{pipeline},order-nodes,rematerialize{limit},split-regions{limit},order-nodes"
+        measure = False
     options = Options(
         get_target(target) if isinstance(target, str) else target,
         pipeline,
@@ -141,6 +151,9 @@ def optimize(
     with TemporaryDirectory(prefix="planish-") as folder:
         job = Job(model, samples, options, steps, Path(folder))
         result = job.run()
+        if max_memory is not None:
+            arena = check_limit(result.model, max_memory)
+            result.report.notes.append(f"all values fit in an arena of {arena.height:,} bytes")
         if memory:
             result.report.footprint = choose_for_memory(job, result)
             result.report.session = result.settings.to_dict()
