@@ -16,8 +16,12 @@ VIEWS = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dr
 """Operators whose result is their operand's memory where that is not blocked."""
 ANCHORS = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm"))
 """Operators that have kernels of their own, into whose write-back elementwise operators go."""
+MAX_TAIL = 12
+"""Evaluations behind sums: they are written out for every register of the tile."""
 MAX_NODES = 24
 """In one group: what is longer takes the compiler long."""
+MAX_EVALUATIONS = 48
+"""Of nodes for one result, where values are read by several nodes of the group."""
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Group:
     @property
     def anchor(self) -> Node | None:
         """The node with a kernel of its own."""
-        return self.nodes[0] if self.nodes[0].op in ANCHORS and self.nodes[0].domain == "" else None
+        return self.nodes[0] if is_anchor(self.nodes[0]) else None
 
     @property
     def is_view(self) -> bool:
@@ -50,6 +54,11 @@ class Group:
         return list(dict.fromkeys(v for node in self.nodes for v in node.inputs if v is not None and v not in inner))
 
 
+def is_anchor(node: Node) -> bool:
+    """Whether kernels are made for this operator."""
+    return node.op in ANCHORS and node.domain == ""
+
+
 def groups_of(graph: Graph) -> list[Group]:
     """All nodes of a graph with static extents, in groups, in the order of the nodes."""
     position = {node: i for i, node in enumerate(graph)}
@@ -58,42 +67,52 @@ def groups_of(graph: Graph) -> list[Group]:
         group = Group([node])
         for producer in _joined(node, of):
             group.nodes.extend(producer.nodes)
-        group.nodes.sort(key=lambda member: position[member])
+        # What a kernel is made for goes first: what else is in its group reads its sums, or stands beside them.
+        group.nodes.sort(key=lambda member: (not is_anchor(member), position[member]))
         of.update((member, group) for member in group.nodes)
     unique = {id(group): group for group in of.values()}
     return sorted(unique.values(), key=lambda group: position[group.last])
 
 
 def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
-    """Groups of producers that a node takes in."""
+    """Groups of producers that a node takes in: all whose results nobody else reads."""
     kind = kind_of(node)
     if kind not in (Kind.ELEMENTWISE, Kind.MOVEMENT) or len(node.outputs) > 1:
         return []
     found: list[Group] = []
-    size = 1
-    for value in node.inputs:
-        group = of.get(value.producer) if value is not None and value.producer is not None else None
-        if value is None or group is None or group in found or not _inner(value, group):
+    for value in dict.fromkeys(v for v in node.inputs if v is not None and v.producer is not None):
+        group = of.get(value.producer) if value.producer is not None else None
+        if group is None or group.is_view or value.producer is not group.last or len(group.last.outputs) > 1:
             continue
-        if math.prod(static_shape(value)) < math.prod(static_shape(node.output)):
-            continue  # it would be computed again for every element that it is spread to
-        if size + len(group.nodes) > MAX_NODES or group.is_view:
-            continue
-        if not _fits(node, kind, value, group, found):
-            continue
-        found.append(group)
-        size += len(group.nodes)
-    return found
+        # What spreads would be computed again for every element that it is spread to.
+        small = math.prod(static_shape(value)) < math.prod(static_shape(node.output))
+        if not small and _fits(node, kind, value, group, found):
+            found.append(group)
+    return _within(node, found)
 
 
-def _inner(value: Value, group: Group) -> bool:
-    """Whether the value is read once, by a node of the same graph."""
-    return (
-        len(value.uses) == 1
-        and value.producer is group.last
-        and len(group.last.outputs) == 1
-        and not any(user.is_return for user, _ in value.uses)
-    )
+def _within(node: Node, groups: list[Group]) -> list[Group]:
+    """Those of the groups whose results stay inside when all of them become one with the node."""
+    while groups:
+        members = {node, *(member for group in groups for member in group.nodes)}
+        kept = [g for g in groups if all(user in members for user, _ in g.last.output.uses)]
+        if len(kept) == len(groups):
+            most = MAX_TAIL if any(map(is_anchor, members)) else MAX_EVALUATIONS
+            if len(members) <= MAX_NODES and _evaluations(node, members) <= most:
+                return groups
+            kept = groups[:-1]
+        groups = kept
+    return []
+
+
+def _evaluations(last: Node, members: set[Node]) -> int:
+    """How many nodes are written out for one result, one for every path to it; counted as far as the limit."""
+    todo, total = [last], 0
+    while todo and total <= MAX_EVALUATIONS:
+        total += 1
+        producers = (v.producer for v in todo.pop().inputs if v is not None)
+        todo.extend(p for p in producers if p is not None and p in members)
+    return total
 
 
 def _fits(node: Node, kind: Kind, value: Value, group: Group, taken: list[Group]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..kernels.tile import Epilogue
 from ..layout import Layouts
 from ..rules.core import Context, dtype_of, static_shape
 from ..rules.windows import windows
-from .forms import Array, Element, Expr, Form, broadcast
+from .forms import Array, Element, Expr, Form, Index, broadcast
 from .kernels import Kernel, Operand, Operands, group_name, run_rules
 
 
@@ -43,8 +44,12 @@ def _reader(buffer: Any) -> Callable[..., Expr]:
 class Tail:
     """What follows the sums of a group's first node: an optional bias, then the other nodes."""
 
-    def __init__(self, group: Group, layouts: Layouts, bias: Value | None, spread: Spread | None = None) -> None:
-        """``bias`` is added to the sums; ``spread`` makes of its elements those at the result's index."""
+    def __init__(
+        self, group: Group, layouts: Layouts, bias: Value | None, spread: Spread | None = None, *, turned: bool = False
+    ) -> None:
+        """``bias`` is added to the sums; ``spread`` makes of its elements those at the result's index; ``turned``: the
+        template has the two axes of space the other way round."""
+        self.turned = turned
         self.node, self.out = group.nodes[0], group.outputs[0]
         self.form = layouts.form(self.out)
         self.sum: Expr = None
@@ -65,9 +70,13 @@ class Tail:
         self.sum = total
         self.operands.read = [_reader(extra) for extra in extras]
         try:
-            return self.element(self.form.logical(index))
+            return self.element(self._logical(index))
         finally:
             self.operands.read, self.sum = self.placeholders, None
+
+    def _logical(self, index: tuple[Expr, ...]) -> Index:
+        found = self.form.logical(index)
+        return (*found[:2], found[3], found[2]) if self.turned else found
 
     def epilogue(self) -> Epilogue:
         """In the templates' form."""
@@ -96,19 +105,44 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     spec = conv_spec(node, layouts.form(x), layouts.form(group.outputs[0]))
     if conv_kernels.unsupported(spec) is not None:
         return None
-    tail = Tail(group, layouts, node.input(2), lambda bias: lambda index: bias((index[1],)))
+    # A column is a row that lies across: tiles are cut from rows.
+    turned = spec.width == spec.kernel[1] == 1 and spec.pads[1] == spec.pads[3] == 0 and spec.height > 1
+    array = weights.data.numpy()
+    source, result = layouts.form(x), layouts.form(group.outputs[0])
+    if turned:
+        spec, array = _turned(spec), array.swapaxes(2, 3)
+        source, result = _turned_form(source), _turned_form(result)
+    tail = Tail(group, layouts, node.input(2), lambda bias: lambda index: bias((index[1],)), turned=turned)
     epilogue = tail.epilogue()
     tile = conv_kernels.tiles(spec, machine)[0]
-    packed = conv_kernels.pack(weights.data.numpy(), spec, tile)
-    operands = [Operand(x, layouts.form(x)), Operand(packed, Form(packed.shape, str(packed.dtype)))]
+    packed = conv_kernels.pack(np.ascontiguousarray(array), spec, tile)
+    operands = [Operand(x, source), Operand(packed, Form(packed.shape, str(packed.dtype)))]
     name = group_name(group)
     return Kernel(
         name,
-        f"{spec} {tile} {epilogue.key}",
+        f"{spec} {tile} {turned} {epilogue.key}",
         lambda: conv_kernels.build(spec, machine, tile, epilogue, name=name),
         [*operands, *tail.operands.all],
-        [(tail.out, tail.form)],
+        [(tail.out, result)],
     )
+
+
+def _turned(conv: conv_kernels.Conv) -> conv_kernels.Conv:
+    top, left, bottom, right = conv.pads
+    return replace(
+        conv,
+        height=conv.width,
+        width=conv.height,
+        kernel=conv.kernel[::-1],
+        strides=conv.strides[::-1],
+        dilations=conv.dilations[::-1],
+        pads=(left, top, right, bottom),
+    )
+
+
+def _turned_form(form: Form) -> Form:
+    n, c, h, w = form.shape
+    return replace(form, shape=(n, c, w, h))
 
 
 def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
