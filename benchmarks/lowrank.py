@@ -2,7 +2,7 @@
 
     python benchmarks/lowrank.py [--models minilm,ppocr_rec,magika] [--cuts 10,20,30,40] [--target native]
                                  [--work FOLDER] [--json RESULTS.json] [--markdown OUT.md]
-                                 [--stage quality|time|table]
+                                 [--stage quality|time|table] [--plots FOLDER]
 
 A cut is a share of the parameters of all factorized layers: constant weights of MatMul, Gemm and ungrouped Conv of
 4,096 parameters and more. Nothing is trained. All methods see the same calibration samples; what is measured are
@@ -188,6 +188,7 @@ class _Ours:
         """``total``: parameters of all layers."""
         import planish
         from planish.driver.budget import Budget
+        from planish.driver.factor import plot_ranks
         from planish.driver.select import Goal
 
         start, args = time.perf_counter(), self.args
@@ -200,6 +201,8 @@ class _Ours:
         ledger = found.report.budget
         assert ledger is not None
         self.steps = ledger.steps
+        if args.plots:
+            plot_ranks(ledger.ranks, args.plots / f"lowrank_{self.entry.name}_{round(100 * cut)}.svg")
         found.save(_file(self.folder, self.entry.name, cut))
         saved = sum(e.saved_bytes for e in ledger.entries) / 4 / total
         scores = self.task.score(self.task.outputs(session(found.model).run), reference)
@@ -272,6 +275,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder that keeps the models whose times are measured")
     parser.add_argument("--stage", choices=("all", "quality", "time", "table"), default="all")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--plots", type=Path, help="folder for pictures of what was chosen, layer by layer")
     parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
     args = parser.parse_args()
     args.cut_list = [float(c) / 100 for c in args.cuts.split(",")]

@@ -200,6 +200,10 @@ def _plot(report: Report, path: Path) -> None:
             "there is nothing to plot", where="plot", help="give --max-error and --quantize (or --factorize)"
         )
     front.plot(path)
+    if report.budget is not None and report.budget.ranks:
+        from ..driver.factor import plot_ranks
+
+        plot_ranks(report.budget.ranks, path.with_stem(f"{path.stem}-layers"))
 
 
 @app.command("compile")

@@ -10,7 +10,7 @@ import pytest
 import planish
 from planish.backends.ort.session import Session
 from planish.driver.budget.metrics import output_error
-from planish.driver.factor import Rank
+from planish.driver.factor import Rank, plot_ranks
 from planish.ir.errors import BudgetError, UsageError
 from planish.ir.onnx_writer import model_to_bytes
 from planish.models import zoo
@@ -71,6 +71,19 @@ def test_a_size_is_honoured_or_refused() -> None:
 def test_limits_need_a_budget_too() -> None:
     with pytest.raises(UsageError, match="need an error budget"):
         planish.optimize(Path("model.onnx"), goal=planish.Goal(max_bytes=1000))
+
+
+def test_ranks_are_drawn(tmp_path: Path) -> None:
+    """A bar for each layer, whole ones too; names only where there is room."""
+    pytest.importorskip("matplotlib")
+    few = [Rank("a/MatMul", "214", "104", "compact", 109568, 0.6, 0.2, -0.1), Rank("b/Conv", "64x32", "")]
+    plot_ranks(few, tmp_path / "few.svg")
+    assert "compact" in (drawn := (tmp_path / "few.svg").read_text())
+    plot_ranks(few * 50, tmp_path / "many.svg")
+    assert "a/MatMul" in drawn
+    assert "a/MatMul" not in (tmp_path / "many.svg").read_text()
+    with pytest.raises(UsageError, match="no picture that can be written"):
+        plot_ranks(few, tmp_path / "few.txt")
 
 
 def test_it_needs_a_budget() -> None:
