@@ -65,7 +65,7 @@ class FactorizeParallel(MatrixOptions):
                 r.ctx.note(f"%{group[0].weight.name} and its neighbours {declined.reason}")
 
     def _factorize(self, group: list[Product], seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
-        """Takes the first option that is allowed. Raises ``NoMatch`` before any change."""
+        """Takes the first option that is allowed, if any; who allows says why not. Raises ``NoMatch`` before."""
         inputs = seen.of([group[0].node])
         if inputs is not None and len(inputs.moments) != group[0].k:
             raise NoMatch(f"have inputs of {len(inputs.moments)} numbers, expected {group[0].k}")
@@ -85,7 +85,6 @@ class FactorizeParallel(MatrixOptions):
                 if all(r.allow(node) for node in nodes):
                     self._emit(group, option, found, inputs, r)
                 return
-        raise NoMatch("stay whole to stay within the error budget")
 
     def _decomposed(
         self, group: list[Product], inputs: Inputs | None, metrics: OutputMetrics

@@ -165,7 +165,7 @@ class QuantizeWeights(Pass):
         return r.ctx.observe(model, wants) if wants else None
 
     def _quantize(self, weight: _Weight, seen: _Seen, r: Rewriter) -> None:
-        """Takes the narrowest width that is allowed. Raises ``NoMatch`` before any change."""
+        """Takes the narrowest width that is allowed, if any. Raises ``NoMatch`` before any change."""
         opset = (weight.first.graph or r.graph).opsets.get("", 0)
         wishes = Wishes(self.form, self.block, self.symmetric, self.accuracy)
         reasons: list[str] = []
@@ -184,8 +184,8 @@ class QuantizeWeights(Pass):
                 if r.allow_value(weight.value):
                     Emitter(r, weight.value, weight.first, plan, found.blocked, found.scales).store(weight.uses)
                 return
-            reasons.append("is left out to stay within the error budget")
-        raise NoMatch("; ".join(dict.fromkeys(reasons)))
+        if reasons:  # what was offered and left is told by who left it
+            raise NoMatch("; ".join(dict.fromkeys(reasons)))
 
     def _key(self, weight: _Weight, plan: Plan) -> object:
         """Says what a result depends on, beside data."""

@@ -96,9 +96,7 @@ class StoreNarrow(Pass):
             raise NoMatch(f"would lose {worst:.2g} of a slice's root mean square, more than {self.max_error:.2g}")
         dtype = self.storage()
         saved = data.nbytes - dtype.nbytes(data.count) - (0 if scale is None else scale.nbytes)
-        if not r.take(self.name, value, error=mean, saved_bytes=saved):
-            raise NoMatch("is left out to stay within the error budget")
-        if not r.allow_value(value):
+        if not r.take(self.name, value, error=mean, saved_bytes=saved) or not r.allow_value(value):
             return
         r.begin(node, (value.name,))
         stored = r.const(self._stored(data, scale), name=f"{value.name}/{dtype.text}")
