@@ -11,7 +11,9 @@ from planish.passes.target import cpu_flags, get_target, native
 
 tvm = pytest.importorskip("tvm")
 
+from planish.backends.tvm.kernels import blocked_weights  # noqa: E402
 from planish.backends.tvm.kernels import matmul as products  # noqa: E402
+from planish.backends.tvm.kernels.blocked_weights import BlockedWeights  # noqa: E402
 from planish.backends.tvm.kernels.machine import Machine  # noqa: E402
 from planish.backends.tvm.kernels.matmul import MatMul  # noqa: E402
 from planish.backends.tvm.kernels.tile import Epilogue  # noqa: E402
@@ -89,3 +91,23 @@ def test_integer_products_are_exact(case: MatMul, target: str) -> None:
     kernel["matmul"](tvm.runtime.tensor(a), tvm.runtime.tensor(packed), out)
     zero = products.seen_zero_point(case, machine, 5) * b.sum(-2, keepdims=True, dtype=np.int64)
     np.testing.assert_array_equal(out.numpy() - zero, (a.astype(np.int64) - 5) @ b.astype(np.int64))
+
+
+@pytest.mark.parametrize(("bits", "block", "shape"), [(4, 32, (5, 96, 40)), (4, 16, (2, 45, 19)), (8, 8, (9, 20, 33))])
+def test_products_by_blocked_weights(bits: int, block: int, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    product, weights = MatMul((1,), m, k, n), BlockedWeights(bits, block)
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((1, m, k)).astype(np.float32)
+    q = rng.integers(0, 1 << bits, (k, n)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, (weights.groups(k), n)).astype(np.float32)
+    zeros = rng.integers(0, 1 << bits, scales.shape).astype(np.float32)
+    tile = products.tiles(product, MACHINE)[0]
+    kernel = tvm.compile(blocked_weights.build(product, weights, MACHINE, tile), target=MACHINE.target())["matmul"]
+    out = tvm.runtime.tensor(np.full((1, m, n), np.nan, np.float32))
+    inputs = [a, *blocked_weights.pack(q, scales, zeros, product, tile, weights)]
+    kernel(*[tvm.runtime.tensor(x) for x in inputs], out)
+    group = np.arange(k) // block
+    b = (q - zeros[group]) * scales[group]  # in single precision, as the operator says
+    magnitude = abs(a).astype(np.float64) @ abs(b).astype(np.float64)
+    assert (abs(out.numpy() - a.astype(np.float64) @ b) <= (k + 1) * 2**-24 * magnitude).all()

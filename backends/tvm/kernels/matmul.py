@@ -269,7 +269,8 @@ class ProductWriter:
         at = (*(0 if e == 1 else i for i, e in zip(batch, own, strict=True)), k, n)
         return self.b[_stored(at, product.b_axes)]
 
-    def _first(self, batch: tuple[Expr, ...], m: Expr, k: Expr) -> Expr:
+    def first(self, batch: tuple[Expr, ...], m: Expr, k: Expr) -> Expr:
+        """``a[batch, m, k]``."""
         product = self.product
         if product.merged:  # rows beyond the matrix: the address is that of the next batch
             return self.a[(*(0 for _ in product.batch), m, k)]
@@ -289,7 +290,7 @@ class ProductWriter:
         def step(k: Expr, left: int = 0) -> Stmt:
             def value(row: int) -> Expr:
                 def read(at: Expr, n: int) -> Expr:
-                    return self._first(batch, m + row, lanes(at, n))
+                    return self.first(batch, m + row, lanes(at, n))
 
                 return self.arithmetic.part(read, k, left, width) if left else self.arithmetic.value(read, k, width)
 
