@@ -2,7 +2,8 @@
 
     python benchmarks/lowrank.py [--models minilm,ppocr_rec,magika] [--cuts 10,20,30,40] [--target native]
                                  [--work FOLDER] [--json RESULTS.json] [--markdown OUT.md]
-                                 [--stage quality|time|table] [--plots FOLDER]
+                                 [--stage quality|bounds|time|table] [--plots FOLDER]
+                                 [--bounds 0.1,0.3]
 
 A cut is a share of the parameters of all factorized layers: constant weights of MatMul, Gemm and ungrouped Conv of
 4,096 parameters and more. Nothing is trained. All methods see the same calibration samples; what is measured are
@@ -14,6 +15,9 @@ other sentences, lines and files. The original's outputs are the reference:
 
 Times are of planish's own results with and without factorization, in turns in one process on one thread. The cuts are
 chosen for the least error, not for time.
+
+Within a bound on the error (root mean square of the worst sample and slice, relative to it) the fastest selection is
+looked for, by times measured while it is; it is kept where that pays.
 """
 
 from __future__ import annotations
@@ -64,12 +68,32 @@ class Quality:
 
 
 @dataclass
+class Bounded:
+    """The fastest within a bound on the error."""
+
+    bound: float
+    error: float
+    """In the bound's unit, measured on the samples that it was made with."""
+    left: float
+    """Share of the parameters."""
+    cosine: float
+    order: float
+    because: str = ""
+    """Why nothing was factorized."""
+    seconds: float = 0.0
+    ratio: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass
 class Result:
     model: str
     parameters: int = 0
     layers: int = 0
     rows: list[Quality] = field(default_factory=list[Quality])
     plain_us: float = 0.0
+    bounds: list[Bounded] = field(default_factory=list[Bounded])
 
 
 # -- what is measured
@@ -210,7 +234,40 @@ class _Ours:
 
 
 def _file(folder: Path, model: str, cut: float) -> Path:
-    return folder / f"{model}-{round(100 * cut)}.onnx"
+    """``cut`` is negative for a bound on the error."""
+    return folder / f"{model}{-100 * cut:+g}.onnx"
+
+
+# -- time within bounds on the error
+
+
+def bounded(entry: Any, limit: float, result: Result, args: argparse.Namespace, folder: Path) -> Bounded:
+    import planish
+    from planish.driver.budget import Budget
+    from planish.driver.factor import plot_ranks
+    from planish.driver.select import Goal
+
+    start, task = time.perf_counter(), task_of(entry)
+    found = planish.optimize(
+        entry.path(),
+        args.target,
+        samples=task.samples,
+        factorize=True,
+        goal=Goal(seconds=args.select_seconds),
+        budget=Budget(limit, "rms"),
+        calibration=folder / f"{entry.name}.npz",
+        measure_seconds=1.0,
+    )
+    ledger = found.report.budget
+    assert ledger is not None
+    print(f"{entry.name}: {limit}", *ledger.steps, sep="\n", file=sys.stderr, flush=True)
+    found.save(_file(folder, entry.name, -limit))
+    if args.plots and ledger.taken:
+        plot_ranks(ledger.ranks, args.plots / f"lowrank_{entry.name}_bound_{limit:g}.svg")
+    scores = task.score(task.outputs(session(found.model).run), task.outputs(session(entry.path()).run))
+    saved = sum(e.saved_bytes for e in ledger.entries) / 4 / max(result.parameters, 1)
+    error = max((o.error for o in ledger.outputs), default=0.0)
+    return Bounded(limit, error, 1 - saved, *scores, ledger.because, time.perf_counter() - start)
 
 
 # -- time
@@ -220,8 +277,10 @@ def measure(entry: Any, result: Result, args: argparse.Namespace, folder: Path) 
     """Of what ``quality`` left, in turns."""
     from planish.backends.measure import compare
 
-    rows = [row for row in result.rows if row.method == OURS]
-    made = [session(_file(folder, entry.name, cut)) for cut in (0, *(row.cut for row in rows))]
+    rows: list[Quality | Bounded] = [row for row in result.rows if row.method == OURS]
+    rows += [b for b in result.bounds if not b.because]
+    keys = [row.cut if isinstance(row, Quality) else -row.bound for row in rows]
+    made = [session(_file(folder, entry.name, key)) for key in (0, *keys)]
     items = entry.samples(8, 0, uniform=True)
 
     def runner(one: Any) -> Callable[[int], object]:
@@ -248,8 +307,24 @@ def table(results: list[Result]) -> str:
             issue = ISSUE.get(r.model, {}).get(round(100 * cut))
             if issue is not None:
                 parts.append(f"| {cut:.0%} | whitened SVD, as the task was set | | {issue[0]} | {issue[1]} | | |")
-        parts.append("")
+        parts += ["", *_bounds(r.bounds)]
     return "\n".join(parts)
+
+
+def _bounds(bounds: list[Bounded]) -> list[str]:
+    if not bounds:
+        return []
+    parts = [
+        "| bound | error | parameters left | cosine | order | time | made in |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for b in sorted(bounds, key=lambda b: b.bound):
+        time_ = f"{b.ratio:.3f} ({b.low:.3f} to {b.high:.3f})" if b.ratio else b.because
+        parts.append(
+            f"| {b.bound:g} | {b.error:.3g} | {b.left:.0%} | {b.cosine:.4f} | {b.order:.4f} | {time_} "
+            f"| {b.seconds:.0f} s |"
+        )
+    return [*parts, ""]
 
 
 def _row(row: Quality, best: Quality) -> str:
@@ -271,9 +346,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", default="native")
     parser.add_argument("--limit", type=float, default=4.0, help="of the error at equal cuts: any")
     parser.add_argument("--select-seconds", type=float, default=40.0)
+    parser.add_argument("--bounds", default="0.1,0.3", help="on the error, for times within them")
     parser.add_argument("--seconds", type=float, default=15.0, help="for the times of one model")
     parser.add_argument("--work", type=Path, help="folder that keeps the models whose times are measured")
-    parser.add_argument("--stage", choices=("all", "quality", "time", "table"), default="all")
+    parser.add_argument("--stage", choices=("all", "quality", "bounds", "time", "table"), default="all")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--plots", type=Path, help="folder for pictures of what was chosen, layer by layer")
     parser.add_argument("--json", type=Path, help="results; those of other models stay in the file")
@@ -299,6 +375,12 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
 
         if args.stage in ("all", "quality"):
             keep(quality(entry, args, folder, keep))
+        if args.stage in ("all", "bounds"):
+            result = results[name]
+            for limit in map(float, args.bounds.split(",")):
+                result.bounds = [b for b in result.bounds if b.bound != limit]
+                result.bounds.append(bounded(entry, limit, result, args, folder))
+                keep(result)
         if args.stage in ("all", "time"):
             measure(entry, results[name], args, folder)
             keep(results[name])
@@ -308,7 +390,14 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
 def load(path: Path) -> list[Result]:
     plain = json.loads(path.read_text()) if path.exists() else {}
     return [
-        Result(name, r["parameters"], r["layers"], [Quality(**row) for row in r["rows"]], r["plain_us"])
+        Result(
+            name,
+            r["parameters"],
+            r["layers"],
+            [Quality(**row) for row in r["rows"]],
+            r["plain_us"],
+            [Bounded(**b) for b in r.get("bounds", [])],
+        )
         for name, r in plain.items()
     ]
 
