@@ -70,9 +70,11 @@ def integer_conv(target: str) -> Case:
     spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block)
     spec = replace(spec, dtype="uint8", zero_point=ZERO_POINT)
     tile = convs.tiles(spec, machine)[0]
-    padded = np.pad(x.astype(np.int32), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=ZERO_POINT)
+    padded = np.pad(x.astype(np.int32) - ZERO_POINT, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     sums = np.einsum("nchwij,ocij->nohw", windows, w.astype(np.int32))
+    # Kernels sum what is stored; the epilogue takes off the zero point that they see.
+    sums += convs.seen_zero_point(spec, machine, tile) * w.sum((1, 2, 3), dtype=np.int32)[:, None, None]
     function = convs.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
     return Case(function, (blocked(x, block), convs.pack(w, spec, tile)), blocked(sums.astype(np.int32), block))
 
@@ -84,6 +86,7 @@ def integer_product(target: str) -> Case:
     a = draw.integers(-128, 128, (ROWS, DEPTH)).astype(np.int8)
     b = draw.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)
     spec = MatMul((), ROWS, DEPTH, COLUMNS, dtype="int8")
+    assert products.seen_zero_point(spec, machine, 0) == 0
     tile = products.tiles(spec, machine)[0]
     function = products.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
     return Case(function, (a, products.pack(b, spec, tile)), a.astype(np.int32) @ b.astype(np.int32))
