@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Kernels:
         for name, kernel in self.kernels.items():
             self.functions[name] = kernel.make().with_attr("global_symbol", name)
 
+    @cached_property
     def source(self) -> str:
         """CUDA C of all kernels."""
         return cuda.source(tvm.compile(tvm.IRModule(self.functions), target=cuda.device(self.target)))
@@ -53,7 +55,7 @@ class EmulatedGpu:
 
     def __init__(self, kernels: Kernels, folder: Path) -> None:
         self.kernels = kernels
-        source = kernels.source()
+        source = kernels.source
         self.arguments = {k.name: k.parameters for k in cuda.kernels_of(source)}
         launchers = [
             f'extern "C" void launch_{name}(void** a) {{ emulated::launch({name}_kernel, {_extents(f)}, a); }}'

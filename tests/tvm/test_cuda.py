@@ -68,7 +68,7 @@ def kernels() -> Kernels:
 
 @pytest.fixture(scope="module")
 def source(kernels: Kernels) -> str:
-    return kernels.source()
+    return kernels.source
 
 
 def check(model: Model, folder: Path, kernels: Kernels) -> None:
