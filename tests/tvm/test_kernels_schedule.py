@@ -102,6 +102,16 @@ def test_pooling_windows_with_borders(blocked: bool) -> None:
     np.testing.assert_array_equal(ran([x, te.compute(out, window)], [values(*shape)], out), np.max(parts, axis=0))
 
 
+def test_tensors_between_stages_whose_axes_are_run_over_as_one() -> None:
+    x, r, q = te.placeholder((2, 3, 4), name="x"), axis(2, "r"), axis(2, "q")
+    best = te.compute((1, 3, 4), lambda a, b, c: te.max(x[r, b, c], axis=[r]))
+    first = lambda b, c: tirx.Select(tirx.EQ(x[q, b, c], best[0, b, c]), q.var, tirx.const(2, "int32"))  # noqa: E731
+    at = te.compute((1, 3, 4), lambda a, b, c: te.min(first(b, c), axis=[q]))
+    out = te.compute((1, 3, 4), lambda a, b, c: at[0, b, c] * 2)
+    want = 2 * values(2, 3, 4).argmax(0)[None]
+    np.testing.assert_array_equal(ran([x, out], [values(2, 3, 4)], (1, 3, 4), "int32"), want)
+
+
 def test_two_results_at_once_keep_their_loops() -> None:
     x = te.placeholder((4, 9), name="x")
     y = tvm.topi.argmax(x, axis=1)

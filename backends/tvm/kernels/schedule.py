@@ -32,7 +32,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
-from .stages import Axis, Load, Program, Stage, loads, program_of, rewritten, variables
+from .stages import Axis, Load, Program, Stage, loads, plain, program_of, rewritten, variables
 from .tile import over_lanes
 
 TASKS = 64
@@ -63,7 +63,7 @@ class _Scope:
         own = self.locals.get(buffer)
         at = list(node.indices)
         if own is not None:
-            at = at[len(self.indices) :] or [0]
+            at = [_flattened(at[len(self.indices) :], list(buffer.shape)[len(self.indices) :])]
         else:
             own = self.buffers[buffer]
         return tir.BufferLoad(own, at) if isinstance(node, Load) else tir.BufferStore(own, node.value, at)
@@ -307,7 +307,17 @@ def _stored(stage: Stage, scope: _Scope, values: dict[Any, Expr], value: Expr) -
 
 
 def _local(buffer: Buffer, leading: int) -> Buffer:
-    return tir.decl_buffer(tuple(buffer.shape)[leading:] or (1,), buffer.dtype, buffer.name, scope="global")
+    """What a task needs of a tensor between stages, of one axis: TVM cuts local buffers down to the indices that it
+    sees on each axis, but we run over several axes as one."""
+    count: Expr = math.prod(plain(e) for e in list(buffer.shape)[leading:])
+    return tir.decl_buffer((count,), buffer.dtype, buffer.name, scope="global")
+
+
+def _flattened(indices: Sequence[Expr], shape: Sequence[Expr]) -> Expr:
+    at: Expr = 0
+    for index, extent in zip(indices, shape, strict=True):
+        at = at * extent + index
+    return at
 
 
 def _nest(extents: Sequence[Expr], body: Callable[..., Stmt]) -> Stmt:
@@ -375,11 +385,7 @@ def _trails(load: Any, axes: Sequence[Axis]) -> bool:
         return False
     if any(v.same_as(a.var) for i in at[:-n] for v in variables(i) for a in axes):
         return False
-    return all(_same(_int(s), a.extent) for s, a in zip(shape[-n:], axes, strict=True))
-
-
-def _int(extent: Expr) -> Expr:
-    return int(extent) if isinstance(extent, int | tir.IntImm) else extent
+    return all(_same(plain(s), a.extent) for s, a in zip(shape[-n:], axes, strict=True))
 
 
 def _without_loads(value: Expr) -> list[Any]:
