@@ -79,7 +79,9 @@ def conv_transpose(node: Node, x: Number, w: Number, bias: Number | None) -> Num
     extra: Any = node.attrs.get("output_padding") or (0,) * spatial
     reach = [(k - 1) * d for k, d in zip(w.shape[2:], dilations, strict=True)]
     begins = [r - p for r, p in zip(reach, pads[:spatial], strict=True)]
-    ends = [r - p + e for r, p, e in zip(reach, pads[spatial:], extra, strict=True)]
+    # Spread out, n elements take (n - 1) * stride + 1 places; none take 1 - stride, which padding makes up for.
+    short = [0 if n else s - 1 for n, s in zip(x.shape[2:], strides, strict=True)]
+    ends = [r - p + e - m for r, p, e, m in zip(reach, pads[spatial:], extra, short, strict=True)]
     if min(*begins, *ends, 0) < 0:
         raise Undecided("pads exceed the kernel's reach")
     c, m = w.shape[0], w.shape[1]
