@@ -25,7 +25,7 @@ from planish.backends.core import Sample
 from planish.backends.ort.session import Session, SessionSettings
 from planish.driver.calibrate import calibrate
 from planish.driver.document import bytes_text
-from planish.driver.report import versions
+from planish.driver.versions import versions
 from planish.models import zoo
 
 NAMES = ("ppocr_cls", "ppocr_rec", "minilm", "nudenet")

@@ -27,7 +27,7 @@ import onnx
 import planish
 from planish.backends.ort.session import Session, SessionSettings
 from planish.driver.calibrate import observer
-from planish.driver.report import versions
+from planish.driver.versions import versions
 from planish.ir.constants import Constant, LazyConstant
 from planish.ir.dtypes import DType
 from planish.ir.onnx_writer import write_model

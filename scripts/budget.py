@@ -17,7 +17,8 @@ import planish
 from planish.driver.budget import Budget, Ledger
 from planish.driver.budget.ledger import percent
 from planish.driver.document import bytes_text
-from planish.driver.report import Size, versions
+from planish.driver.report import Size
+from planish.driver.versions import versions
 from planish.ir.errors import BudgetError
 from planish.models import zoo
 

@@ -16,7 +16,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from planish.driver.report import versions
+from planish.driver.versions import versions
 from planish.ir.limits import current_limits
 from planish.tests.bisect.mutants import MUTANTS
 from planish.tests.bisect.planted import LARGE, Traced, registered, shown_large, trace

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from planish.driver.document import plain
 from planish.driver.fuzz.campaign import Campaign, Found, Tally, default_pipelines, fuzz
-from planish.driver.report import versions
+from planish.driver.versions import versions
 from planish.passes.target import TARGETS
 
 HEADER = """# Random models through every pass, pipeline and target
