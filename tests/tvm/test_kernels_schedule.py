@@ -138,7 +138,7 @@ def samples() -> np.ndarray:
     [
         ("exp", np.exp, 1.1),
         ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), 3),
-        ("tanh", np.tanh, 2),
+        ("tanh", np.tanh, 5),
         ("erf", np.vectorize(math.erf), 2),
     ],
 )
