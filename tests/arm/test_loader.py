@@ -69,6 +69,10 @@ def test_the_loader_refuses_what_would_be_illegal(
     status, said, _ = emulation.model("neoverse-n1", folder, inputs)
     assert (status, "no i8mm" in said) == (1, True), said
     assert emulation.model("max", folder, inputs)[0] == 0
+    manifest["target"] |= {"name": "cuda-sm_90", "arch": "cuda"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    status, said, _ = emulation.model("max", folder, inputs)
+    assert (status, "built for cuda (cuda-sm_90), this is a loader for aarch64" in said) == (1, True), said
 
 
 def test_the_loader_says_what_is_wrong_with_an_input(

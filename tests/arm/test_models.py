@@ -129,7 +129,7 @@ def test_a_small_network_compiled_for_a_board(board: str, processor: str, emulat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "board", "processor"),
-    [("ppocr_cls", "rpi4", "cortex-a72"), ("ppocr_cls", "rpi5", "cortex-a76"), ("magika", "rpi5", "cortex-a76")],
+    [("ppocr_cls", "rpi5", "cortex-a76"), ("magika", "rpi5", "cortex-a76"), ("minilm", "rpi4", "cortex-a72")],
 )
 def test_real_models_compiled_for_a_board(
     name: str, board: str, processor: str, emulation: Emulation, tmp_path: Path

@@ -103,7 +103,7 @@ class EmulatedGpu:
 
 def _extents(function: Any) -> str:
     """Grid and block of a scheduled function, as C++ writes them."""
-    found = re.findall(r'T\.thread_binding\((\d+), thread="(\w+\.\w)"', function.script())
+    found = re.findall(r'T\.thread_binding\((?:T\.int64\()?(\d+)\)?, thread="(\w+\.\w)"', function.script())
     assert found
     sizes = {tag: extent for extent, tag in found}
     grid, block = ([sizes.get(f"{kind}.{axis}", "1") for axis in "xyz"] for kind in ("blockIdx", "threadIdx"))

@@ -12,14 +12,19 @@ import pytest
 pytest.importorskip("tvm")
 
 from planish.backends.tvm import cuda, cuda_compile
+from planish.backends.tvm.backend import TvmBackend
 from planish.backends.tvm.cuda import kernels_of
 from planish.backends.tvm.cuda_compile import compile_cubin, compiler
 from planish.driver.reference import Reference
 from planish.ir import Builder, DType
+from planish.ir.clone import clone_model
 from planish.ir.errors import BackendError
 from planish.ir.graph import Model
+from planish.passes.manager import Pipeline
+from planish.passes.pipelines import PIPELINES
 from planish.passes.target import get_target
 
+from ..arm.test_models import zoo_model
 from .gpu_emulation import EmulatedGpu, Kernels
 
 TARGET = get_target("cuda-sm_90")
@@ -87,6 +92,18 @@ def test_results_of_all_kinds_of_kernels(kernels: Kernels, tmp_path: Path) -> No
 def test_results_of_rows(tmp_path: Path) -> None:
     model = rows()
     check(model, tmp_path, Kernels(model, TARGET))
+
+
+@pytest.mark.slow
+def test_results_of_a_real_model(tmp_path: Path) -> None:
+    model, feeds = zoo_model("magika")
+    lowered = clone_model(model)
+    Pipeline(PIPELINES["default"]).run(lowered)
+    Pipeline(TvmBackend().legalize(lowered, TARGET)).run(lowered)
+    found = EmulatedGpu(Kernels(lowered, TARGET), tmp_path).run(feeds)
+    reference = Reference(model, optimizer_noise=False)
+    reference.samples.append(feeds)
+    assert [str(c) for c in reference.compare(0, found) if not c.equivalent] == []
 
 
 def test_every_group_is_one_kernel_of_many_threads(kernels: Kernels, source: str) -> None:

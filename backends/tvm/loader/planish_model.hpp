@@ -170,7 +170,19 @@ inline bool Has(const std::string& feature) {
 inline void RequireProcessor(const ffi::json::Object& manifest) {
   if (manifest.count(ffi::Any(ffi::String("target"))) == 0) return;
   auto target = Entry(manifest, "target").cast<ffi::json::Object>();
-  std::string name = Entry(target, "name").cast<ffi::String>();
+  std::string name = Entry(target, "name").cast<ffi::String>(), arch = Entry(target, "arch").cast<ffi::String>();
+#if defined(__x86_64__)
+  const std::string here = "x86_64";
+#elif defined(__aarch64__)
+  const std::string here = "aarch64";
+#elif defined(__riscv)
+  const std::string here = "riscv64";
+#else
+  const std::string here = arch;
+#endif
+  if (arch != here && arch != "any") {
+    throw std::runtime_error("the model was built for " + arch + " (" + name + "), this is a loader for " + here);
+  }
   for (const ffi::Any& item : Entry(target, "features").cast<ffi::json::Array>()) {
     std::string feature = item.cast<ffi::String>();
     if (!Has(feature)) {
