@@ -139,18 +139,6 @@ def test_real_models_compiled_for_a_board(
 
 
 @pytest.mark.slow
-def test_the_python_loader_runs_on_arm(python_emulation: Emulation, tmp_path: Path) -> None:
-    assert python_emulation.runner
-    model, feeds = small_network()
-    folder = build(model, "rpi4", tmp_path / "model")
-    save_feeds(tmp_path / "in.npz", feeds)
-    done = script("python", "cortex-a72", folder / "planish_model.py", tmp_path / "in.npz", tmp_path / "out.npz")
-    assert done.returncode == 0, done.stderr
-    with np.load(tmp_path / "out.npz") as outputs:
-        check(model, feeds, [outputs["y"]])
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppocr_cls", "magika"])
 def test_optimized_models_on_onnx_runtime_for_arm(name: str, python_emulation: Emulation, tmp_path: Path) -> None:
     assert python_emulation.runner
