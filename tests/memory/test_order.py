@@ -132,9 +132,9 @@ def test_zoo_models_are_ordered_with_proof(name: str, tmp_path: Path) -> None:
 
 def test_long_chains_take_no_search() -> None:
     tasks = Tasks()
-    for i in range(20_000):
+    for i in range(100_000):
         tasks.size.append(100 + i % 7)
-        tasks.users.append([i] if i == 19_999 else [i, i + 1])
+        tasks.users.append([i] if i == 99_999 else [i, i + 1])
         tasks.kept.append(False)
         tasks.before.append([i - 1] if i else [])
         tasks.touched.append([i - 1] if i else [])

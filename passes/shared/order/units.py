@@ -22,6 +22,8 @@ from itertools import product
 
 from .tasks import Tasks
 
+_MOST_MEMBERS = 48
+"""Of a unit: long chains take linear time."""
 _MOST_SHARED = 6
 """Storages of which it is tried whether others have read them, in all combinations."""
 
@@ -86,6 +88,8 @@ class Units:
         """Whether the first may go right in front of the second (late), or the second right behind the first."""
         own = (first, second)
         head, tail = self.members[first], self.members[second]
+        if len(head) + len(tail) > _MOST_MEMBERS:
+            return False
         phases = self._phases([*head, *tail], own)
         shared = sorted({s for p in phases for s in (*p.credits, *p.frees)})
         if len(shared) > _MOST_SHARED:
