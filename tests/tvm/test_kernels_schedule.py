@@ -112,6 +112,17 @@ def test_tensors_between_stages_whose_axes_are_run_over_as_one() -> None:
     np.testing.assert_array_equal(ran([x, out], [values(2, 3, 4)], (1, 3, 4), "int32"), want)
 
 
+def test_named_values_of_an_expression_that_is_used_twice() -> None:
+    x, name = te.placeholder((3, 9), name="x"), tirx.Var("t", "float32")
+
+    def element(i: Any, j: Any) -> Any:
+        square = tirx.Let(name, x[i, j] * 2.0, name * name)
+        return square + square * 0.5
+
+    want = 6 * values(3, 9) ** 2
+    np.testing.assert_allclose(ran([x, te.compute((3, 9), element)], [values(3, 9)], (3, 9)), want, rtol=1e-6)
+
+
 def test_two_results_at_once_keep_their_loops() -> None:
     x = te.placeholder((4, 9), name="x")
     y = tvm.topi.argmax(x, axis=1)

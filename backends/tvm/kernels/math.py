@@ -13,6 +13,7 @@ import tvm_ffi
 from tvm import ir
 
 from .emit import Expr, tir
+from .stages import named_apart
 
 _ffi: Any = tvm_ffi
 
@@ -165,4 +166,4 @@ def with_math(node: Any) -> Any:
         own = _KNOWN.get(getattr(node.op, "name", ""))
         return own(node.args[0]) if own is not None and node.ty.dtype == "float32" else node
 
-    return _ffi.structural_map(node, (ir.Call, call))
+    return _ffi.structural_map(named_apart(node), (ir.Call, call))

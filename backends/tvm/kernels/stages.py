@@ -144,8 +144,18 @@ def rewritten(node: Any, values: Mapping[Any, Expr], access: Callable[[Any], Any
     return _ffi.structural_map(node, callbacks)
 
 
+def named_apart(node: Any) -> Any:
+    """``node`` with every value that has a name (Let) under a name of its own, where an expression is used twice."""
+
+    def let(found: Any) -> Any:
+        fresh = tir.Var(found.var.name, found.var.ty)
+        return tir.Let(fresh, found.value, rewritten(found.body, {found.var: fresh}))
+
+    return _ffi.structural_map(node, (tir.Let, let))
+
+
 def _inlined(function: Any) -> Any:
-    schedule = s_tir.Schedule(function)
+    schedule = s_tir.Schedule(named_apart(function))
     root: Any = schedule.get_sblock("root")
     for block in schedule.get_child_blocks(root):
         consumers = schedule.get_consumers(block)
