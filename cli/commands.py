@@ -298,11 +298,14 @@ def inspect(
     if plot is not None and not memory:
         raise UsageError("--plot draws what --memory shows", where="cli", help="give --memory as well")
     if memory:
+        from ..driver.memory import inspect_memory
         from ..driver.memory import memory as run_memory
 
+        if plot is None:
+            print_result(inspect_memory(model, parse_dims(dim)), as_json)
+            return
         taken = run_memory(model, dims=parse_dims(dim))
-        if plot is not None:
-            taken.plot(plot)
+        taken.plot(plot)
         print_result(taken, as_json)
         return
     from ..driver.inspect import inspect as run

@@ -21,6 +21,7 @@ from ..passes.shared.order.search import Ordering, best_order
 from ..passes.shared.order.tasks import tasks_of
 from .dims import input_symbols, with_dims
 from .document import SCHEMA, Document, Table, Text, bytes_text
+from .open_memory import OpenMemory, open_memory
 from .result import check_output
 from .select.front import new_picture
 from .validate import AnyModel, as_model
@@ -205,6 +206,16 @@ def memory(
     ordering = best_order(tasks_of(graph.graph, live.workspace)[1], progress=progress)
     name = source.name if isinstance(source, Path) else "model"
     return Memory(name, live, placement, alignment, ordering, capacity)
+
+
+def inspect_memory(model: AnyModel, dims: Mapping[str, int], progress: Progress | None = None) -> Memory | OpenMemory:
+    """``memory``, or the sizes as expressions where ``dims`` leave extents open. Raises ``ReadError``."""
+    graph, source = as_model(model)
+    graph = with_dims(graph, dims)
+    symbols, live = input_symbols(graph), liveness(graph.graph)
+    if not symbols or not live.unknown:
+        return memory(model, dims=dims, progress=progress)
+    return open_memory(source.name if isinstance(source, Path) else "model", live, symbols)
 
 
 def plan_model(

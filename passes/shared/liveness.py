@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...ir.cost import value_bytes
+from ...ir.dims import Dim, same_dim
 from ...ir.graph import Graph, Node, Value
 from ...ir.ops import ELEMENTWISE
 from .arena.buffers import Buffer
@@ -100,6 +101,13 @@ def liveness(graph: Graph, sharing: Sharing = SHARING) -> Liveness:
     return _Builder(graph, sharing, peaks).run()
 
 
+def _as_many(size: Dim, storage: Storage) -> bool:
+    """Whether the storage has just so many bytes, whatever open extents are."""
+    if isinstance(size, int):
+        return storage.size == size > 0
+    return size is not None and same_dim(size, value_bytes(storage.values[0]))
+
+
 class _Builder:
     def __init__(self, graph: Graph, sharing: Sharing, peaks: dict[Graph, int]) -> None:
         self.graph, self.sharing, self.peaks = graph, sharing, peaks
@@ -158,6 +166,6 @@ class _Builder:
         for v in operands:
             storage = self.storage_of.get(v)
             free = storage is not None and storage.dies == at and not storage.fixed
-            if storage is not None and free and isinstance(size, int) and storage.size == size > 0:
+            if storage is not None and free and _as_many(size, storage):
                 return storage
         return None

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from planish.cli import run
 from planish.driver.dims import input_symbols, with_dims
-from planish.driver.memory import memory
+from planish.driver.memory import inspect_memory, memory
+from planish.driver.open_memory import OpenMemory
+from planish.ir.dims import evaluate
 from planish.ir.errors import UsageError
 from planish.ir.graph import Graph
 from planish.ir.onnx_reader import read_model
+from planish.ir.onnx_writer import write_model
 from planish.ir.text import parse_model
+from planish.models.bert import BertConfig, bert
 from planish.models.random import random_case
 from planish.models.zoo import export
 from planish.passes.shared.liveness import Sharing, liveness
@@ -156,3 +160,22 @@ def test_a_plan_of_no_known_form_is_refused_and_csv_can_be_planned_again(tmp_pat
     assert run(["plan", str(tmp_path / "plan.csv")]) == 0
     assert run(["plan", str(tmp_path / "plan.csv"), "--alignment", "64"]) == 2
     assert run(["inspect", str(path), "--plot", str(tmp_path / "memory.svg")]) == 2
+
+
+def test_open_extents_give_expressions_whose_largest_is_the_peak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.onnx"
+    write_model(bert(BertConfig(vocabulary=20, hidden=8, layers=1, heads=2, intermediate=32, positions=32)), path)
+    found = inspect_memory(path, {})
+    assert isinstance(found, OpenMemory)
+    assert len(found.peaks) < len(found.liveness.nodes) / 4
+    for values in ({"N": 1, "L": 1}, {"N": 2, "L": 7}, {"N": 1, "L": 31}, {"N": 9, "L": 2}):
+        known = {name: values[name] for name in found.symbols}
+        fixed = liveness(with_dims(read_model(path), known).graph)
+        sizes = [evaluate(peak, known) for peak, _ in found.peaks]
+        assert max(n for n in sizes if n is not None) == fixed.peak
+    assert run(["inspect", str(path), "--memory"]) == 0
+    shown = capsys.readouterr().out
+    assert "at most the largest of these" in shown
+    assert "*N" in shown
