@@ -5,13 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from random import Random
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planish.passes.shared.layout.problem import Option, Problem
-from planish.passes.shared.layout.solve import solve, two_sides
+from planish.passes.shared.layout import solve as solver
+from planish.passes.shared.layout.problem import Option, Problem, Solution
+from planish.passes.shared.layout.solve import two_sides
+
+
+def solve(problem: Problem, few: int = 0) -> Solution:
+    """Without trying out small parts: by cuts and programs alone."""
+    with mock.patch.object(solver, "FEW", few):
+        return solver.solve(problem)
 
 
 def drawn(seed: int, labels: str, *, twisted: float = 0.0) -> Problem:
@@ -42,10 +50,10 @@ def best_of_all(problem: Problem) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(["ab", "abc"]), st.sampled_from([0.0, 0.3]))
-def test_no_choice_is_better(seed: int, labels: str, twisted: float) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(["ab", "abc"]), st.sampled_from([0.0, 0.3]), st.sampled_from([0, 32]))
+def test_no_choice_is_better(seed: int, labels: str, twisted: float, few: int) -> None:
     problem = drawn(seed, labels, twisted=twisted)
-    found = solve(problem)
+    found = solve(problem, few)
     assert found.cost == pytest.approx(problem.cost(found.chosen))
     assert found.cost == pytest.approx(best_of_all(problem))
     assert found.bound == pytest.approx(found.cost, abs=1e-6)

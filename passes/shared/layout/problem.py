@@ -85,8 +85,10 @@ class Solution:
     bound: float
     """No choice costs less."""
     conversions: list[Conversion]
+    tried: int = 0
+    """Independent parts of which all choices were tried."""
     cuts: int = 0
-    """Independent parts that were minimum cuts."""
+    """Parts that were minimum cuts."""
     programs: int = 0
     """Parts that were integer programs."""
 
@@ -98,8 +100,9 @@ class Solution:
     @property
     def verdict(self) -> str:
         """How far from the best it can be, and how that is known."""
-        solved = ((self.cuts, "minimum cut"), (self.programs, "program"))
-        how = [f"{n} {what}{'s' * (n > 1)}" for n, what in solved if n]
+        solved = ((self.tried, "part tried out", "parts tried out"), (self.cuts, "minimum cut", "minimum cuts"))
+        solved += ((self.programs, "program", "programs"),)
+        how = [f"{n} {one if n == 1 else more}" for n, one, more in solved if n]
         exact = "no choice costs less" if self.gap < 1e-6 else f"within {self.gap:.2%} of the bound {self.bound:.6g}"
         return f"{exact} ({', '.join(how) or 'nothing to choose'})"
 

@@ -12,6 +12,8 @@ Exact maximum a posteriori estimation for binary images, 1989; Q. Huangfu, J. Ha
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -21,12 +23,14 @@ from .program import program
 
 SECONDS = 10.0
 """What one program may take; the best choice so far counts then, with the bound so far."""
+FEW = 32
+"""So many choices are tried one by one: that takes less time than to load a solver."""
 
 
 def solve(problem: Problem, *, seconds: float = SECONDS) -> Solution:
     """A choice of least cost. Raises ``ValueError`` where no choice has a finite cost."""
     chosen = {node: options[0] for node, options in problem.options.items()}
-    bound, cuts, programs = 0.0, 0, 0
+    bound, tried, cuts, programs = 0.0, 0, 0, 0
     open_nodes = [node for node, options in problem.options.items() if len(options) > 1]
     values = problem.values()
     around = _neighbours(problem, values)
@@ -37,7 +41,10 @@ def solve(problem: Problem, *, seconds: float = SECONDS) -> Solution:
         nodes = dict.fromkeys([*part, *(n for v in touched for n in _ends(values[v]))])
         small = _restricted(problem.part(list(nodes)), free, set(touched))
         sides = two_sides(small)
-        if sides is not None:
+        if math.prod(len(small.options[n]) for n in part) <= FEW:
+            found, least = _all_tried(small)
+            tried += 1
+        elif sides is not None:
             found, least = cut(small, sides)
             cuts += 1
         else:
@@ -49,7 +56,22 @@ def solve(problem: Problem, *, seconds: float = SECONDS) -> Solution:
     bound += sum(o.cost for n, o in chosen.items() if len(problem.options[n]) == 1)
     conversions = problem.conversions(chosen)
     bound += sum(problem.convert(*c) for c in conversions if c[0] not in settled)
-    return Solution(chosen, problem.cost(chosen), bound, conversions, cuts, programs)
+    return Solution(chosen, problem.cost(chosen), bound, conversions, tried, cuts, programs)
+
+
+def _all_tried(problem: Problem) -> tuple[dict[Key, int], float]:
+    """The best of all choices. Raises ``ValueError`` where none has a finite cost."""
+    nodes = list(problem.options)
+    counts = [range(len(options)) for options in problem.options.values()]
+
+    def cost(choice: tuple[int, ...]) -> float:
+        return problem.cost({n: problem.options[n][i] for n, i in zip(nodes, choice, strict=True)})
+
+    best = min(itertools.product(*counts), key=cost)
+    least = cost(best)
+    if least == math.inf:
+        raise ValueError("every choice has an infinite cost")
+    return dict(zip(nodes, best, strict=True)), least
 
 
 def _neighbours(problem: Problem, values: dict[Key, tuple[Key | None, list[Key]]]) -> dict[Key, list[Key]]:
