@@ -16,7 +16,7 @@ from ..compare import leaves
 from ..sizes import Runnable
 from .holdout import Measured
 from .limits import Budget
-from .metrics import METRICS, output_error
+from .metrics import METRICS, output_error, whole_error
 
 Run = Callable[[Sample], Outputs]
 REPEATS = 3
@@ -50,7 +50,8 @@ class Spending:
     problem: str = ""
     """Why nothing could be measured; ``spent`` is infinite then."""
     typical: float = 0.0
-    """Root mean square over samples of what each would spend: the worst of few samples is chance."""
+    """Root mean square over samples of how far outputs are off as a whole: the worst of few samples is chance, the
+    worst slice may hold nothing. In no unit but its own."""
 
     def __str__(self) -> str:
         if self.problem:
@@ -115,14 +116,24 @@ class OutputJudge:
         found: dict[str, OutputSpending] = {}
         each: list[float] = []
         for i, sample in enumerate(self.reference.samples):
-            here = self._sample(i, run(sample))
-            each.append(max((one.spent for one in here), default=0.0))
-            for one in here:
+            outputs = run(sample)
+            each.append(self._whole(i, outputs))
+            for one in self._sample(i, outputs):
                 before = found.get(one.output)
                 if before is None or one.spent > before.spent:
                     found[one.output] = one
         typical = float(np.sqrt(np.mean(np.square(each)))) if each else 0.0
-        return Spending(max(each, default=0.0), list(found.values()), typical=typical)
+        return Spending(max((o.spent for o in found.values()), default=0.0), list(found.values()), typical=typical)
+
+    def _whole(self, i: int, outputs: Outputs) -> float:
+        """Over all outputs that are limited."""
+        expected, actual = (
+            leaves(self.reference.names, self.reference.outputs(i)),
+            leaves(self.reference.names, outputs),
+        )
+        found = dict(actual)
+        limited = [(label, array) for label, array in expected if not math.isinf(self.budget.limit(label))]
+        return math.hypot(*(whole_error(array, found.get(label)) for label, array in limited))
 
     def _sample(self, i: int, outputs: Outputs) -> list[OutputSpending]:
         expected = leaves(self.reference.names, self.reference.outputs(i))

@@ -63,6 +63,19 @@ def output_error(metric: str, expected: Any, found: Any, *, resolution: float = 
     return METRICS[metric].measure(a, b, floor)
 
 
+def whole_error(expected: Any, found: Any) -> float:
+    """Root mean square of the difference over that of ``expected``, whatever the slices: what grows with its causes
+    where the worst slice is one that holds nothing. 0 where they are no floats."""
+    if expected is None or found is None or not is_float(expected) or expected.shape != found.shape:
+        return 0.0
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    finite = np.isfinite(a)
+    signal, noise = float(np.square(a[finite]).sum()), float(np.square(a[finite] - b[finite]).sum())
+    if not math.isfinite(noise):
+        return math.inf
+    return math.sqrt(noise / signal) if signal > 0 else 0.0
+
+
 def _none(metric: str) -> float:
     return math.inf if metric == "snr" else 0.0
 

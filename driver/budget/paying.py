@@ -56,6 +56,7 @@ class PayingLab:
         self.samples, self.runnable = samples, runnable
         self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
         self.fine: Judge = OutputJudge(Budget(1.0, "rms"), judge.reference) if isinstance(judge, TaskJudge) else judge
+        self.least_error = paying.goal is not None and paying.goal.minimize == "error"
         self.levels: Sequence[str] = (OPTIMIZED,)
         """Optimization levels of the runtime at which errors are judged."""
         self._base: Session | None = None
@@ -67,10 +68,13 @@ class PayingLab:
         return self.base_spent if not taken else self._spending(taken, self.judge, self.levels).spent
 
     def weight(self, taken: frozenset[str]) -> float:
-        """The root mean square over samples; of outputs' errors where the budget is in a task's metric, which few
-        units do not move."""
+        """What outputs are off by as a whole, over all samples, where the least error is wanted; what they are off by
+        where the budget is in a task's metric, which few units do not move."""
         levels = self.levels if self.fine is self.judge else (OPTIMIZED,)
-        return self._spending(taken, self.fine, levels).typical
+        found = self._spending(taken, self.fine, levels)
+        if self.least_error:
+            return found.typical
+        return max(found.spent - (self.base_spent if self.fine is self.judge else 0.0), 0.0)
 
     def _spending(self, taken: frozenset[str], judge: Judge, levels: Sequence[str]) -> Spending:
         """Both questions are asked one after the other."""

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planish.backends.core import Outputs, Sample
+from planish.driver.budget import Budget
+from planish.driver.budget.judge import OutputJudge, Spending
 from planish.driver.budget.metrics import METRICS, output_error
 
 Array = np.ndarray[Any, Any]
@@ -101,3 +104,43 @@ def test_values_in_their_units() -> None:
 def test_a_vector_turned_round_is_as_far_as_can_be() -> None:
     a = draw(1, 64)
     assert output_error("cosine", a, -a)[0] == pytest.approx(2)
+
+
+class Silent:
+    """A reference whose second class is shown by no sample."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = ["y"]
+        self.resolutions: dict[str, float] = {}
+        self.samples: list[Sample] = [{"x": np.array(i)} for i in range(4)]
+
+    def outputs(self, i: int) -> Outputs:
+        y = np.zeros((40, 2), np.float32)
+        y[:, 0] = 1.0
+        return [y]
+
+    def run(self, sample: Sample) -> Outputs:
+        return self.outputs(int(sample["x"]))
+
+
+def test_what_is_typical_grows_with_its_causes_where_the_worst_slice_holds_nothing() -> None:
+    """A class that is never shown, or one sample, decides what is spent, but not which of two models is better."""
+    judge = OutputJudge(Budget(1.0, "rms"), Silent())
+
+    def spending(*wrong: float) -> Spending:
+        """Of a model whose outputs are off by so much in each sample."""
+
+        def run(sample: Sample) -> Outputs:
+            (y,) = judge.reference.run(sample)
+            y[:, 1] += wrong[int(sample["x"])]
+            return [y]
+
+        return judge.spending(run)
+
+    few, one = spending(0.01, 0.01, 0.01, 0.01), spending(0.0, 0.0, 0.0, 0.015)
+    assert few.spent > 50
+    assert few.typical == pytest.approx(0.01, rel=1e-3)
+    assert one.spent > few.spent
+    assert one.typical < few.typical
+    assert spending(0.0, 0.0, 0.0, 0.0).typical == 0
+    assert spending(math.inf, 0.0, 0.0, 0.0).typical == math.inf
