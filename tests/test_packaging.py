@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 NOT_PACKAGES = {"tests", "benchmarks", "scripts", "docs", "build", "dist", "shared"}
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PYPROJECT["tool"]["setuptools"]["packages"]
+DATA = ("*.json", "*.md", "*.hpp", "*.cc")
 
 
 def packages_on_disk() -> list[str]:
@@ -104,7 +105,7 @@ def test_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Path) -
     files = [file for package in PACKAGES for file in ROOT.joinpath(*package.split(".")[1:]).glob("*.py")]
     # Data is looked for in every folder: what lies in one that is no package would be missing from the wheel.
     parts = {package.split(".")[1] for package in PACKAGES if "." in package}
-    files += [file for part in parts for kind in ("*.json", "*.md") for file in (ROOT / part).rglob(kind)]
+    files += [file for part in parts for kind in DATA for file in (ROOT / part).rglob(kind)]
     expected = {f"planish/{file.relative_to(ROOT).as_posix()}" for file in [*files, ROOT / "py.typed"]}
     assert names == expected
 
