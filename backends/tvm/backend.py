@@ -39,7 +39,7 @@ class TvmBackend:
 
         Raises ``BackendError`` where an extent is open.
         """
-        model = _with_fixed_defaults(model)
+        model = _with_fixed_defaults(clone_model(model))
         _require_static(model)
         pieces = partition(model)
         module = Module(Machine(target))
@@ -79,7 +79,6 @@ def _with_fixed_defaults(model: Model) -> Model:
     """The model with inputs that have a default as constants: callers cannot override them."""
     if not model.graph.defaults:
         return model
-    model = clone_model(model)
     graph = model.graph
     for value, data in list(graph.defaults.items()):
         constant = graph.add_constant(data, value.name)

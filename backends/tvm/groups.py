@@ -7,6 +7,7 @@ whose outputs are the group's; the group takes that node's place in the order, s
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ...ir.graph import Graph, Node, Value
@@ -59,9 +60,10 @@ def is_anchor(node: Node) -> bool:
     return node.op in ANCHORS and node.domain == ""
 
 
-def groups_of(graph: Graph) -> list[Group]:
-    """All nodes of a graph with static extents, in groups, in the order of the nodes."""
-    position = {node: i for i, node in enumerate(graph)}
+def groups_of(graph: Graph, absorbed: Collection[Node] = ()) -> list[Group]:
+    """All nodes of a graph with static extents, in groups, in the order of the nodes; without the ``absorbed``, which
+    kernels of their readers look through."""
+    position = {node: i for i, node in enumerate(graph) if node not in absorbed}
     of: dict[Node, Group] = {}
     for node in position:
         group = Group([node])
@@ -77,12 +79,15 @@ def groups_of(graph: Graph) -> list[Group]:
 def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
     """Groups of producers that a node takes in: all whose results nobody else reads."""
     kind = kind_of(node)
-    if kind not in (Kind.ELEMENTWISE, Kind.MOVEMENT) or len(node.outputs) > 1:
+    if is_anchor(node) or len(node.outputs) > 1:
         return []
+    light = kind not in (Kind.ELEMENTWISE, Kind.MOVEMENT)  # elements are read several times: conversions only
     found: list[Group] = []
     for value in dict.fromkeys(v for v in node.inputs if v is not None and v.producer is not None):
         group = of.get(value.producer) if value.producer is not None else None
-        if group is None or group.is_view or value.producer is not group.last or len(group.last.outputs) > 1:
+        if group is None or group.is_view or (light and group.nodes[0].op != "DequantizeLinear"):
+            continue
+        if (light and len(group.nodes) > 1) or value.producer is not group.last or len(group.last.outputs) > 1:
             continue
         # What spreads would be computed again for every element that it is spread to.
         small = math.prod(static_shape(value)) < math.prod(static_shape(node.output))
@@ -117,6 +122,8 @@ def _evaluations(last: Node, members: set[Node]) -> int:
 
 def _fits(node: Node, kind: Kind, value: Value, group: Group, taken: list[Group]) -> bool:
     """Whether the node can be computed where the group's result is."""
+    if kind not in (Kind.ELEMENTWISE, Kind.MOVEMENT):
+        return True
     simple = all(kind_of(n) in (Kind.ELEMENTWISE, Kind.MOVEMENT, Kind.GATHERING) for n in group.nodes)
     if simple:
         return kind is Kind.ELEMENTWISE or all(kind_of(n) is not Kind.GATHERING for n in group.nodes)

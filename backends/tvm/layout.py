@@ -48,7 +48,10 @@ def _block(group: Group, layouts: Layouts, block_of: BlockOf) -> int:
     if len(shape) != 4 or len(last.outputs) > 1:
         return 1
     if group.anchor is not None:
-        return block_of(shape[1]) if first.op == "Conv" and dtype_of(first.output) == "float32" else 1
+        if first.op != "Conv" or dtype_of(first.output) != "float32":
+            return 1
+        groups = int(first.attr("group", 1))
+        return block_of(shape[1] if groups == shape[1] else shape[1] // groups)  # blocks do not reach over groups
     if any(v in last.graph.outputs for v in last.outputs if last.graph is not None):
         return 1
     if last.op == "Concat" and len(group.nodes) == 1 and int(last.attr("axis", 0)) % 4 == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,18 +20,17 @@ from ..layout import Layouts
 from ..rules.core import Context, dtype_of, static_shape
 from ..rules.windows import windows
 from .forms import Array, Element, Expr, Form, Index, broadcast
+from .integers import Integers, integers_of
 from .kernels import Kernel, Operand, Operands, group_name, run_rules
 
 
 def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """The group by a template of its first node; ``None`` where there is none for it."""
     node = group.nodes[0]
-    if machine.is_gpu:
-        return None
-    if any(dtype_of(v) != "float32" for v in (*node.inputs, node.output) if v is not None):
-        return None
     template = TEMPLATES.get(node.op)
-    return template(group, layouts, machine) if template is not None else None
+    if machine.is_gpu or template is None or dtype_of(node.output) != "float32":
+        return None
+    return template(group, layouts, machine)
 
 
 Spread = Callable[[Element], Element]
@@ -39,6 +38,31 @@ Spread = Callable[[Element], Element]
 
 def _reader(buffer: Any) -> Callable[..., Expr]:
     return lambda *at: buffer[at]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a product is made of."""
+
+    x: Value
+    weights: Array
+    dtype: str
+    zero_point: int
+    narrow: bool
+    integers: Integers | None
+    """Where sums are integers."""
+
+
+def _source(node: Node) -> Source | None:
+    """Of a product with constant weights."""
+    found = integers_of(node)
+    if found is not None:
+        dtype = dtype_of(found.x)
+        return Source(found.x, found.weights, dtype, found.zero_point, found.narrow, found)
+    x, w = node.inputs[0], node.inputs[1]
+    if x is None or w is None or w.data is None or dtype_of(x) != "float32" or dtype_of(w) != "float32":
+        return None
+    return Source(x, w.data.numpy(), "float32", 0, False, None)
 
 
 class Tail:
@@ -53,16 +77,37 @@ class Tail:
         self.node, self.out = group.nodes[0], group.outputs[0]
         self.form = layouts.form(self.out)
         self.sum: Expr = None
+        self.sum_dtype = "float32"
         self.operands = Operands(layouts)
         added = self.operands.element(bias) if bias is not None else None
         if added is not None and spread is not None:
             added = spread(added)
-        first: Element = (lambda index: self.sum) if added is None else (lambda index: self.sum + added(index))
+        self.floats: Element = lambda index: self.sum
+        first: Element = (lambda index: self.floats(index)) if added is None else (lambda i: self.floats(i) + added(i))
         rest = group.nodes[1:]
         if rest:
             self.element = run_rules(rest, self.operands, self.form.block, {self.node.output: first})[0].element
         else:
             self.element = first
+        self.placeholders = list(self.operands.read)
+
+    def dequantize(self, integers: Integers, weights_sums: Array, seen_zero_point: int, axis: int) -> None:
+        """Sums are integers without the zero point's share: what makes them floats; ``axis`` is the outputs'."""
+        self.sum_dtype = "int32"
+        share = (-seen_zero_point * weights_sums).astype(np.int32)
+        scales = np.ascontiguousarray(np.broadcast_to(integers.weight_scales * np.float32(integers.scale), share.shape))
+        offset, scale = self.operands.table(share), self.operands.table(scales)
+        bias = None if integers.bias is None else integers.bias
+        added = None
+        if bias is not None:
+            added = self.operands.table(np.ascontiguousarray(np.broadcast_to(bias, share.shape)))
+
+        def floats(index: Index) -> Expr:
+            at = (index[axis],)
+            found = (self.sum + offset(at)).astype("float32") * scale(at)
+            return found if added is None else found + added(at)
+
+        self.floats = floats
         self.placeholders = list(self.operands.read)
 
     def apply(self, total: Expr, index: tuple[Expr, ...], extras: Sequence[Any]) -> Expr:
@@ -85,7 +130,7 @@ class Tail:
 
     def _key(self) -> str:
         """The tail as a function of its own, over sums that lie in a tensor."""
-        sums = te.placeholder(self.form.physical, "float32", name="sums")
+        sums = te.placeholder(self.form.physical, self.sum_dtype, name="sums")
 
         def fill(*index: Expr) -> Expr:
             self.sum = sums(*index)
@@ -97,26 +142,34 @@ class Tail:
 
 def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     node = group.nodes[0]
-    x, weights = node.inputs[0], node.inputs[1]
-    assert x is not None
-    assert weights is not None
-    if weights.data is None or len(static_shape(x)) != 4:
+    made = _source(node)
+    if made is None or len(static_shape(made.x)) != 4:
         return None
-    spec = conv_spec(node, layouts.form(x), layouts.form(group.outputs[0]))
-    if conv_kernels.unsupported(spec) is not None:
+    spec = conv_spec(node, layouts.form(made.x), layouts.form(group.outputs[0]))
+    spec = replace(spec, dtype=made.dtype, zero_point=made.zero_point, narrow=made.narrow)
+    source = layouts.form(made.x)
+    for block in (spec.in_block, spec.out_block, 1):  # groups of channels want both sides alike, or no blocks
+        source, spec = replace(source, block=block), replace(spec, in_block=block)
+        if conv_kernels.unsupported(spec) is None and (block == 1 or spec.channels % block == 0):
+            break
+    if conv_kernels.unsupported(spec) is not None or made.x.data is not None:
         return None
     # A column is a row that lies across: tiles are cut from rows.
     turned = spec.width == spec.kernel[1] == 1 and spec.pads[1] == spec.pads[3] == 0 and spec.height > 1
-    array = weights.data.numpy()
-    source, result = layouts.form(x), layouts.form(group.outputs[0])
+    array = made.weights
+    result = layouts.form(group.outputs[0])
     if turned:
         spec, array = _turned(spec), array.swapaxes(2, 3)
         source, result = _turned_form(source), _turned_form(result)
-    tail = Tail(group, layouts, node.input(2), lambda bias: lambda index: bias((index[1],)), turned=turned)
-    epilogue = tail.epilogue()
     tile = conv_kernels.tiles(spec, machine)[0]
+    bias = node.input(2) if made.integers is None else None
+    tail = Tail(group, layouts, bias, lambda bias: lambda index: bias((index[1],)), turned=turned)
+    if made.integers is not None:
+        sums = array.astype(np.int64).sum(axis=(1, 2, 3))
+        tail.dequantize(made.integers, sums, conv_kernels.seen_zero_point(spec, machine, tile), 1)
+    epilogue = tail.epilogue()
     packed = conv_kernels.pack(np.ascontiguousarray(array), spec, tile)
-    operands = [Operand(x, source), Operand(packed, Form(packed.shape, str(packed.dtype)))]
+    operands = [Operand(made.x, source), Operand(packed, Form(packed.shape, str(packed.dtype)))]
     name = group_name(group)
     return Kernel(
         name,
@@ -171,43 +224,61 @@ def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
 def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """Weights of two axes are packed; other right sides are read as they lie."""
     node = group.nodes[0]
+    made = _source(node)
+    if made is not None and made.weights.ndim == 2 and len(static_shape(made.x)) >= 2:
+        shape = static_shape(made.x)
+        spec = matmul_kernels.MatMul(shape[:-2], shape[-2], shape[-1], made.weights.shape[1])
+        return _packed(group, layouts, machine, spec, made, made.weights, Tail(group, layouts, None))
     a, b = node.inputs[0], node.inputs[1]
-    assert a is not None
-    assert b is not None
-    shape, right = static_shape(a), static_shape(b)
-    if len(shape) < 2 or len(right) < 2:
+    if a is None or b is None or dtype_of(a) != "float32" or a.data is not None:
         return None
-    if b.data is not None and len(right) == 2:
-        spec = matmul_kernels.MatMul(shape[:-2], shape[-2], shape[-1], right[-1])
-        return _product(group, layouts, machine, spec, b.data.numpy(), Tail(group, layouts, None))
-    batch = static_shape(node.output)[:-2]
-    if shape[:-2] != batch or len(right) != len(shape):
+    shape, right, batch = static_shape(a), static_shape(b), static_shape(node.output)[:-2]
+    if len(shape) < 2 or len(right) < 2 or shape[:-2] != batch or len(right) != len(shape):
         return None
     spec = matmul_kernels.MatMul(batch, shape[-2], shape[-1], right[-1], packed=False, b_batch=right[:-2])
-    return _product(group, layouts, machine, spec, b, Tail(group, layouts, None))
+    return _product(group, machine, spec, a, b, Tail(group, layouts, None))
 
 
 def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """A transposed operand is another order of axes; alpha goes into weights."""
     node = group.nodes[0]
-    a, b = node.inputs[0], node.inputs[1]
-    assert a is not None
-    assert b is not None
+    a, b, made = node.inputs[0], node.inputs[1], _source(node)
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
-    if beta != 1 or (alpha != 1 and b.data is None):
+    if a is None or b is None or a.data is not None or beta != 1 or (alpha != 1 and made is None):
         return None
-    swapped = bool(node.attr("transA", 0))
+    swapped, turned = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
     rows, depth = static_shape(a)[:: -1 if swapped else 1]
-    out = static_shape(node.output)
-    tail = Tail(group, layouts, node.input(2), partial(_spread, shape=_shape(node.input(2)), out=out))
-    axes = (1, 0) if swapped else ()
-    if b.data is None:
-        b_axes = (1, 0) if node.attr("transB", 0) else ()
+    out, axes = static_shape(node.output), (1, 0) if swapped else ()
+    added = node.input(2) if made is None or made.integers is None else None
+    tail = Tail(group, layouts, added, partial(_spread, shape=_shape(added), out=out))
+    if made is None:
+        if dtype_of(a) != "float32":
+            return None
+        b_axes = (1, 0) if turned else ()
         spec = matmul_kernels.MatMul((), rows, depth, out[1], packed=False, a_axes=axes, b_axes=b_axes)
-        return _product(group, layouts, machine, spec, b, tail)
-    weights = b.data.numpy() * np.float32(alpha)
+        return _product(group, machine, spec, a, b, tail)
+    weights = made.weights.T if turned else made.weights
+    if made.integers is None:
+        weights = weights * np.float32(alpha)
     spec = matmul_kernels.MatMul((), rows, depth, out[1], a_axes=axes)
-    return _product(group, layouts, machine, spec, weights.T if node.attr("transB", 0) else weights, tail)
+    return _packed(group, layouts, machine, spec, made, weights, tail)
+
+
+def _packed(
+    group: Group,
+    layouts: Layouts,
+    machine: Machine,
+    spec: matmul_kernels.MatMul,
+    made: Source,
+    weights: Array,
+    tail: Tail,
+) -> Kernel:
+    """A product by weights [K, N]."""
+    spec = replace(spec, dtype=made.dtype, narrow=made.narrow)
+    if made.integers is not None:
+        seen = matmul_kernels.seen_zero_point(spec, machine, made.zero_point)
+        tail.dequantize(made.integers, weights.astype(np.int64).sum(axis=0), seen, len(tail.form.shape) - 1)
+    return _product(group, machine, spec, made.x, weights, tail)
 
 
 def _shape(value: Value | None) -> tuple[int, ...]:
@@ -219,10 +290,8 @@ def _spread(element: Element, shape: tuple[int, ...], out: tuple[int, ...]) -> E
 
 
 def _product(
-    group: Group, layouts: Layouts, machine: Machine, spec: matmul_kernels.MatMul, right: Value | Array, tail: Tail
+    group: Group, machine: Machine, spec: matmul_kernels.MatMul, a: Value, right: Value | Array, tail: Tail
 ) -> Kernel:
-    a = group.nodes[0].inputs[0]
-    assert a is not None
     tile = matmul_kernels.tiles(spec, machine)[0]
     if isinstance(right, Value):
         second = Operand(right, Form(spec.b_shape, "float32"))
@@ -234,7 +303,7 @@ def _product(
         name,
         f"{spec} {tile} {epilogue.key}",
         lambda: matmul_kernels.build(spec, machine, tile, epilogue, name=name),
-        [Operand(a, Form(spec.a_shape, "float32")), second, *tail.operands.all],
+        [Operand(a, Form(spec.a_shape, spec.dtype)), second, *tail.operands.all],
         [(tail.out, tail.form)],
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.errors import BackendError
-from ....ir.graph import Graph, Value
+from ....ir.graph import Graph, Node, Value
 from ..api import relax, tvm
 from ..groups import Group, groups_of
 from ..kernels.machine import Machine, block_of
@@ -20,12 +20,13 @@ from ..plan import Plan, Step, plan_memory
 from ..rules.core import Unsupported, dtype_of, static_shape
 from .anchors import anchored_kernel
 from .forms import Array, Form
+from .integers import integers_of, prepare
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
 from .recurrent import recurrent, recurrent_kernels
 from .schedule import schedule
 
 Key = Hashable
-"""A storage: a value as it lies, ``("plain", value)`` for its plain form, ``("out", i)`` for a copied output."""
+"""A storage: a value as it lies, ``("copy", value, block)`` for other blocks, ``("out", i)`` for a copied output."""
 
 
 @dataclass
@@ -112,13 +113,16 @@ class _Lowering:
         self.graph, self.module, self.name = graph, module, name
         self.machine, self.weights = module.machine, module.weights
         self.schedule = partial(schedule, machine=self.machine)
-        self.groups = groups_of(graph)
+        self.absorbed = prepare(graph)
+        """Dequantizers that products on integers look through; made where one is not."""
+        self.groups = groups_of(graph, self.absorbed)
         self.layouts: Layouts = assign_layouts(self.groups, lambda n: block_of(n, self.machine), graph.outputs)
         self.calls: list[Call] = []
         self.root: dict[Value, Key] = {v: v for v in graph.inputs}
         """The storage of every plain value that is a view of another."""
         self.sizes: dict[Key, int] = {}
-        self.plain: dict[Value, Key] = {}
+        self.converted: dict[tuple[Value, int], Key] = {}
+        """Copies of values in other blocks."""
 
     def run(self) -> Program:
         for group in self.groups:
@@ -147,7 +151,17 @@ class _Lowering:
         if group.anchor is not None:
             self._plain_operands(group)
             kernel = anchored_kernel(group, self.layouts, self.machine)
+            if kernel is None:
+                self._dequantize(group.nodes[0])
         self._call(kernel or plain_kernel(group, self.layouts, self.schedule))
+
+    def _dequantize(self, node: Node) -> None:
+        """Makes the floats of a product that has no kernel on integers."""
+        for value in node.inputs:
+            producer = value.producer if value is not None else None
+            if producer is not None and producer in self.absorbed:
+                self.absorbed.discard(producer)
+                self._call(plain_kernel(Group([producer]), self.layouts, self.schedule))
 
     def _view(self, group: Group) -> bool:
         """Makes the result share its operand's memory."""
@@ -161,21 +175,26 @@ class _Lowering:
         """Anchors but convolutions read plain operands."""
         if group.nodes[0].op == "Conv":
             return
-        for value in group.nodes[0].inputs:
+        integers = integers_of(group.nodes[0])
+        for value in [integers.x] if integers is not None else group.nodes[0].inputs:
             if value is not None and value.data is None:
                 self._plain(value)
 
     def _plain(self, value: Value) -> Key:
         """The storage of the value's plain form, made where it has none."""
-        if self.layouts.blocks.get(value, 1) == 1:
+        return self._stored(value, 1)
+
+    def _stored(self, value: Value, block: int) -> Key:
+        """The storage of the value in blocks, a copy where it lies otherwise."""
+        form = self.layouts.form(value)
+        if form.block == block:
             return self.root.get(value, value)
-        if value not in self.plain:
-            form = self.layouts.form(value)
-            wanted = Form(form.shape, form.dtype)
-            key: Key = ("plain", value)
+        if (value, block) not in self.converted:
+            key: Key = ("copy", value, block)
+            wanted = Form(form.shape, form.dtype, block)
             self._call(copy_kernel(value, form, wanted, self.schedule), [key])
-            self.plain[value] = key
-        return self.plain[value]
+            self.converted[value, block] = key
+        return self.converted[value, block]
 
     def _call(self, kernel: Kernel, writes: list[Key] | None = None) -> None:
         keys: list[Key] = writes if writes is not None else [value for value, _ in kernel.results]
@@ -189,9 +208,7 @@ class _Lowering:
             return self.weights.add(source)
         if source.data is not None:
             return self.weights.add(operand.form.packed(source.data.numpy()))
-        if operand.form.block == 1 and self.layouts.blocks.get(source, 1) > 1:
-            return self._plain(source)
-        return self.root.get(source, source)
+        return self._stored(source, operand.form.block)
 
     def _outputs(self) -> list[Key]:
         """The storage of every output: each its own, written by a kernel."""

@@ -46,7 +46,8 @@ def at_most(x: Expr, high: Expr) -> Expr:
 
 def clipped(x: Expr, low: float, high: float, dtype: str) -> Expr:
     """Between two numbers; NaN stays NaN."""
-    return named(at_least(x, number(low, dtype)), lambda above: at_most(above, number(high, dtype)))
+    below = number(low, dtype)
+    return named(x, lambda v: named(at_least(v, below), lambda above: at_most(above, number(high, dtype))))
 
 
 def _extreme(a: Expr, b: Expr, dtype: str, *, larger: bool) -> Expr:
@@ -287,8 +288,19 @@ def modulo(c: Context) -> Element:
 @rule(Kind.ELEMENTWISE, "BitShift")
 def shift(c: Context) -> Element:
     a, b = c.spread(0), c.spread(1)
-    left = c.node.attr("direction") in ("LEFT", b"LEFT")
-    return lambda index: a(index) << b(index) if left else a(index) >> b(index)
+    left, dtype = c.node.attr("direction") in ("LEFT", b"LEFT"), c.dtype()
+    if not dtype.startswith("uint"):
+        raise Unsupported("shifts of signed numbers")
+    bits = number(np.iinfo(dtype).bits, dtype)
+
+    def element(index: Index) -> Expr:
+        return named(b(index), lambda n: tirx.Select(n < bits, _shifted(a(index), n, left), number(0, dtype)))
+
+    return element
+
+
+def _shifted(x: Expr, n: Expr, left: bool) -> Expr:
+    return x << n if left else x >> n
 
 
 @rule(Kind.ELEMENTWISE, "Clip")

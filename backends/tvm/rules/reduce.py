@@ -147,23 +147,43 @@ def softmax(c: Context) -> Element:
 
 @rule(Kind.STAGE, "Hardmax", "ArgMax", "ArgMin")
 def arg_max(c: Context) -> Element:
+    """The first place of the extreme, or the last; a reduction of pairs of place and element."""
     shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
     hard = c.node.op == "Hardmax"
     axis = int(c.node.attr("axis", (1 if c.node.version < 13 else -1) if hard else 0)) % len(shape)
     if hard and c.node.version < 13:
         raise Unsupported("Hardmax over several axes")
-    last = bool(c.node.attr("select_last_index", 0)) and not hard
-    least = c.node.op == "ArgMin"
-    best = reduced(c, x, shape, [axis], te.min if least else te.max, dtype)
-    # The first (or last) place where the extreme lies: a minimum over indices.
-    none = -1 if last else shape[axis]
-    at: Element = lambda index: tirx.Select(  # noqa: E731
-        tirx.EQ(x(index), best(index)), flat(index[axis]).astype("int32"), tirx.const(none, "int32")
-    )
-    found = reduced(c, at, shape, [axis], te.max if last else te.min, "int32")
+    least, last = c.node.op == "ArgMin", bool(c.node.attr("select_last_index", 0)) and not hard
+    reducer = te.comm_reducer(_better(least, last), _worst(least), name="arg_extreme")
+    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
+
+    def pairs(*index: Expr) -> Any:
+        r = reduce_axis(shape[axis], "r")
+        return reducer((r.var.astype("int32"), x((*index[:axis], r, *index[axis + 1 :]))), axis=[r])
+
+    places, _ = te.compute(kept, pairs, name="arg")
+    found: Element = lambda index: places(*(0 if i == axis else flat(at) for i, at in enumerate(index)))  # noqa: E731
     if hard:
         return lambda index: tirx.Select(tirx.EQ(found(index), flat(index[axis])), number(1, dtype), number(0, dtype))
     return _in_place(c, lambda index: found(index).astype("int64"), [axis], bool(c.node.attr("keepdims", 1)))
+
+
+def _better(least: bool, last: bool) -> Callable[[Any, Any], Any]:
+    def choose(a: Any, b: Any) -> Any:
+        wins = a[1] < b[1] if least else a[1] > b[1]
+        first = a[0] > b[0] if last else a[0] < b[0]
+        chosen = tirx.any(wins, tirx.all(tirx.EQ(a[1], b[1]), first))
+        return tirx.Select(chosen, a[0], b[0]), tirx.Select(chosen, a[1], b[1])
+
+    return choose
+
+
+def _worst(least: bool) -> Callable[[Any, Any], Any]:
+    def start(place: Any, dtype: Any) -> Any:
+        name = str(dtype)
+        return tirx.const(-1, "int32"), number(highest(name) if least else lowest(name), name)
+
+    return start
 
 
 @rule(Kind.STAGE, "LayerNormalization", "RMSNormalization")

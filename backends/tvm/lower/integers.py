@@ -1,0 +1,179 @@
+"""Quantized products: operators on dequantized operands, computed on the integers themselves.
+
+    (DQ(x) conv DQ(w) + DQ(b))  =  s_x s_w (sum x w  -  z_x sum w  +  b)
+
+The sum in brackets is exact in 32 bits; what follows (activation, quantization) goes into the write-back. Weights have
+zero points 0, or 128 as unsigned bytes; the operand has one scale and one zero point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ....ir.constants import ArrayConstant
+from ....ir.graph import Graph, Node, Value
+from ....ir.types import TensorType
+from .forms import Array
+
+PRODUCTS = frozenset(("Conv", "MatMul", "Gemm"))
+
+
+@dataclass(frozen=True)
+class Integers:
+    """The integers behind a product."""
+
+    x: Value
+    """8 bits."""
+    scale: float
+    zero_point: int
+    weights: Array
+    """int8, as the operator has them."""
+    weight_scales: Array
+    """[outputs] or [1]."""
+    bias: Array | None
+    """[outputs] float32."""
+
+    @property
+    def narrow(self) -> bool:
+        """Whether pairs of products fit into 16 bits."""
+        return bool(self.weights.min(initial=0) >= -64 and self.weights.max(initial=0) <= 63)
+
+
+def integers_of(node: Node) -> Integers | None:
+    """What the node is on integers, or nothing where it is a product of floats."""
+    if node.op not in PRODUCTS or node.domain or len(node.inputs) < 2:
+        return None
+    x, w = (_dequantizer(v) for v in node.inputs[:2])
+    if x is None or w is None or x.inputs[0] is None or x.inputs[0].data is not None:
+        return None
+    scale, zero = _constant(x.inputs[1]), _constant_or_zero(x)
+    if scale is None or zero is None or scale.size != 1 or x.inputs[0].dtype is None:
+        return None
+    if x.inputs[0].dtype.numpy_name not in ("uint8", "int8"):
+        return None
+    found = _weights(node, w)
+    bias = _bias(node)
+    if found is None or (bias is None and node.input(2) is not None):
+        return None
+    if node.op == "Gemm" and (float(node.attr("alpha", 1)) != 1 or float(node.attr("beta", 1)) != 1):
+        return None
+    if node.op == "Gemm" and node.attr("transA", 0):
+        return None
+    return Integers(x.inputs[0], float(scale.reshape(())), int(zero.reshape(())), *found, bias)
+
+
+def _dequantizer(value: Value | None) -> Node | None:
+    node = value.producer if value is not None else None
+    return node if node is not None and node.op == "DequantizeLinear" and not node.attr("block_size", 0) else None
+
+
+def _constant(value: Value | None) -> Array | None:
+    return None if value is None or value.data is None else value.data.numpy()
+
+
+def _constant_or_zero(node: Node) -> Array | None:
+    return np.zeros((), np.int32) if node.input(2) is None else _constant(node.inputs[2])
+
+
+def _weights(node: Node, dequantizer: Node) -> tuple[Array, Array] | None:
+    """int8 weights and their scales along the outputs."""
+    q, scales, zero = _constant(dequantizer.inputs[0]), _constant(dequantizer.inputs[1]), _constant_or_zero(dequantizer)
+    if q is None or scales is None or zero is None or q.dtype not in (np.int8, np.uint8):
+        return None
+    if q.dtype == np.uint8:
+        q, zero = (q.astype(np.int16) - 128).astype(np.int8), zero.astype(np.int32) - 128
+    if np.any(zero != 0):
+        return None
+    axis = 0 if node.op == "Conv" or (node.op == "Gemm" and node.attr("transB", 0)) else q.ndim - 1
+    if scales.size > 1 and int(dequantizer.attr("axis", 1)) % q.ndim != axis:
+        return None
+    if node.op != "Conv" and q.ndim != 2:
+        return None
+    return q, np.ascontiguousarray(scales.reshape(-1).astype(np.float32))
+
+
+def _bias(node: Node) -> Array | None:
+    """A constant bias per output, dequantized."""
+    value = node.input(2)
+    if value is None:
+        return None
+    source = _dequantizer(value)
+    if source is None:
+        found = _constant(value)
+    else:
+        q, scale, zero = _constant(source.inputs[0]), _constant(source.inputs[1]), _constant_or_zero(source)
+        if q is None or scale is None or zero is None:
+            return None
+        found = (q.astype(np.float64) - zero) * scale.astype(np.float64)
+    return None if found is None or found.ndim > 1 else np.ascontiguousarray(found.astype(np.float32))
+
+
+def split_transposed(graph: Graph) -> None:
+    """Transposed convolutions whose windows do not overlap as pointwise ones and a movement of their channels."""
+    for node in list(graph):
+        x, w, bias = node.input(0), node.input(1), node.input(2)
+        if node.op != "ConvTranspose" or node.domain or x is None or w is None or w.data is None:
+            continue
+        array = w.data.numpy()
+        k = array.shape[2:]
+        attrs = node.attrs
+        same = len(k) == 2 and k[0] == k[1] and tuple(attrs.get("strides", ())) == k  # type: ignore[arg-type]
+        plain = not any(np.any(attrs.get(name, 0)) for name in ("pads", "output_padding", "output_shape"))
+        plain = plain and node.attr("auto_pad", "NOTSET") in ("NOTSET", b"NOTSET") and int(node.attr("group", 1)) == 1
+        if not (same and plain) or np.any(np.asarray(attrs.get("dilations", 1)) != 1) or x.shape is None:
+            continue
+        if bias is not None and bias.data is None:
+            continue
+        block = int(k[0])
+        weights = array.transpose(1, 2, 3, 0).reshape(-1, array.shape[0], 1, 1)
+        operands = [x, graph.add_constant(ArrayConstant(np.ascontiguousarray(weights)))]
+        if bias is not None and bias.data is not None:
+            operands.append(graph.add_constant(ArrayConstant(np.repeat(bias.data.numpy(), block * block))))
+        conv = Node("Conv", operands, name=node.name)
+        graph.insert_before(node, conv)
+        n, _, h, width = x.shape
+        conv.output.type = TensorType(x.dtype, (n, weights.shape[0], h, width))
+        moved = Node("DepthToSpace", [conv.output], {"blocksize": block, "mode": "CRD"}, outputs=[node.output.name])
+        graph.insert_before(node, moved)
+        moved.output.type = node.output.type
+        for user, i in list(node.output.uses):
+            user.set_input(i, moved.output)
+        node.erase()
+
+
+def prepare(graph: Graph) -> set[Node]:
+    """Readies a graph for groups: dequantizers of several readers become one each, constant ones that no product takes
+    become floats. Returns those that products on integers look through, which nobody else reads."""
+    split_transposed(graph)
+    for node in list(graph):
+        if node.op == "DequantizeLinear" and node.domain == "" and node.output not in graph.outputs:
+            for user, i in list(node.output.uses)[1:]:
+                copy = Node(node.op, list(node.inputs), dict(node.attrs), name=node.name)
+                graph.insert_before(node, copy)
+                copy.output.type = node.output.type
+                user.set_input(i, copy.output)
+    absorbed: set[Node] = set()
+    for node in graph:
+        if integers_of(node) is not None:
+            absorbed.update(v.producer for v in node.inputs if v is not None and v.producer is not None)
+    for node in list(graph):
+        if node.op == "DequantizeLinear" and node not in absorbed and all(v is None or v.data for v in node.inputs):
+            _fold(graph, node)
+    return {node for node in absorbed if node.op == "DequantizeLinear"}
+
+
+def _fold(graph: Graph, node: Node) -> None:
+    """A constant dequantizer as the floats that it gives."""
+    from ....passes.shared.evaluate import evaluate
+    from ....passes.shared.kernels import NoKernel
+
+    try:
+        found = evaluate(node, max_bytes=1 << 32, max_work=1 << 32)[0]
+    except NoKernel:
+        return
+    made = graph.add_constant(ArrayConstant(found.numpy()), node.output.name)
+    for user, i in list(node.output.uses):
+        user.set_input(i, made)
+    node.erase()

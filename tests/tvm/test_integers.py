@@ -1,0 +1,107 @@
+"""Quantized products are integer kernels, and their results those of the numbers that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+pytest.importorskip("tvm")
+
+from planish.backends.tvm.kernels.machine import Machine
+from planish.backends.tvm.lower.program import Module
+from planish.ir.clone import clone_model
+from planish.ir.onnx_reader import read_model
+
+from .models import TARGET, expected, lowered, onnx_model
+
+RNG = np.random.default_rng(3)
+
+
+def pair(name: str, scale: str, zero: str, **attrs: Any) -> list[onnx.NodeProto]:
+    """A quantizer and its dequantizer."""
+    return [
+        helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_q"], **attrs),
+        helper.make_node("DequantizeLinear", [f"{name}_q", scale, zero], [f"{name}_d"], **attrs),
+    ]
+
+
+def convolution(dtype: type, group: int = 1) -> tuple[bytes, dict[str, np.ndarray]]:
+    """Per-channel weights, an asymmetric operand with borders, a bias, Relu, a residual and a second convolution."""
+    x = RNG.standard_normal((1, 16, 9, 11)).astype(np.float32)
+    zero = np.array(37 if dtype is np.uint8 else -11, dtype)
+    constants = {
+        "sx": np.float32(0.03),
+        "zx": zero,
+        "w": RNG.integers(-100, 100, (16, 16 // group, 3, 3)).astype(np.int8),
+        "sw": (RNG.random(16) * 0.01 + 0.001).astype(np.float32),
+        "zw": np.zeros(16, np.int8),
+        "b": RNG.integers(-3000, 3000, 16).astype(np.int32),
+    }
+    constants["sb"] = (constants["sw"] * constants["sx"]).astype(np.float32)
+    nodes = [
+        *pair("x", "sx", "zx"),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["w_d"], axis=0),
+        helper.make_node("DequantizeLinear", ["b", "sb"], ["b_d"], axis=0),
+        helper.make_node("Conv", ["x_d", "w_d", "b_d"], ["c"], pads=[1, 1, 1, 1], group=group),
+        helper.make_node("Relu", ["c"], ["r"]),
+        *pair("r", "sx", "zx"),
+        helper.make_node("Add", ["r_d", "x_d"], ["a"]),
+        *pair("a", "sx", "zx"),
+        helper.make_node("Conv", ["a_d", "w_d", "b_d"], ["y"], pads=[1, 1, 1, 1], group=group),
+        *pair("y", "sx", "zx"),
+    ]
+    return onnx_model(nodes, {"x": x}, ["y_d"], constants), {"x": x}
+
+
+@pytest.mark.parametrize(("dtype", "group"), [(np.uint8, 1), (np.int8, 1), (np.uint8, 16)])
+def test_convolutions(dtype: type, group: int) -> None:
+    model, feeds = convolution(dtype, group)
+    found, wanted = lowered(model).run(feeds)[0], expected(model, feeds)[0]
+    # A sum that lies on a tie after scaling may be rounded either way; that is one step, and moves few others.
+    steps = np.abs(found - wanted) / np.float32(0.03)
+    assert steps.max() <= 1.01
+    assert (steps > 0.5).mean() < 0.01
+
+
+def test_products() -> None:
+    x = RNG.standard_normal((3, 5, 24)).astype(np.float32)
+    constants = {
+        "sx": np.float32(0.02),
+        "zx": np.uint8(120),
+        "w": RNG.integers(0, 255, (24, 20)).astype(np.uint8),
+        "sw": np.float32(0.01),
+        "zw": np.uint8(128),
+        "v": RNG.integers(-128, 127, (8, 20)).astype(np.int8),
+        "sv": (RNG.random(8) * 0.01 + 0.001).astype(np.float32),
+        "bias": RNG.standard_normal(8).astype(np.float32),
+        "flat": np.array([15, 20]),
+    }
+    nodes = [
+        *pair("x", "sx", "zx"),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["w_d"]),
+        helper.make_node("MatMul", ["x_d", "w_d"], ["m"]),
+        helper.make_node("Reshape", ["m", "flat"], ["f"]),
+        *pair("f", "sx", "zx"),
+        helper.make_node("DequantizeLinear", ["v", "sv"], ["v_d"], axis=0),
+        helper.make_node("Gemm", ["f_d", "v_d", "bias"], ["y"], transB=1),
+    ]
+    model = onnx_model(nodes, {"x": x}, ["y"], constants)
+    found, wanted = lowered(model).run({"x": x})[0], expected(model, {"x": x})[0]
+    # One step of the inner quantization times a weight, where a tie is rounded the other way.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02 * 127 * 0.011 + 1e-4)
+    assert (np.abs(found - wanted) > 1e-4).mean() < 0.05
+
+
+def test_integers_are_multiplied() -> None:
+    """No float weights are left, and between the two convolutions and the sum only bytes are stored."""
+    model = clone_model(read_model(convolution(np.uint8)[0]))
+    module = Module(Machine(TARGET))
+    program = module.lower(model.graph, "main")
+    assert sum(a.dtype == np.int8 for a in module.weights.arrays) == 2  # packed for a plain and a blocked operand
+    assert max(a.size for a in module.weights.arrays if a.dtype != np.int8) == 16
+    stored = [form.dtype for call in program.calls for _, form in call.kernel.results]
+    assert stored == ["uint8", "uint8", "float32", "float32"], "the last two are the output, in blocks and plain"
