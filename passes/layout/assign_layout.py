@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from ...ir.graph import Graph
 from ..core import GraphPass
 from ..rewrite.rewriter import Rewriter
-from ..shared.layout.graphs import Layouts
+from ..shared.layout.costs import Sizes
+from ..shared.layout.graphs import Extra, Layouts
 from ..shared.layout.orders import layout_of
 from ..shared.layout.sizes import sizes_of
 from ..shared.layout.solve import SECONDS
@@ -43,7 +44,7 @@ class AssignLayout(GraphPass):
             return
         sizes = sizes_of(graph, r.ctx)
         ways = ways_on(target, sizes)
-        if not any(node.op == "Transpose" or any(cost < 0 for cost, _ in ways(node)) for node in graph):
+        if not self._hopeful(graph, sizes, ways):
             self._declined(r, f"graph @{graph.name}: no operator is faster under another layout")
             return
         layouts = Layouts(graph, sizes, ways)
@@ -59,6 +60,18 @@ class AssignLayout(GraphPass):
                 r.lay_out(value, layout_of(order))
         gain = layouts.written() - solution.cost
         r.ctx.note(f"graph @{graph.name}: other layouts save {gain / 1e3:,.1f} us by the table, {solution.verdict}")
+
+    def _hopeful(self, graph: Graph, sizes: Sizes, ways: Extra) -> bool:
+        """Whether an operator is faster otherwise by itself, or works in an order in which Transposes would vanish."""
+        found = [(node, cost, move) for node in graph for cost, move in ways(node)]
+        if any(cost < 0 for _, cost, _ in found):
+            return True
+        orders = Layouts(graph, sizes).spread() if found else {}
+        return any(
+            move.gives[0] in orders.get(node.output, ()) or (x is not None and move.takes[0] in orders.get(x, ()))
+            for node, _, move in found
+            for x in node.inputs[:1]
+        )
 
     def _declined(self, r: Rewriter, reason: str) -> None:
         if r.ctx.trace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from planish.ir.graph import Graph, Model
+from planish.ir.graph import Graph, Model, Value
 from planish.passes.core import Context
 from planish.passes.rewrite.rewriter import Rewriter
 from planish.passes.shared.layout.apply import Applied
@@ -30,14 +30,14 @@ class RandomLayouts(Layouts):
             found.add(node, [Option(self.random.uniform(-4, 4), o.takes, o.gives, o.tag) for o in options])
         return found
 
-    def _spread(self) -> None:
+    def spread(self) -> dict[Value, dict[Order, None]]:
         for node in self.graph:
             for value in node.outputs:
                 if self.random.random() < 0.4 and is_plain(value) and (value.rank or 0) > 1:
                     order = list(range(value.rank or 0))
                     self.random.shuffle(order)
                     self.orders.setdefault(value, {tuple(range(len(order))): None})[tuple(order)] = None
-        super()._spread()
+        return super().spread()
 
 
 def scramble(model: Model, seed: int) -> tuple[int, list[tuple[str, Order]]]:

@@ -69,7 +69,7 @@ class Layouts:
 
     def problem(self) -> Problem:
         """The problem of the whole graph."""
-        self._spread()
+        self.spread()
         problem = Problem(lambda v, a, b: conversion_ns(v, a, b, self.sizes))  # type: ignore[arg-type]
         for node in self.graph:
             if self._matters(node):
@@ -132,7 +132,7 @@ class Layouts:
         x = node.inputs[0]
         return rule.forward(node, plain(x.rank or 0)) if rule is not None and x is not None else None
 
-    def _spread(self) -> None:
+    def spread(self) -> dict[Value, dict[Order, None]]:
         """Finds the orders worth thinking of: written ones, those that make Transposes vanish, those of ``extra``, and
         what operators carry on of them."""
         work: deque[Node] = deque()
@@ -156,6 +156,7 @@ class Layouts:
             node = work.popleft()
             waiting.discard(node)
             self._carry(node, note)
+        return self.orders
 
     def _seed(self, node: Node, note: Callable[[Value | None, Order | None], None]) -> None:
         for value in node.outputs if self.annotated else ():
