@@ -1,8 +1,7 @@
 """Where to compute in 16 bits: the cut between the two precisions that costs least.
 
 Every node that may compute in 16 bits gains by it, every value that crosses from one precision to the other costs a
-cast, once for all users on the other side. The best choice is a minimum cut (Ford, Fulkerson 1956); of a value with
-several users the cast is an edge of its own behind the producer, with edges to the users that nothing cuts.
+cast, once for all users on the other side: a choice between two labels, which ``layout/solve.py`` makes by minimum cut.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any
 from ...ir.dims import SymDim
 from ...ir.dtypes import DType
 from ...ir.graph import RETURN, Graph, Node, Value
+from .layout.problem import Option, Problem
+from .layout.solve import solve
 
 _nx: Any = importlib.import_module("networkx")  # its types are incomplete
 _GUESS = 16
@@ -26,34 +27,24 @@ def best_half(graph: Graph, gains: Mapping[Node, float]) -> list[Node]:
     ``gains`` says what each node that may saves, in elements read and written; all other nodes, the graph's inputs and
     outputs and what bodies take stay in 32 bits. Constants are stored in either precision and cost no cast.
     """
-    network: Any = _nx.DiGraph()
-    network.add_nodes_from(("half", "full"))
-    for node, gain in gains.items():
-        network.add_edge("half", node, capacity=gain)
+    cast = dict.fromkeys(
+        v for v in [*graph.inputs, *(out for node in graph for out in node.outputs)] if v.dtype is DType.F32
+    )
+    problem = Problem(lambda value, *_: 2 * elements_of(value))  # type: ignore[arg-type]
     for node in graph:
-        if node not in gains:
-            network.add_edge(node, "full")
-    for value in [*graph.inputs, *(out for node in graph for out in node.outputs)]:
-        if value.dtype is DType.F32:
-            _add_casts(network, graph, value, gains)
-    half: set[Any] = _nx.minimum_cut(network, "half", "full")[1][0]
-    return [node for node in graph if node in half]
-
-
-def _add_casts(network: Any, graph: Graph, value: Value, gains: Mapping[Node, float]) -> None:
-    producer: Any = value.producer if value.producer is not None else "full"
-    users: dict[Any, None] = {}
-    for user, _ in value.uses:
-        users["full" if user.op == RETURN or user.graph is not graph or user not in gains else user] = None
-    if not users or (producer not in gains and set(users) == {"full"}):
-        return
-    cost = 2 * elements_of(value)
-    narrowed, widened = (value, "narrowed"), (value, "widened")
-    network.add_edge(producer, widened, capacity=cost)
-    network.add_edge(narrowed, producer, capacity=cost)
-    for user in users:
-        network.add_edge(widened, user)
-        network.add_edge(user, narrowed)
+        takes = [v for v in dict.fromkeys(node.inputs) if v in cast]
+        gives = [v for v in node.outputs if v in cast]
+        ways = (("full", gains[node]), ("half", 0.0)) if node in gains else (("full", 0.0),)
+        problem.add(
+            node, [Option(cost, tuple((v, w) for v in takes), tuple((v, w) for v in gives), w) for w, cost in ways]
+        )
+    for value in cast:
+        if value.producer is None:
+            problem.add((value, "given"), [Option(gives=((value, "full"),))])
+        if any(user.op == RETURN or user.graph is not graph for user, _ in value.uses):
+            problem.add((value, "taken"), [Option(takes=((value, "full"),))])
+    chosen = solve(problem).chosen
+    return [node for node in graph if chosen[node].tag == "half"]
 
 
 def elements_of(value: Value) -> float:
