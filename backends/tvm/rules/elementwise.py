@@ -30,7 +30,8 @@ def is_float(dtype: str) -> bool:
 
 
 def is_number(x: Expr, dtype: str) -> Expr:
-    """Whether it is not NaN: TVM has no vectors of ``isnan``, and would run the whole loop one by one."""
+    """Whether it is not NaN: TVM has no vectors of ``isnan``, and would run the whole loop one by one. For choices
+    only: negated, TVM turns the comparison round, which NaN does not survive."""
     return x <= tirx.infinity(dtype)
 
 
@@ -141,7 +142,7 @@ UNARY: dict[str, Unary] = {
     "Acosh": lambda x, d, c: libm("acosh", d, x),
     "Atanh": lambda x, d, c: libm("atanh", d, x),
     "Sign": _sign,
-    "IsNaN": lambda x, d, c: tirx.Not(is_number(x, d)),
+    "IsNaN": lambda x, d, c: tirx.isnan(x),
     "IsInf": _is_inf,
     "Not": lambda x, d, c: tirx.Not(x),
     "BitwiseNot": lambda x, d, c: ~x,
@@ -335,7 +336,7 @@ def cast(c: Context) -> Element:
         zero = number(0, source)
         if not is_float(source):
             return lambda index: tirx.NE(x(index), zero)
-        return lambda index: named(x(index), lambda v: tirx.any(v < zero, v > zero, tirx.Not(is_number(v, source))))
+        return lambda index: named(x(index), lambda v: tirx.any(v < zero, v > zero, tirx.isnan(v)))
     return lambda index: x(index).astype(wanted)
 
 
