@@ -21,7 +21,7 @@ from ..factor import ranks_of
 from ..plans import Plan, without_passes
 from ..reference import Reference
 from ..samples import Samples
-from ..select import Choice, Goal, Known, Problem, make_problem, select
+from ..select import Choice, Goal, Known, Problem, make_problem, operations, select
 from ..sizes import Runnable, constant_bytes, file_bytes
 from .holdout import split
 from .judge import OPTIMIZED, WRITTEN, Judge, Spending, make_judge, spending_of
@@ -37,8 +37,8 @@ WORRYING_NOISE = 0.25
 """Share of the budget above which the original's own rounding noise is worth a warning."""
 BESIDE_BYTES = 1024
 """Names and nodes of a unit take no more."""
-_SIZE_ROUNDS = 3
-"""How often a selection is made anew because its file is larger than what the units said."""
+_ROUNDS = 3
+"""How often a selection is made anew because its file, or its operations, are more than what the units said."""
 BOTH = (OPTIMIZED, WRITTEN)
 
 
@@ -181,8 +181,7 @@ class Purse:
         self, stages: Stages, units: list[Unit], base: Spending, goal: Goal, ledger: Ledger
     ) -> tuple[Outcome, Spending, tuple[Model, RunRecord]]:
         """By measured time as well: what fits and pays."""
-        shapes = {name: array.shape for name, array in self.samples.ordinary.items[0].items()}
-        problem = make_problem(units, stages.model, shapes)
+        problem, asked = make_problem(units, stages.model, self._shapes()), goal
         if goal.max_bytes is not None:
             goal = replace(goal, min_saved_bytes=self._to_save(stages, units, problem, goal.max_bytes))
         lab = PayingLab(stages, units, self.selector, self.samples, self.job.runnable, self.job.paying, base.spent)
@@ -198,7 +197,7 @@ class Purse:
             final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
             ledger.front, ledger.because = choice.front, choice.because
             ledger.ranks = ranks_of(problem, choice, stages.model)
-            self._require(goal, choice, stages, units)
+            self._require(asked, choice, stages, units)
             if final.spent <= 1:
                 return outcome, final, built
             self._again(final, built[0])
@@ -207,19 +206,42 @@ class Purse:
     def _select_within(
         self, goal: Goal, problem: Problem, lab: PayingLab, known: Known, stages: Stages, units: Sequence[Unit]
     ) -> tuple[Choice, Goal]:
-        """A selection whose file is as small as was asked for; what units save is an estimate, files are measured."""
-        choice = select(problem, lab, goal, known=known, progress=self.job.paying.progress)
-        for _ in range(_SIZE_ROUNDS):
-            if goal.max_bytes is None or not choice.taken:
+        """A selection whose file, and whose operations, are as few as was asked for; what units save is an estimate,
+        what comes out is counted."""
+        progress, asked = self.job.paying.progress, goal
+        choice = select(problem, lab, goal, known=known, progress=progress)
+        for _ in range(_ROUNDS):
+            tighter = self._tighter(goal, asked, choice, stages, units)
+            if tighter is None:
                 break
-            above = self._bytes(stages, _left(units, choice.taken)) - goal.max_bytes
-            if above <= 0:
-                break
-            self.steps.append(f"the file is {above} bytes too large: selected again for as many less")
-            said = sum(u.saved_bytes for u in units if u.key in choice.taken)
-            goal = replace(goal, min_saved_bytes=said + above)
-            choice = select(problem, lab, goal, known=choice.learned, progress=self.job.paying.progress)
+            goal = tighter
+            choice = select(problem, lab, goal, known=choice.learned, progress=progress)
         return choice, goal
+
+    def _tighter(self, goal: Goal, asked: Goal, choice: Choice, stages: Stages, units: Sequence[Unit]) -> Goal | None:
+        """The goal under which a selection should keep what was asked for; ``None`` where this one does."""
+        if not choice.taken:
+            return None
+        left = _left(units, choice.taken)
+        bytes_above = self._bytes(stages, left) - asked.max_bytes if asked.max_bytes is not None else 0
+        share_above = self._operations(stages, left) - asked.max_flops if asked.max_flops < 1 else 0.0
+        if bytes_above > 0:
+            self.steps.append(f"the file is {bytes_above} bytes too large: selected again for as many less")
+            said = sum(u.saved_bytes for u in units if u.key in choice.taken)
+            return replace(goal, min_saved_bytes=said + bytes_above)
+        if share_above > 0:
+            self.steps.append(f"{share_above:.2%} of the operations too many: selected again for as many less")
+            return replace(goal, max_flops=goal.max_flops - share_above)
+        return None
+
+    def _operations(self, stages: Stages, choices: Choices) -> float:
+        """Of a run, relative to the model without any unit: those that what is emitted has beside, too."""
+        shapes = self._shapes()
+        whole = operations(stages.build(Choices(lossless=True))[0], shapes)
+        return operations(stages.build(choices)[0], shapes) / whole if whole else 1.0
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.samples.ordinary.items[0].items()}
 
     def _to_save(self, stages: Stages, units: Sequence[Unit], problem: Problem, max_bytes: int) -> int:
         """Bytes by what units say; files hold names and nodes of what they emit as well."""
@@ -248,6 +270,9 @@ class Purse:
         if goal.max_bytes is not None and choice.taken:
             size = self._bytes(stages, _left(units, choice.taken))
             because = f"the file has {size} bytes" if size > goal.max_bytes else ""
+        if goal.max_flops < 1 and choice.taken and not because:
+            share = self._operations(stages, _left(units, choice.taken))
+            because = f"{share:.2%} of the operations are left" if share > goal.max_flops else ""
         limits = [f"{goal.max_bytes} bytes"] if goal.max_bytes is not None else []
         limits += [f"{goal.max_time:g} of the time"] if goal.max_time < 1 else []
         limits += [f"{goal.max_flops:g} of the operations"] if goal.max_flops < 1 else []

@@ -3,7 +3,7 @@
 from .front import Front, Point, new_picture
 from .known import Known, Learned
 from .loop import Choice, Goal, Lab, Timing, select
-from .problem import Border, Problem, make_problem
+from .problem import Border, Problem, make_problem, operations
 
 __all__ = [
     "Border",
@@ -18,5 +18,6 @@ __all__ = [
     "Timing",
     "make_problem",
     "new_picture",
+    "operations",
     "select",
 ]

@@ -116,6 +116,11 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
     return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work), savings)
 
 
+def operations(model: Model, shapes: Mapping[str, Sequence[int]]) -> float:
+    """Of one run on inputs of these shapes, as far as they are known."""
+    return sum(_flops(node) for node in _closed(model, shapes).all_nodes())
+
+
 def middle(options: Sequence[int]) -> int:
     """The option that stands for a place: see ``Problem.everything``."""
     return options[len(options) // 2 if len(options) >= MANY else 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ import pytest
 import planish
 from planish.backends.ort.session import Session
 from planish.driver.budget.metrics import output_error
+from planish.driver.dims import with_dims
 from planish.driver.factor import Rank, plot_ranks
+from planish.ir.cost import flops
+from planish.ir.dims import SymDim
 from planish.ir.errors import BudgetError, UsageError
+from planish.ir.graph import Model
 from planish.ir.onnx_writer import model_to_bytes
 from planish.models import zoo
 
@@ -89,6 +94,43 @@ def test_ranks_are_drawn(tmp_path: Path) -> None:
 def test_it_needs_a_budget() -> None:
     with pytest.raises(UsageError, match="factorization needs an error budget"):
         planish.optimize(Path("model.onnx"), factorize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not zoo.get("ppocr_cls").installed, reason="needs the OCR models")
+def test_operations_and_time_are_honoured_or_refused() -> None:
+    """On a classifier of 1x1 convolutions; operations are counted on what comes out."""
+    entry = zoo.get("ppocr_cls")
+    samples = entry.samples(3, 7)
+    products = "default,factorize-matmul{kept=[0.8,0.6,0.4],min-parameters=1024,by-model=false}"
+
+    def made(goal: planish.Goal, **options: Any) -> planish.Result:
+        budget = planish.Budget(2.0, "rms")
+        return planish.optimize(
+            entry.path(), "native", samples=samples, pipeline=products, budget=budget, goal=goal, **options
+        )
+
+    whole = operations(planish.optimize(entry.path(), "native", validate="none", measure=False).model, samples[0])
+    fewer = made(planish.Goal(minimize="error", max_flops=0.9, seconds=1), measure=False)
+    assert operations(fewer.model, samples[0]) <= 0.9 * whole
+    ledger = fewer.report.budget
+    assert ledger is not None
+    assert ledger.spent <= 1
+    with pytest.raises(BudgetError, match="operations cannot be had within the budget"):
+        made(planish.Goal(minimize="error", max_flops=0.01, seconds=1), measure=False)
+    with pytest.raises(BudgetError, match=r"0\.05 of the time cannot be had within the budget"):
+        made(planish.Goal(minimize="error", max_time=0.05, seconds=1), cache=False)
+
+
+def operations(model: Model, sample: dict[str, np.ndarray]) -> int:
+    """Of one run."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        pairs = zip(value.shape or (), sample[value.name].shape, strict=True)
+        sizes |= {name: size for extent, size in pairs if isinstance(extent, SymDim) for name in extent.symbols()}
+    found = [flops(node) for node in with_dims(model, sizes).all_nodes()]
+    assert all(isinstance(count, int) for count in found)
+    return sum(count for count in found if isinstance(count, int))
 
 
 @MAGIKA
