@@ -343,6 +343,8 @@ def _introduction() -> list[str]:
         "Runtime's figures include its own change of layout for a single convolution, which a whole model pays at its",
         "ends only. Products have a bias, convolutions bias and ReLU; int8 is u8 by s8 with requantization to u8. A",
         "tile is rows x vectors x lanes, steps written out (u), reduction indices a step (d).",
+        "",
+        "Measured with other jobs on the machine, where the best of several rounds still differs by 10 %.",
     ]
 
 

@@ -18,6 +18,8 @@ from .database import Database, Entry
 from .measure import Local, Runner
 
 CANDIDATES = 3
+MARGIN = 0.03
+"""How much faster than the best guess another candidate has to be: less is within what times differ by."""
 USUAL = 64
 """What symbolic extents are taken for while measuring."""
 
@@ -49,7 +51,8 @@ class Chooser:
         begin = time.perf_counter()
         times = self.runner.times_us([self._kernel(family, spec, t) for t in candidates], self.machine)
         self.spent += time.perf_counter() - begin
-        best = min(range(len(times)), key=times.__getitem__)
+        fastest = min(range(len(times)), key=times.__getitem__)
+        best = fastest if times[fastest] < (1 - MARGIN) * times[0] else 0
         self.progress(f"{key}: {candidates[best]} {times[best]:.1f} us, {candidates[0]} {times[0]:.1f} us")
         self.database.record(key, Entry(candidates[best], round(times[best], 2), round(times[0], 2)))
         return candidates[best]

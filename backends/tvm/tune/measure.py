@@ -14,7 +14,7 @@ import tvm
 
 from ..kernels.machine import Machine
 
-ROUNDS = 5
+ROUNDS = 8
 BLOCK_SECONDS = 0.001
 """Short runs are repeated within a round until it takes this long."""
 
