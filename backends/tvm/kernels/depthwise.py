@@ -30,8 +30,9 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     width = min(machine.lanes(), conv.in_block)
     vectors = conv.in_block // width
     most = max(1, (machine.registers - 4) // (2 * vectors))
-    sizes = dict.fromkeys(max(n for _, _, n in spans(conv.row, rows)) for rows in (most, most // 2, 2 * most - 2))
-    return [Tile(rows, vectors, width) for rows in sizes if rows]
+    wanted = [rows for rows in (most, most // 2, 2 * most - 2) if rows]
+    sizes = dict.fromkeys(max(n for _, _, n in spans(conv.row, rows)) for rows in wanted)
+    return [Tile(rows, vectors, width) for rows in sizes]
 
 
 def pack(weights: Array, conv: Conv) -> Array:
