@@ -235,7 +235,7 @@ class _Ours:
 
 def _file(folder: Path, model: str, cut: float) -> Path:
     """``cut`` is negative for a bound on the error."""
-    return folder / f"{model}{-100 * cut:+g}.onnx"
+    return folder / f"{model}{'-bound' if cut < 0 else ''}-{abs(100 * cut):g}.onnx"
 
 
 # -- time within bounds on the error
