@@ -1,4 +1,4 @@
-"""The examples of docs/quantization.md, docs/low_rank.md and docs/memory.md, run as they stand."""
+"""The examples of docs/quantization.md, low_rank.md, memory.md and tvm.md, run as they stand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from planish.models import zoo
 
 DOCS = Path(__file__).parents[1] / "docs"
-QUANTIZATION, LOW_RANK, MEMORY = ((DOCS / f"{name}.md").read_text() for name in ("quantization", "low_rank", "memory"))
+QUANTIZATION, LOW_RANK, MEMORY, TVM = (
+    (DOCS / f"{name}.md").read_text() for name in ("quantization", "low_rank", "memory", "tvm")
+)
 
 
 def fences(page: str, kind: str) -> list[str]:
@@ -84,3 +86,10 @@ def test_memory_at_run_time(folder: Path) -> None:
     (command,) = (command for command in commands(MEMORY) if "compile" in command)
     assert "memory at run time" in run(command, folder)
     assert (folder / "out" / "manifest.json").exists()
+
+
+def test_a_library_from_the_command_line(folder: Path) -> None:
+    pytest.importorskip("tvm")
+    for command in commands(TVM):
+        assert "its outputs were compared on" in run(command, folder)
+    assert "(1, 214)" in run([sys.executable, "-c", fences(TVM, "python")[0]], folder)
