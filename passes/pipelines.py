@@ -12,7 +12,7 @@ _CONV_RULES = (
 )
 _VIEWS = (
     "merge-constants,eliminate-common-subexpressions,"
-    "(sink-transposes,move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
+    "(move-views,merge-views,merge-reshapes,merge-transposes),fuse-affine-chain,"
     "fuse-contrib-gelu{quick=true},sink-constants"
 )
 
@@ -49,7 +49,7 @@ PIPELINES: dict[str, str] = {
     "smallest": (
         "(fold-constants,remove-identity),fold-batchnorm,clean,simplify-shapes{empty-tensors=false},fuse,fuse-blocks,"
         f"pack-attention,(fuse-skip-norm,fuse-contrib-gelu{{bias=true}}),merge-matmuls,fuse-tokens,({_CONV_RULES}),"
-        f"{_VIEWS},"
+        f"{_VIEWS},cancel-transposes{{steps=false}},"
         "simplify-shapes{empty-tensors=false},clean"
     ),
     # What draws on an error budget; nothing without one.

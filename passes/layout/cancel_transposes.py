@@ -18,7 +18,7 @@ graph is a minimum cut where two orders meet, an integer program where more do, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...ir.graph import Graph
@@ -42,6 +42,8 @@ class CancelTransposes(GraphPass):
 
     seconds: float = SECONDS
     """What one integer program may take."""
+    steps: bool = True
+    """Whether a general Transpose becomes several of one axis each where the target is known to do those faster."""
 
     def run_graph(self, graph: Graph, r: Rewriter) -> None:
         if not any(node.op == "Transpose" and not node.domain for node in graph):
@@ -53,7 +55,8 @@ class CancelTransposes(GraphPass):
 
     def _improved(self, graph: Graph, r: Rewriter) -> bool:
         """Solves the problem of the graph as it is and makes it so; ``False`` where it is best as it is."""
-        layouts = Layouts(graph, sizes_of(graph, r.ctx))
+        sizes = sizes_of(graph, r.ctx)
+        layouts = Layouts(graph, replace(sizes, steps=sizes.steps and self.steps))
         solution = layouts.solution(seconds=self.seconds)
         changed = layouts.changed(solution)
         if not changed or not r.allow(changed[0][0]):
