@@ -16,6 +16,7 @@ from .artifact import Artifact, Built, make_manifest
 from .kernels.machine import Machine
 from .lower.program import Module
 from .partition import Piece, partition, why_not
+from .tune.choose import shipped
 
 
 class TvmBackend:
@@ -42,7 +43,7 @@ class TvmBackend:
         model = _with_fixed_defaults(clone_model(model))
         _require_static(model)
         pieces = partition(model)
-        module = Module(Machine(target))
+        module = Module(Machine(target, shipped(Machine(target)).tile))
         programs = {
             i: module.lower(piece.model.graph, "main" if len(pieces) == 1 else f"main{i}")
             for i, piece in enumerate(pieces)

@@ -73,6 +73,11 @@ def packed_size(conv: Conv, tile: Tile) -> int:
     return conv.groups * packed_columns(_panels(conv, tile)) * reduction(conv, tile.depth)
 
 
+def tile_of(conv: Conv, machine: Machine) -> Tile:
+    """The schedule to take: what the machine knows, or the best guess."""
+    return machine.choose(conv) if machine.choose is not None else tiles(conv, machine)[0]
+
+
 def pack(weights: Array, conv: Conv, tile: Tile) -> Array:
     """Weights ``[M, C / groups, kH, kW]`` in the order in which ``build``'s kernel reads them; flat."""
     if depthwise.fits(conv):

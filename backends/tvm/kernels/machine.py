@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ class Machine:
     """A target seen as vectors and registers."""
 
     processor: Target
+    choose: Callable[[Any], Any] | None = None
+    """The tile of a convolution or product, where somebody knows more than the best guess."""
 
     @property
     def registers(self) -> int:

@@ -132,6 +132,11 @@ def _arithmetic(product: MatMul, machine: Machine) -> Arithmetic:
     return replace(widened(product.dtype), weights=product.b_dtype or "int8")
 
 
+def tile_of(product: MatMul, machine: Machine) -> Tile:
+    """The schedule to take: what the machine knows, or the best guess."""
+    return machine.choose(product) if machine.choose is not None else tiles(product, machine)[0]
+
+
 def pack(weights: Array, product: MatMul, tile: Tile) -> Array:
     """Weights ``[K, N]`` in the order in which ``build``'s kernel reads them; flat."""
     return pack_columns(weights, _panels(product, tile), tile.depth)
@@ -266,7 +271,7 @@ class ProductWriter:
         """``b[batch, k, n]`` of an activation."""
         product = self.product
         own = product.b_batch or product.batch
-        at = (*(0 if e == 1 else i for i, e in zip(batch, own, strict=True)), k, n)
+        at = (*(0 if e == 1 else i for i, e in zip(batch[: len(own)], own, strict=True)), k, n)
         return self.b[_stored(at, product.b_axes)]
 
     def first(self, batch: tuple[Expr, ...], m: Expr, k: Expr) -> Expr:

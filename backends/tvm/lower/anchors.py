@@ -161,7 +161,7 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if turned:
         spec, array = _turned(spec), array.swapaxes(2, 3)
         source, result = _turned_form(source), _turned_form(result)
-    tile = conv_kernels.tiles(spec, machine)[0]
+    tile = conv_kernels.tile_of(spec, machine)
     bias = node.input(2) if made.integers is None else None
     tail = Tail(group, layouts, bias, lambda bias: lambda index: bias((index[1],)), turned=turned)
     if made.integers is not None:
@@ -292,7 +292,7 @@ def _spread(element: Element, shape: tuple[int, ...], out: tuple[int, ...]) -> E
 def _product(
     group: Group, machine: Machine, spec: matmul_kernels.MatMul, a: Value, right: Value | Array, tail: Tail
 ) -> Kernel:
-    tile = matmul_kernels.tiles(spec, machine)[0]
+    tile = matmul_kernels.tile_of(spec, machine)
     if isinstance(right, Value):
         second = Operand(right, Form(spec.b_shape, "float32"))
     else:

@@ -112,7 +112,7 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
     weights, recurrence, bias = _weights(node, cell)
     width = cell.directions * cell.gates * cell.hidden
     product = matmul_kernels.MatMul((cell.steps,), cell.batch, cell.inputs, width)
-    tile = matmul_kernels.tiles(product, machine)[0]
+    tile = matmul_kernels.tile_of(product, machine)
     packed = matmul_kernels.pack(weights, product, tile)
     inner = Value(f"{node.output.name}_gates")
     gates = Form((cell.steps, cell.batch, width), "float32")
