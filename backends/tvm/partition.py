@@ -41,7 +41,8 @@ def why_not(node: Node) -> str | None:
     try:
         for value in (*node.inputs, *node.outputs):
             if value is not None and (value.uses or value in node.inputs):
-                static_shape(value)
+                if 0 in static_shape(value):
+                    raise Unsupported(f"%{value.name} has no elements")
                 dtype_of(value)
         if recurrent(node):
             cell_of(node)

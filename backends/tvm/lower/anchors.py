@@ -233,8 +233,8 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if a is None or b is None or dtype_of(a) != "float32" or a.data is not None:
         return None
     shape, right, batch = static_shape(a), static_shape(b), static_shape(node.output)[:-2]
-    if len(shape) < 2 or len(right) < 2 or shape[:-2] != batch or len(right) != len(shape):
-        return None
+    if len(shape) < 3 or shape[:-2] != batch or len(right) != len(shape):
+        return None  # two single matrices, neither of them weights: rare, and not worth a template
     spec = matmul_kernels.MatMul(batch, shape[-2], shape[-1], right[-1], packed=False, b_batch=right[:-2])
     return _product(group, machine, spec, a, b, Tail(group, layouts, None))
 
@@ -244,19 +244,13 @@ def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     node = group.nodes[0]
     a, b, made = node.inputs[0], node.inputs[1], _source(node)
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
-    if a is None or b is None or a.data is not None or beta != 1 or (alpha != 1 and made is None):
+    if a is None or b is None or made is None or a.data is not None or beta != 1:
         return None
     swapped, turned = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
     rows, depth = static_shape(a)[:: -1 if swapped else 1]
     out, axes = static_shape(node.output), (1, 0) if swapped else ()
-    added = node.input(2) if made is None or made.integers is None else None
+    added = node.input(2) if made.integers is None else None
     tail = Tail(group, layouts, added, partial(_spread, shape=_shape(added), out=out))
-    if made is None:
-        if dtype_of(a) != "float32":
-            return None
-        b_axes = (1, 0) if turned else ()
-        spec = matmul_kernels.MatMul((), rows, depth, out[1], packed=False, a_axes=axes, b_axes=b_axes)
-        return _product(group, machine, spec, a, b, tail)
     weights = made.weights.T if turned else made.weights
     if made.integers is None:
         weights = weights * np.float32(alpha)

@@ -282,6 +282,8 @@ def _product(x: Expr, n: int) -> Expr:
 def modulo(c: Context) -> Element:
     a, b, dtype, by_c = c.spread(0), c.spread(1), c.dtype(), bool(c.node.attr("fmod", 0))
     if is_float(dtype):
+        if not by_c:
+            raise Unsupported("the floored remainder of floats")
         return lambda index: libm("fmod", dtype, a(index), b(index))
     return lambda index: (tirx.truncmod if by_c else tirx.floormod)(a(index), b(index))
 

@@ -235,6 +235,8 @@ def depth_to_space(c: Context) -> Element:
 @rule(Kind.GATHERING, "SpaceToDepth")
 def space_to_depth(c: Context) -> Element:
     x, block, channels = c.x(0), int(c.node.attr("blocksize")), c.shape(0)[1]
+    if c.node.attrs.get("mode") not in (None, "DCR", b"DCR"):
+        raise Unsupported("SpaceToDepth by columns and rows")
 
     def element(index: Index) -> Expr:
         n, ch, y, z = (flat(i) for i in index)

@@ -232,7 +232,10 @@ def other_norms(c: Context) -> Element:
         axis, p = int(c.node.attr("axis", -1)) % len(shape), int(c.node.attr("p", 2))
         term: Element = (lambda i: tirx.abs(x(i))) if p == 1 else (lambda i: x(i) * x(i))
         total = reduced(c, term, shape, [axis], te.sum, dtype)
-        return lambda i: x(i) / (total(i) if p == 1 else tirx.sqrt(total(i)))
+        # Where all are zero the result is zero, as the standard has it.
+        return lambda i: tirx.Select(
+            tirx.EQ(total(i), number(0, dtype)), number(0, dtype), x(i) / (total(i) if p == 1 else tirx.sqrt(total(i)))
+        )
     if op == "GroupNormalization":
         raise Unsupported("group normalization is decomposed first")
     axes = [int(a) for a in cast("Any", c.node.attrs.get("axes")) or (0, 2, 3)]

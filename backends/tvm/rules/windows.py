@@ -53,6 +53,13 @@ def windows(c: Context, space: Sequence[int], kernel: Sequence[int], out: Sequen
     return Windows(tuple(int(k) for k in kernel), strides, dilations, begins, ends)
 
 
+def _refuse_windows_outside(w: Windows, space: Sequence[int], out: Sequence[int]) -> None:
+    """Windows that begin behind the operand (``ceil_mode``): versions of the standard count them differently."""
+    for o, s, b, n in zip(out, w.strides, w.begins, space, strict=True):
+        if (o - 1) * s - b >= n:
+            raise Unsupported("a window that begins in the padding behind the operand")
+
+
 def _places(w: Windows, index: Index, loops: Sequence[Any]) -> list[Expr]:
     return [
         flat(i) * s + r * d - b
@@ -95,6 +102,7 @@ def average_pool(c: Context) -> Element:
     """Means over what lies inside; with ``count_include_pad`` also over zeros that were put around."""
     shape, out, dtype, x = c.shape(0), c.out_shape(), c.dtype(), c.x(0)
     w = windows(c, shape[2:], cast("Any", c.node.attrs["kernel_shape"]), out[2:])
+    _refuse_windows_outside(w, shape[2:], out[2:])
     p = int(c.node.attr("p", 2)) if c.node.op == "LpPool" else 0
     if p not in (0, 1, 2):
         raise Unsupported(f"p = {p}")
