@@ -18,6 +18,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
 from planish.backends.tvm.api import relax, tvm
 from planish.backends.tvm.backend import TvmBackend
 from planish.backends.tvm.kernels.machine import Machine
@@ -163,7 +164,8 @@ def differs(found: list[Any], wanted: list[Any], case: Case) -> str:
         if not np.allclose(
             a, b, rtol=min(case.rtol, 1e-5) if a.dtype != np.float16 else 1e-3, atol=bound, equal_nan=True
         ):
-            return f"largest difference {np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64))):.2g} of {scale:.2g}"
+            apart = np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64)))
+            return f"largest difference {apart:.2g} of {scale:.2g}, {np.isnan(a).sum()} NaN for {np.isnan(b).sum()}"
     return ""
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ....ir.dtypes import DType
 from ....ir.graph import Node, Value
+from ....ir.types import TensorType
 from ..kernels import emit
 from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
@@ -114,8 +116,8 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
     product = matmul_kernels.MatMul((cell.steps,), cell.batch, cell.inputs, width)
     tile = matmul_kernels.tile_of(product, machine)
     packed = matmul_kernels.pack(weights, product, tile)
-    inner = Value(f"{node.output.name}_gates")
     gates = Form((cell.steps, cell.batch, width), "float32")
+    inner = Value(f"{node.output.name}_gates", TensorType(DType.F32, gates.shape))
     epilogue = Epilogue(lambda s, at, extras: s + extras[0][at[-1]], (((width,), "float32"),), "float32", "bias")
     name = node.op.lower()
     first = Kernel(

@@ -1,0 +1,63 @@
+"""Recurrent cells beside ONNX Runtime: directions, states, results that nobody reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+pytest.importorskip("tvm")
+
+from planish.backends.tvm.partition import refusals
+from planish.ir.onnx_reader import read_model
+
+from .models import assert_close, expected, lowered, onnx_model
+
+RNG = np.random.default_rng(5)
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+STEPS, BATCH, INPUTS, HIDDEN = 5, 2, 12, 20
+
+
+def cell(op: str, direction: str, state: bool, outputs: tuple[str, ...], **attrs: int) -> bytes:
+    both = 2 if direction == "bidirectional" else 1
+    gates = GATES[op]
+    constants = {
+        "w": RNG.standard_normal((both, gates * HIDDEN, INPUTS)).astype(np.float32) * 0.3,
+        "r": RNG.standard_normal((both, gates * HIDDEN, HIDDEN)).astype(np.float32) * 0.3,
+        "b": RNG.standard_normal((both, 2 * gates * HIDDEN)).astype(np.float32),
+    }
+    given = ["x", "w", "r", "b"]
+    if state:
+        constants["h0"] = RNG.standard_normal((both, BATCH, HIDDEN)).astype(np.float32)
+        given += ["", "h0"]
+    node = helper.make_node(op, given, list(outputs), direction=direction, hidden_size=HIDDEN, **attrs)
+    x = np.zeros((STEPS, BATCH, INPUTS), np.float32)
+    return onnx_model([node], {"x": x}, [name for name in outputs if name], constants)
+
+
+@pytest.mark.parametrize(
+    ("op", "direction", "state", "outputs"),
+    [
+        ("LSTM", "forward", True, ("y", "h", "c")),
+        ("LSTM", "bidirectional", False, ("y",)),
+        ("LSTM", "reverse", True, ("", "h", "c")),
+        ("GRU", "bidirectional", True, ("y", "h")),
+        ("RNN", "reverse", False, ("y", "h")),
+    ],
+)
+def test_cells(op: str, direction: str, state: bool, outputs: tuple[str, ...]) -> None:
+    model = cell(op, direction, state, outputs, **({"linear_before_reset": 1} if op == "GRU" else {}))
+    feeds = {"x": RNG.standard_normal((STEPS, BATCH, INPUTS)).astype(np.float32)}
+    artifact = lowered(model)
+    assert artifact.manifest["steps"] == []
+    # A step passes on the error of the ones in front: as many sums as steps, of hidden and inputs together.
+    assert_close(artifact.run(feeds), expected(model, feeds), products=STEPS * (HIDDEN + INPUTS))
+
+
+def test_what_is_unusual_is_declined() -> None:
+    for model, why in (
+        (cell("LSTM", "forward", False, ("y",), input_forget=1), "input_forget of LSTM"),
+        (cell("GRU", "forward", False, ("y",)), "reset gate in front"),
+    ):
+        (found,) = refusals(read_model(model).graph).values()
+        assert why in found
