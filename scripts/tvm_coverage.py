@@ -161,9 +161,10 @@ def differs(found: list[Any], wanted: list[Any], case: Case) -> str:
             continue
         scale = float(np.abs(b[np.isfinite(b)]).max(initial=0))
         bound = max(64 * float(ml_dtypes.finfo(a.dtype).eps) * scale, case.atol)
-        if not np.allclose(
-            a, b, rtol=min(case.rtol, 1e-5) if a.dtype != np.float16 else 1e-3, atol=bound, equal_nan=True
-        ):
+        # Some tests were written down with four digits.
+        coarse = b.size < 1000 and bool((np.round(b, 4) == b).all())
+        rtol = case.rtol if coarse or a.dtype == np.float16 else min(case.rtol, 1e-5)
+        if not np.allclose(a, b, rtol=rtol, atol=bound, equal_nan=True):
             apart = np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64)))
             return f"largest difference {apart:.2g} of {scale:.2g}, {np.isnan(a).sum()} NaN for {np.isnan(b).sum()}"
     return ""

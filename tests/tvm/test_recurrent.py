@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -18,7 +20,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 STEPS, BATCH, INPUTS, HIDDEN = 5, 2, 12, 20
 
 
-def cell(op: str, direction: str, state: bool, outputs: tuple[str, ...], **attrs: int) -> bytes:
+def cell(op: str, direction: str, state: bool, outputs: tuple[str, ...], **attrs: Any) -> bytes:
     both = 2 if direction == "bidirectional" else 1
     gates = GATES[op]
     constants = {

@@ -9,6 +9,7 @@ zero points 0, or 128 as unsigned bytes; the operand has one scale and one zero 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -118,8 +119,8 @@ def split_transposed(graph: Graph) -> None:
             continue
         array = w.data.numpy()
         k = array.shape[2:]
-        attrs = node.attrs
-        same = len(k) == 2 and k[0] == k[1] and tuple(attrs.get("strides", ())) == k  # type: ignore[arg-type]
+        attrs: dict[str, Any] = dict(node.attrs)
+        same = len(k) == 2 and k[0] == k[1] and tuple(attrs.get("strides", ())) == k
         plain = not any(np.any(attrs.get(name, 0)) for name in ("pads", "output_padding", "output_shape"))
         plain = plain and node.attr("auto_pad", "NOTSET") in ("NOTSET", b"NOTSET") and int(node.attr("group", 1)) == 1
         if not (same and plain) or np.any(np.asarray(attrs.get("dilations", 1)) != 1) or x.shape is None:
