@@ -88,6 +88,7 @@ def test_memory_at_run_time(folder: Path) -> None:
     assert (folder / "out" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_library_from_the_command_line(folder: Path) -> None:
     pytest.importorskip("tvm")
     for command in commands(TVM):
