@@ -10,7 +10,7 @@ import numpy as np
 
 from ..api import te, tirx
 from ..lower.forms import Element, Expr, Index, flat
-from .core import Context, Kind, Made, Unsupported, number, reduce_axis, rule
+from .core import Context, Kind, Made, Unsupported, named, number, reduce_axis, rule
 from .elementwise import is_float
 from .movement import axes_of
 
@@ -253,6 +253,29 @@ def other_norms(c: Context) -> Element:
         return centred(index) / spread * scale((index[1],)) + bias((index[1],))
 
     return element
+
+
+@rule(Kind.STAGE, "LRN")
+def local_response_norm(c: Context) -> Element:
+    """x / (bias + alpha / size * sum of squares of the size nearest channels)^beta."""
+    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    size, beta = int(c.node.attr("size")), float(c.node.attr("beta", 0.75))
+    alpha, bias = float(c.node.attr("alpha", 1e-4)), float(c.node.attr("bias", 1.0))
+
+    def fill(index: Index) -> Expr:
+        r = reduce_axis(size, "r")
+        at = flat(index[1]) + r - (size - 1) // 2
+        near = named(x((index[0], at, *index[2:])), lambda v: v * v)
+        return te.sum(tirx.if_then_else(tirx.all(at >= 0, at < shape[1]), near, number(0, dtype)), axis=[r])
+
+    total = c.compute(shape, dtype, fill, name="lrn_sum")
+
+    def power(base: Expr) -> Expr:
+        if beta == 0.75:  # the usual one, without the library's power
+            return named(tirx.sqrt(base), lambda root: root * tirx.sqrt(root))
+        return tirx.power(base, number(beta, dtype))
+
+    return lambda index: x(index) / power(number(bias, dtype) + number(alpha / size, dtype) * total(index))
 
 
 @rule(Kind.STAGE, "CumSum")
