@@ -31,7 +31,11 @@ def image_networks(draw: st.DrawFn) -> Model:
         x = values[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(values))
         assert x.shape is not None
         _, channels, *extents = (d for d in x.shape if isinstance(d, int))
-        kind = draw(st.sampled_from(["conv", "conv", "depthwise", "max", "average", "relu", "add", "concat", "norm"]))
+        kind = draw(
+            st.sampled_from(
+                ["conv", "conv", "depthwise", "max", "average", "relu", "add", "concat", "norm", "integers"]
+            )
+        )
         kernel = draw(st.integers(1, 3))
         pads = tuple(draw(st.integers(0, kernel // 2)) for _ in range(4))
         if min(extents) < 5:
@@ -47,6 +51,10 @@ def image_networks(draw: st.DrawFn) -> Model:
         elif kind == "average":
             counted = draw(st.integers(0, 1))
             values.append(b.AveragePool(x, kernel_shape=(kernel, kernel), **window, count_include_pad=counted))
+        elif kind == "integers":
+            scale, zero = b.const(np.float32(0.02)), b.const(np.uint8(128))
+            first = b.QuantizeLinear(values[0], scale, zero)  # of the input: sums that differ in rounding may jump
+            values.append(b.DequantizeLinear(first, scale, zero))
         elif kind == "norm":
             columns = [b.const(np.full(channels, n, np.float32)) for n in (1.5, 0.1, 0.2, 0.9)]
             values.append(b.BatchNormalization(x, *columns))

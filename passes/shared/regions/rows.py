@@ -16,6 +16,7 @@ from ..windows import Pads, steps, window, window_pads
 Rows = tuple[int, int]
 """First, and one behind the last."""
 _WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool"})
+_SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _LAST_AXIS = {"Softmax": -1, "LogSoftmax": -1, "LayerNormalization": -1, "RMSNormalization": -1}
 """Operators that mix what lies along their axis, with its default."""
 
@@ -71,6 +72,9 @@ def _needs(node: Node) -> Callable[[int, Value, Rows], Rows | None]:
         if left is None or left.shape is None or len(left.shape) < 2 or height(left) != tall:
             raise NoMatch("the left factor has no rows")
         return lambda i, value, rows: rows if i == 0 else None
+    if node.op in _SCALED:
+        _check_scale(node)
+        return lambda i, value, rows: rows if i == 0 else None
     if node.op in _LAST_AXIS or node.op == "Concat":
         _check_axis(node)
     elif ("", node.op) not in ELEMENTWISE and node.op != "BatchNormalization":
@@ -90,6 +94,16 @@ def _check_axis(node: Node) -> None:
     last = node.op != "Concat"
     if (last and axis != rank - 1) or (not last and axis == rank - 2) or (last and node.version < 13):
         raise NoMatch("the axis is that of the rows")
+
+
+def _check_scale(node: Node) -> None:
+    """One scale, or one for each index of an axis that is not that of the rows."""
+    x, scale = node.inputs[0], node.inputs[1]
+    if x is None or x.data is not None or scale is None or scale.shape is None or node.attr("block_size", 0):
+        raise NoMatch("scales by blocks, or of a constant")
+    rank, axis = len(node.output.shape or ()), node.attr("axis", 1)
+    if len(scale.shape) and scale.shape != (1,) and (not isinstance(axis, int) or axis % rank == rank - 2):
+        raise NoMatch("a scale for each row")
 
 
 def _check_window(node: Node) -> None:
