@@ -53,6 +53,8 @@ class Remote:
 
     def __init__(self, session: Any, link: Callable[[Any, Path], object]) -> None:
         self.session, self.link = session, link
+        self.sent = 0
+        """Libraries so far: each has a file of its own on the board, where the ones before are still loaded."""
 
     def times_us(self, kernels: Sequence[Any], machine: Machine) -> list[float]:
         return [self._time_us(kernel, machine) for kernel in kernels]
@@ -60,10 +62,11 @@ class Remote:
     def _time_us(self, kernel: Any, machine: Machine) -> float:
         device = self.session.cpu(0)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kernel.so"
+            self.sent += 1
+            path = Path(folder) / f"kernel{self.sent}.so"
             self.link(tvm.compile(kernel, target=machine.target()), path)
             self.session.upload(str(path))
-        library = self.session.load_module("kernel.so")
+        library = self.session.load_module(f"kernel{self.sent}.so")
         operands: list[Any] = [tvm.runtime.tensor(a, device) for a in operands_of(kernel)]
         name = str(kernel.attrs["global_symbol"])
         milliseconds = max(1, round(1000 * BLOCK_SECONDS))
