@@ -40,6 +40,8 @@ ENOUGH = 0.9
 LEAST_PARTS = 4
 LEAST_ALONE = 8
 """Runs of units that are weighed alone, however long it takes."""
+LEAST_TURNS = 4
+"""Selections of the program that are measured, however long it takes: the first one is as good as predictions are."""
 _ROUNDED = 1e-9
 _TIE = 1e-6
 """Of the weight of everything: what tells units apart that weigh nothing, by their predictions."""
@@ -313,7 +315,7 @@ class _Loop:
                 tightness *= TIGHTER if seen else 1.0
             elif timed or (seen and not self.timed):
                 break
-            if not self._left(1.0) and self._feasible():
+            if turn + 1 >= LEAST_TURNS and not self._left(1.0) and self._feasible():
                 break
 
     def _room(self, tightness: float = 1.0) -> float:

@@ -213,10 +213,11 @@ def test_operations_within_a_limit() -> None:
 
 
 def test_ranks_of_500_layers() -> None:
-    """10,000 options: a multiple-choice knapsack, solved to its bound within the program's own limit of time."""
+    """10,000 options: a multiple-choice knapsack, solved to its bound in 2 s of processor time; the limit is one of the
+    clock, which says little on a busy machine."""
     world = Degrees(500, 3, degrees=10)
     room = 0.25 * float((world.error**2).sum()) / 20
-    solved = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), room=room)
+    solved = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), room=room, seconds=100.0)
     assert solved is not None
     assert solved.gap <= 1e-3
     assert solved.error <= room * (1 + 1e-6)
