@@ -41,7 +41,8 @@ def why_not(node: Node) -> str | None:
     try:
         for value in (*node.inputs, *node.outputs):
             if value is not None and (value.uses or value in node.inputs):
-                if 0 in static_shape(value):
+                empty = 0 in static_shape(value)
+                if empty and (value is node.inputs[0] or value in node.outputs):  # an empty option is one left out
                     raise Unsupported(f"%{value.name} has no elements")
                 dtype_of(value)
         if recurrent(node):
