@@ -105,3 +105,19 @@ def test_integers_are_multiplied() -> None:
     assert max(a.size for a in module.weights.arrays if a.dtype != np.int8) == 16
     stored = [form.dtype for call in program.calls for _, form in call.kernel.results]
     assert stored == ["uint8", "uint8", "float32", "float32"], "the last two are the output, in blocks and plain"
+
+
+def test_dynamic_quantization() -> None:
+    """The same integers as ONNX Runtime's, whatever the range: positive, negative, nothing but zeros."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z", "zw"], ["y"]),
+    ]
+    constants = {"w": RNG.integers(0, 255, (24, 20)).astype(np.uint8), "zw": np.uint8(113)}
+    x = RNG.standard_normal((3, 5, 24)).astype(np.float32)
+    model = onnx_model(nodes, {"x": x}, ["q", "s", "z", "y"], constants)
+    artifact = lowered(model)
+    assert artifact.manifest["steps"] == []
+    for given in (x, np.abs(x), -np.abs(x), x * 0):
+        for found, wanted in zip(artifact.run({"x": given}), expected(model, {"x": given}), strict=True):
+            np.testing.assert_array_equal(found, wanted)
