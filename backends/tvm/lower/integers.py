@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.constants import ArrayConstant
+from ....ir.dtypes import DType
 from ....ir.graph import Graph, Node, Value
 from ....ir.types import TensorType
 from .forms import Array
@@ -109,6 +110,44 @@ def _bias(node: Node) -> Array | None:
             return None
         found = (q.astype(np.float64) - zero) * scale.astype(np.float64)
     return None if found is None or found.ndim > 1 else np.ascontiguousarray(found.astype(np.float32))
+
+
+def expand_linear(graph: Graph) -> None:
+    """QLinearConv and QLinearMatMul as what they mean: dequantizers, a product, a quantizer."""
+    for node in list(graph):
+        if node.op not in ("QLinearConv", "QLinearMatMul") or node.domain:
+            continue
+        x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
+        fixed = [_constant(v) for v in (x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero)]
+        if x is None or w is None or any(array is None for array in fixed):
+            continue
+        of_x, of_w = fixed[0], fixed[3]
+        if of_x is None or of_w is None or of_x.size != 1 or of_x.dtype != np.float32:
+            continue
+        axis = 0 if node.op == "QLinearConv" else len(w.shape or ()) - 1
+        operands = [_float(graph, node, [x, x_scale, x_zero], 1), _float(graph, node, [w, w_scale, w_zero], axis)]
+        bias = node.input(8)
+        if bias is not None:
+            scale = graph.add_constant(ArrayConstant((of_x.reshape(()) * of_w.reshape(-1)).astype(np.float32)))
+            operands.append(_float(graph, node, [bias, scale], 0))
+        product = Node(node.op.removeprefix("QLinear"), operands, dict(node.attrs), name=node.name)
+        graph.insert_before(node, product)
+        product.output.type = TensorType(DType.F32, node.output.shape)
+        made = Node("QuantizeLinear", [product.output, y_scale, y_zero], outputs=[node.output.name])
+        graph.insert_before(node, made)
+        made.output.type = node.output.type
+        for user, i in list(node.output.uses):
+            user.set_input(i, made.output)
+        node.erase()
+
+
+def _float(graph: Graph, before: Node, operands: list[Value | None], axis: int) -> Value:
+    """Dequantized."""
+    node = Node("DequantizeLinear", operands, {"axis": axis})
+    graph.insert_before(before, node)
+    source = operands[0]
+    node.output.type = TensorType(DType.F32, None if source is None else source.shape)
+    return node.output
 
 
 def split_transposed(graph: Graph) -> None:
