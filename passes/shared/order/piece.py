@@ -10,7 +10,7 @@ the last, f is submodular: f(P + Q) - f(P) <= f(D + Q) - f(D) for every P that h
   (``_least_between``).
 
 Sets without a way to the end are remembered. A limit at which nothing is found is proved too low, and the least that
-any step wanted above it is the new bound.
+any step wanted above it is the new bound; between that and the best order found the limit is halved.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ BEAM = 16
 """Sets of one size that the first, greedy search keeps."""
 _MOST = 2_000
 """Units of a piece that is searched; of larger ones only greedy orders are tried."""
-_CLOSE = 0.01
-"""Of a limit for which the steps did not suffice: an order so close above it is good enough."""
 _MOST_BETWEEN = 200
 """Sets that are looked at to prove that none between two others leaves less alive."""
 
@@ -108,23 +106,17 @@ class Piece:
                 self._take(self._beam(key, width, steps))
 
     def search(self, enough: int, steps: int) -> None:
-        """Until the order is proved best, or needs no more than ``enough``, or so many ``steps`` were looked at.
-
-        Each limit gets three quarters of the steps that are left. Where they do not suffice nothing is known of that
-        limit, and better orders are looked for above it.
-        """
-        if len(self.members) > _MOST:
+        """Until the order is proved best, or needs no more than ``enough``, or so many ``steps`` were looked at."""
+        limit, share = max(self.bound, enough), 4
+        if self.peak <= limit or len(self.members) > _MOST:
             return
-        limit, low = max(self.bound, enough), enough
-        while self.peak > max(self.bound, low) and self.steps < steps:
+        while self.peak > max(self.bound, enough) and self.steps < steps:
             before = self.peak
-            if not self._below(limit, self.steps + (3 * (steps - self.steps) + 3) // 4):
-                low = limit
-            floor = max(self.bound, low)
-            share = 4 if self.peak == before else 2
-            limit = min(floor + (self.peak - floor) // share, self.peak - 1)
-            if low > enough and self.peak - floor <= _CLOSE * floor:
+            if not self._below(limit, steps):
                 return
+            share = 4 if self.peak == before else 2
+            limit = max(self.bound, enough, (self.bound * (share - 1) + self.peak) // share)
+            limit = min(limit, self.peak - 1)
 
     def step(self, done: int, alive: int, unit: int) -> tuple[int, int]:
         """Bytes at the most while the unit runs, and after it."""
