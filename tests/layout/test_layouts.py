@@ -13,6 +13,7 @@ from planish.backends.ort.session import Session, SessionSettings
 from planish.ir.builder import Builder
 from planish.ir.clone import clone_model
 from planish.ir.dtypes import DType
+from planish.ir.errors import BackendError, VerifyError
 from planish.ir.graph import Model
 from planish.ir.verify import verify
 from planish.models.random import random_case
@@ -51,33 +52,35 @@ def agree(a: Any, b: Any) -> bool:
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * finite, equal_nan=True))
 
 
+def changed_nodes(seed: int) -> int:
+    """How many nodes of a random model changed with its layouts, and its values did not; 0 for models that the runtime
+    or the verifier refuses as they are."""
+    case = random_case(seed, 8)
+    samples = [
+        s for s in case.samples[:2] if all(map(np.size, s.values()))
+    ]  # reductions of the runtime err on empty ones
+    try:
+        verify(case.model)
+        wanted = [outputs(case.model, sample) for sample in samples]
+    except (VerifyError, BackendError):
+        return 0
+    model = clone_model(case.model)
+    changed = scramble(model, seed)[0]
+    verify(model)
+    for sample, expected in zip(samples, wanted, strict=True):
+        assert all(agree(a, b) for a, b in zip(expected, outputs(model, sample), strict=True)), f"seed {seed}"
+    return changed
+
+
 @pytest.mark.parametrize("start", range(0, 48, 12))
 def test_values_do_not_depend_on_layouts(start: int) -> None:
     """Random models whose values are stored in random orders, all operators with a rule among them."""
-    changed = 0
-    for seed in range(start, start + 12):
-        case = random_case(seed, 8)
-        model = clone_model(case.model)
-        changed += scramble(model, seed)[0]
-        verify(model)
-        for sample in case.samples:
-            if all(np.size(array) for array in sample.values()):  # the runtime's reductions err on empty tensors
-                pairs = zip(outputs(case.model, sample), outputs(model, sample), strict=True)
-                assert all(agree(a, b) for a, b in pairs), f"seed {seed}"
-    assert changed > 20
+    assert sum(map(changed_nodes, range(start, start + 12))) > 20
 
 
 @pytest.mark.slow
 def test_values_do_not_depend_on_layouts_in_many_models() -> None:
-    for seed in range(1000, 1250):
-        case = random_case(seed, 8)
-        model = clone_model(case.model)
-        scramble(model, seed)
-        verify(model)
-        for sample in case.samples[:2]:
-            if all(np.size(array) for array in sample.values()):
-                pairs = zip(outputs(case.model, sample), outputs(model, sample), strict=True)
-                assert all(agree(a, b) for a, b in pairs), f"seed {seed}"
+    assert sum(map(changed_nodes, range(1000, 1250))) > 500
 
 
 @settings(max_examples=30, deadline=None)
