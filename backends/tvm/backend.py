@@ -14,7 +14,7 @@ from ...passes.target import Target
 from ..core import Outputs, Sample
 from .artifact import Artifact, Built, make_manifest
 from .kernels.machine import Machine
-from .lower.integers import expand_linear
+from .lower.integers import expand_linear, fold_dequantizers
 from .lower.program import Module
 from .partition import Piece, partition, why_not
 from .tune.choose import shipped
@@ -44,6 +44,7 @@ class TvmBackend:
         model = _with_fixed_defaults(clone_model(model))
         _require_static(model)
         expand_linear(model.graph)
+        fold_dequantizers(model.graph)
         pieces = partition(model)
         module = Module(Machine(target, shipped(Machine(target)).tile))
         programs = {

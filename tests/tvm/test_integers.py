@@ -151,3 +151,23 @@ def test_linear_operators() -> None:
         apart = np.abs(found.astype(np.int32) - wanted.astype(np.int32))
         assert apart.max() <= 1  # a value on a tie
         assert (apart > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("block", [0, 8])
+def test_narrow_weights(block: int) -> None:
+    """Weights of 4 bits, by column or in blocks, are floats when the library is built."""
+    rng = np.random.default_rng(3)
+    codes, x = rng.integers(-8, 7, (16, 12)), rng.standard_normal((5, 16)).astype(np.float32)
+    scales = (rng.random((2, 12) if block else 12) * 0.1 + 0.01).astype(np.float32)
+    weights = helper.make_tensor("w", onnx.TensorProto.INT4, codes.shape, codes.ravel().tolist())
+    attrs: dict[str, Any] = {"axis": 0, "block_size": block} if block else {"axis": 1}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], **attrs),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    made = onnx.load_model_from_string(onnx_model(nodes, {"x": x}, ["y"], {"s": scales}))
+    made.graph.initializer.append(weights)
+    model = made.SerializeToString()
+    artifact = lowered(model)
+    assert artifact.manifest["steps"] == []
+    np.testing.assert_allclose(artifact.run({"x": x})[0], expected(model, {"x": x})[0], rtol=0, atol=1e-5)

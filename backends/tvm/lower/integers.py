@@ -184,8 +184,8 @@ def split_transposed(graph: Graph) -> None:
 
 
 def prepare(graph: Graph) -> set[Node]:
-    """Readies a graph for groups: dequantizers of several readers become one each, constant ones that no product takes
-    become floats. Returns those that products on integers look through, which nobody else reads."""
+    """Readies a graph for groups: dequantizers of several readers become one each. Returns those that products on
+    integers look through, which nobody else reads."""
     split_transposed(graph)
     for node in list(graph):
         if node.op == "DequantizeLinear" and node.domain == "" and node.output not in graph.outputs:
@@ -198,22 +198,34 @@ def prepare(graph: Graph) -> set[Node]:
     for node in graph:
         if integers_of(node) is not None:
             absorbed.update(v.producer for v in node.inputs if v is not None and v.producer is not None)
-    for node in list(graph):
-        if node.op == "DequantizeLinear" and node not in absorbed and all(v is None or v.data for v in node.inputs):
-            _fold(graph, node)
     return {node for node in absorbed if node.op == "DequantizeLinear"}
 
 
-def _fold(graph: Graph, node: Node) -> None:
-    """A constant dequantizer as the floats that it gives."""
-    from ....passes.shared.evaluate import evaluate
-    from ....passes.shared.kernels import NoKernel
+def fold_dequantizers(graph: Graph) -> None:
+    """Constant dequantizers that no product on integers looks through, as the floats that they give."""
+    for node in list(graph):
+        if node.op != "DequantizeLinear" or node.domain or node.output in graph.outputs:
+            continue
+        q, scale, zero = _constant(node.inputs[0]), _constant(node.inputs[1]), _constant_or_zero(node)
+        if q is None or scale is None or zero is None or scale.dtype != np.float32:
+            continue
+        if any(integers_of(user) is not None for user, _ in node.output.uses):
+            continue
+        scales = _spread_over(scale, q.shape, int(node.attr("axis", 1)), int(node.attr("block_size", 0) or 0))
+        zeros = np.broadcast_to(zero, scale.shape) if zero.size != scale.size else zero.reshape(scale.shape)
+        offsets = _spread_over(zeros, q.shape, int(node.attr("axis", 1)), int(node.attr("block_size", 0) or 0))
+        floats = (q.astype(np.float32) - offsets.astype(np.float32)) * scales
+        made = graph.add_constant(ArrayConstant(np.ascontiguousarray(floats)), node.output.name)
+        for user, i in list(node.output.uses):
+            user.set_input(i, made)
+        node.erase()
 
-    try:
-        found = evaluate(node, max_bytes=1 << 32, max_work=1 << 32)[0]
-    except NoKernel:
-        return
-    made = graph.add_constant(ArrayConstant(found.numpy()), node.output.name)
-    for user, i in list(node.output.uses):
-        user.set_input(i, made)
-    node.erase()
+
+def _spread_over(numbers: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """One number for all, one along an axis, or one for each block along it, so that it broadcasts to the shape."""
+    if numbers.size == 1:
+        return numbers.reshape(())
+    axis %= len(shape)
+    if block:
+        return np.repeat(numbers, block, axis)[tuple(slice(n) for n in shape)]
+    return numbers.reshape([-1 if i == axis else 1 for i in range(len(shape))])
