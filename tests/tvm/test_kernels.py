@@ -109,7 +109,7 @@ def test_convolutions(conv: Conv) -> None:
     assert (abs(got - np.maximum(want, 0)) <= (conv.depth + 3) * 2**-24 * magnitude).all()
 
 
-@pytest.mark.parametrize("tile", [Tile(5, 3, 8), Tile(3, 1, 4, 4), Tile(1, 2, 16, 2)], ids=str)
+@pytest.mark.parametrize("tile", [Tile(3, 3, 8), Tile(3, 1, 4, 4), Tile(1, 2, 16, 2)], ids=str)
 def test_every_tile_gives_the_same_sums(tile: Tile) -> None:
     conv = Conv(1, 16, 5, 11, 40, (3, 3), pads=(1, 1, 1, 1), in_block=8, out_block=8)
     rng = np.random.default_rng(1)
@@ -149,6 +149,7 @@ def test_integer_convolutions_are_exact(conv: Conv, target: str, dtype: str) -> 
     w = rng.integers(-128, 128, (conv.outputs, conv.channels // conv.groups, *conv.kernel)).astype(np.int8)
     x[:, :, :2], w[:1] = high, 127  # where 16 bits would overflow
     tile = convs.tiles(conv, machine)[0]
+    tile = replace(tile, rows=min(tile.rows, 5))  # which compiles faster
     kernel = convs.build(conv, machine, tile, Epilogue(dtype="int32"))
     inputs = [in_blocks(x, conv.in_block, fill=99), convs.pack(w, conv, tile)]
     got = from_blocks(ran(kernel, "conv", inputs, conv.out_shape, "int32"), conv.outputs)
