@@ -1,6 +1,6 @@
 """Functions of single precision that vectorize: TVM hands them to libm, one element at a time.
 
-Errors are the largest ones over all inputs sampled by tests/tvm/test_kernels_math.py, in units in the last place.
+Errors are the largest ones over all inputs sampled by tests/tvm/test_kernels_schedule.py, in units in the last place.
 Infinities and NaN go through as in libm; results below the smallest normal number are right to their last digit.
 """
 
