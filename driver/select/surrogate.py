@@ -184,8 +184,19 @@ def fit_error(problem: Problem, alone: Any, measured: Mapping[frozenset[str], fl
             row[column[i]] += size[i]
     found = np.array(list(known.values())) ** power
     spread = np.maximum(ERROR_NOISE * power * found, 1e-3 * floor)
-    off, _ = posterior(rows, found, spread, mean / size, (mean + 0.1 * floor) / size)
+    off, _ = posterior(rows, found, spread, mean / size, _doubts(rows, found, mean / size, (mean + 0.1 * floor) / size))
     return np.maximum(size * off[column], 0.02 * mean)
+
+
+def _doubts(rows: Any, found: Any, expected: Any, doubt: Any) -> Any:
+    """How far each may be off: as far as it takes to explain selections that spent more than expected, or a surprise
+    would count as noise and nothing be learned from it. Nobody knows which unit is to blame."""
+    wide = doubt.copy()
+    for row, excess in zip(rows, found - rows @ expected, strict=True):
+        members = row > 0
+        if excess > 0 and members.any():
+            wide[members] = np.maximum(wide[members], excess / (members.sum() * row[members]))
+    return wide
 
 
 def costs_of(problem: Problem, times: Times, alone: Any, errors: Mapping[frozenset[str], float], power: float) -> Costs:

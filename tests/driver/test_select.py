@@ -10,7 +10,7 @@ import pytest
 
 from planish.driver.select import Border, Goal, Known, Learned, Problem, Timing, select
 from planish.driver.select.program import Costs, predict_time, solve
-from planish.driver.select.surrogate import Timed, fit_time, power_of
+from planish.driver.select.surrogate import Timed, fit_error, fit_time, power_of
 from planish.passes.choices import Unit
 
 
@@ -200,6 +200,19 @@ def test_the_worst_sample_is_no_reason_to_prefer_a_selection() -> None:
     best = solve(world.problem, Costs(-world.gain, 0.0, world.error**2), min_saved_bytes=1250, minimize="error")
     assert best is not None
     assert plain(choice.taken) <= 1.15 * math.sqrt(best.error)
+
+
+def test_a_surprise_is_learned_from() -> None:
+    """A unit that is said to cost next to nothing and costs most of all is not selected again and again."""
+    n = 8
+    units = tuple(Unit(f"q/int8@n{i}", 1.0) for i in range(n))
+    problem = Problem(units, tuple(range(n)), (), tuple(f"k{i}" for i in range(n)), (1 / n,) * n)
+    alone = np.full(n, 0.1)
+    alone[0] = 1e-6
+    first = frozenset({units[0].key})
+    fitted = fit_error(problem, alone, {first: 5.0, frozenset({units[1].key}): 0.1}, 2.0)
+    assert fitted[0] > 5 * fitted[1:].max()
+    assert np.allclose(fitted[2:], 0.01, rtol=0.2)
 
 
 def test_operations_within_a_limit() -> None:
