@@ -1,4 +1,4 @@
-"""Every elementwise rule on NaN, infinities, signed zeros, subnormals and extreme integers, beside ONNX Runtime."""
+"""Elementwise rules and reductions on NaN, infinities, signed zeros, subnormals and extreme integers, as ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -113,6 +113,29 @@ def test_special_values() -> None:
             # Gelu cancels in 1 + tanh(u), where a tanh of two units in the last place leaves 2 eps.
             atol = 2 * EPS if "Gelu" in name else 1e-37
             np.testing.assert_allclose(found, wanted, rtol=8e-7, atol=atol, equal_nan=True, err_msg=name)
+
+
+def test_reductions_of_extremes() -> None:
+    """Without NaN, for which ONNX Runtime's largest and smallest depend on where it stands."""
+    inf, most = np.inf, np.finfo(np.float32).max
+    x = np.array([[-inf] * 4, [inf] * 4, [-most] * 4, [-inf, 1, 3, 3], [inf, 1, inf, -inf], [0, 2, 2, -1]], np.float32)
+    a = np.array([[-(2**31)] * 4, [2**31 - 1] * 4, [1, 5, 5, -3]], np.int32)
+    made = _Nodes()
+    for op in ("ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceSum", "ReduceL1", "ReduceProd"):
+        made.add(op, "x", "last")
+    for op in ("ReduceMax", "ReduceMin"):
+        made.add(op, "a", "last")
+    for op in ("Softmax", "LogSoftmax", "Hardmax"):
+        made.add(op, "x", axis=-1)
+    for op in ("ArgMax", "ArgMin"):
+        for last in (0, 1):
+            made.add(op, "x", axis=1, select_last_index=last)
+            made.add(op, "a", axis=1, select_last_index=last)
+    model = onnx_model(made.nodes, {"x": x, "a": a}, made.outputs, {"last": np.array([1])})
+    feeds = {"x": x, "a": a}
+    for name, found, wanted in zip(made.outputs, lowered(model).run(feeds), expected(model, feeds), strict=True):
+        assert found.dtype == wanted.dtype, name
+        np.testing.assert_allclose(found, wanted, rtol=8e-7, equal_nan=True, err_msg=name)
 
 
 def test_casts_round_towards_zero() -> None:

@@ -18,16 +18,37 @@ Combine = Callable[..., Any]
 
 
 def lowest(dtype: str) -> float:
-    """The smallest finite number of the type."""
+    """What no number of the type is below: a row of -inf alone has -inf for its largest element."""
     if dtype == "bool":
         return 0
-    return float(np.finfo(dtype).min) if is_float(dtype) else int(np.iinfo(dtype).min)
+    return -math.inf if is_float(dtype) else int(np.iinfo(dtype).min)
 
 
 def highest(dtype: str) -> float:
     if dtype == "bool":
         return 1
-    return float(np.finfo(dtype).max) if is_float(dtype) else int(np.iinfo(dtype).max)
+    return math.inf if is_float(dtype) else int(np.iinfo(dtype).max)
+
+
+def _maximum(a: Expr, b: Expr) -> Expr:
+    return tirx.max(a, b)
+
+
+def _minimum(a: Expr, b: Expr) -> Expr:
+    return tirx.min(a, b)
+
+
+def _lowest(dtype: Any) -> Expr:
+    return number(lowest(str(dtype)), str(dtype))
+
+
+def _highest(dtype: Any) -> Expr:
+    return number(highest(str(dtype)), str(dtype))
+
+
+# TVM's own begin with the smallest and the largest finite number.
+largest: Combine = te.comm_reducer(_maximum, _lowest, name="max")
+smallest: Combine = te.comm_reducer(_minimum, _highest, name="min")
 
 
 def reduced(
@@ -69,7 +90,7 @@ def _one(dtype: Any) -> Expr:
 def combiner(name: str, dtype: str) -> Combine:
     if name == "prod":
         return te.comm_reducer(_times, _one, name="prod")
-    return {"sum": te.sum, "max": te.max, "min": te.min}[name]
+    return {"sum": te.sum, "max": largest, "min": smallest}[name]
 
 
 @rule(Kind.CHANNELWISE, *SUMS)
@@ -111,10 +132,15 @@ def _in_place(c: Context, found: Element, axes: Sequence[int], keepdims: bool) -
 
 @rule(Kind.STAGE, "ReduceLogSumExp")
 def log_sum_exp(c: Context) -> Element:
-    """m + log(sum(e^(x - m))), m the largest."""
+    """m + log(sum(e^(x - m))), m the largest, or 0 where that is infinite."""
     shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
     axes = axes_of(c) or list(range(len(shape)))
-    top = reduced(c, x, shape, axes, te.max, dtype)
+    extreme = reduced(c, x, shape, axes, largest, dtype)
+
+    def top(index: Index) -> Expr:
+        found = extreme(index)
+        return tirx.Select(tirx.abs(found) < _highest(dtype), found, number(0, dtype))
+
     total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
     return _in_place(c, lambda index: top(index) + tirx.log(total(index)), axes, bool(c.node.attr("keepdims", 1)))
 
@@ -124,7 +150,7 @@ def global_pool(c: Context) -> Element:
     shape, dtype = c.shape(0), c.dtype()
     axes = list(range(2, len(shape)))
     if c.node.op == "GlobalMaxPool":
-        return reduced(c, c.x(0), shape, axes, te.max, dtype)
+        return reduced(c, c.x(0), shape, axes, largest, dtype)
     total = reduced(c, c.x(0), shape, axes, te.sum, dtype)
     return lambda index: total(index) / number(math.prod(shape[2:]), dtype)
 
@@ -136,7 +162,7 @@ def softmax(c: Context) -> Element:
     old = c.node.version < 13
     axis = int(c.node.attr("axis", 1 if old else -1)) % len(shape)
     axes = list(range(axis, len(shape))) if old else [axis]
-    top = reduced(c, x, shape, axes, te.max, dtype, "softmax_max")
+    top = reduced(c, x, shape, axes, largest, dtype, "softmax_max")
     if c.node.op == "LogSoftmax":
         total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
         return lambda index: x(index) - top(index) - tirx.log(total(index))
@@ -154,7 +180,7 @@ def arg_max(c: Context) -> Element:
     if hard and c.node.version < 13:
         raise Unsupported("Hardmax over several axes")
     least, last = c.node.op == "ArgMin", bool(c.node.attr("select_last_index", 0)) and not hard
-    reducer = te.comm_reducer(_better(least, last), _worst(least), name="arg_extreme")
+    reducer = te.comm_reducer(_better(least, last), _worst(least, last), name="arg_extreme")
     kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
 
     def pairs(*index: Expr) -> Any:
@@ -178,10 +204,12 @@ def _better(least: bool, last: bool) -> Callable[[Any, Any], Any]:
     return choose
 
 
-def _worst(least: bool) -> Callable[[Any, Any], Any]:
+def _worst(least: bool, last: bool) -> Callable[[Any, Any], Any]:
+    """What loses to every element, to one of the same number by its place."""
+
     def start(place: Any, dtype: Any) -> Any:
-        name = str(dtype)
-        return tirx.const(-1, "int32"), number(highest(name) if least else lowest(name), name)
+        nowhere = tirx.const(-1 if last else np.iinfo(np.int32).max, "int32")
+        return nowhere, _highest(dtype) if least else _lowest(dtype)
 
     return start
 

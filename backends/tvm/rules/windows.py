@@ -13,7 +13,7 @@ import numpy as np
 from ..api import te, tirx
 from ..lower.forms import Array, Element, Expr, Index, flat
 from .core import Context, Kind, Unsupported, number, reduce_axis, rule
-from .reduce import lowest
+from .reduce import largest, lowest
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def max_pool(c: Context) -> Element:
         found = x((*index[:2], *places))
         if inside:
             found = tirx.if_then_else(tirx.all(*inside), found, number(lowest(dtype), dtype))
-        return te.max(found, axis=loops)
+        return largest(found, axis=loops)
 
     return c.compute(out, dtype, fill, name="maxpool")
 
