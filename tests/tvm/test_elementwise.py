@@ -1,4 +1,4 @@
-"""Elementwise rules and reductions on NaN, infinities, signed zeros, subnormals and extreme integers, as ONNX Runtime."""
+"""Elementwise rules and reductions on NaN, infinities, signed zeros, subnormals, extreme integers, beside ONNX Runtime."""
 
 from __future__ import annotations
 
