@@ -1,4 +1,4 @@
-"""Elementwise rules and reductions on NaN, infinities, signed zeros, subnormals, extreme integers, beside ONNX Runtime."""
+"""Elementwise rules and reductions on NaN, infinities, signed zeros, subnormals and extreme integers."""
 
 from __future__ import annotations
 
