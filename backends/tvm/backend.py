@@ -14,6 +14,7 @@ from ...passes.target import Target
 from ..core import Outputs, Sample
 from .artifact import Artifact, Built, make_manifest
 from .kernels.machine import Machine
+from .lower.blocked import keep_blocked, on_integers
 from .lower.integers import expand_linear, fold_dequantizers
 from .lower.program import Module
 from .partition import Piece, partition, why_not
@@ -44,9 +45,12 @@ class TvmBackend:
         model = _with_fixed_defaults(clone_model(model))
         _require_static(model)
         expand_linear(model.graph)
-        fold_dequantizers(model.graph)
+        machine = Machine(target, shipped(Machine(target)).tile)
+        if not machine.is_gpu:  # which has no kernels for them
+            keep_blocked(model.graph)
+        fold_dequantizers(model.graph, (lambda _: False) if machine.is_gpu else on_integers)
         pieces = partition(model)
-        module = Module(Machine(target, shipped(Machine(target)).tile))
+        module = Module(machine)
         programs = {
             i: module.lower(piece.model.graph, "main" if len(pieces) == 1 else f"main{i}")
             for i, piece in enumerate(pieces)

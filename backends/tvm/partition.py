@@ -94,6 +94,11 @@ def _numbered(graph: Graph, refused: Mapping[Node, str], first: int) -> dict[Nod
         wanted = (first + (node in refused)) % 2
         least = max((found[p] for p in _producers(node, graph)), default=wanted)
         found[node] = least if least % 2 == wanted else least + 1
+    for node in reversed(list(graph)):
+        readers = [found[r] for out in node.outputs for u, _ in out.uses if (r := _owner(u, graph)) is not None]
+        if readers and not _producers(node, graph):  # what has no operands runs where its result is read
+            least = min(readers)
+            found[node] = max(found[node], least if least % 2 == found[node] % 2 else least - 1)
     return found
 
 

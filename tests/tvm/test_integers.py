@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +17,7 @@ from planish.backends.tvm.lower.program import Module
 from planish.ir.clone import clone_model
 from planish.ir.onnx_reader import read_model
 
-from .models import TARGET, expected, lowered, onnx_model
+from .models import TARGET, assert_close, expected, lowered, onnx_model
 
 
 def pair(name: str, scale: str, zero: str, **attrs: Any) -> list[onnx.NodeProto]:
@@ -171,3 +172,56 @@ def test_narrow_weights(block: int) -> None:
     artifact = lowered(model)
     assert artifact.manifest["steps"] == []
     np.testing.assert_allclose(artifact.run({"x": x})[0], expected(model, {"x": x})[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "zero"), [("int4", 32, False), ("uint4", 16, True), ("uint8", 32, True), ("int8", 0, False)]
+)
+def test_weights_stay_narrow(kind: str, block: int, zero: bool) -> None:
+    """In blocks along the sum, or one scale for each column."""
+    rng = np.random.default_rng(1)
+    k, n = 80, 48
+    dtype = np.dtype(getattr(ml_dtypes, kind, None) or kind)
+    low, high = {"int4": (-8, 8), "uint4": (0, 16), "uint8": (0, 256), "int8": (-128, 128)}[kind]
+    shape = (-(-k // block), n) if block else (n,)
+    constants = {
+        "q": rng.integers(low, high, (k, n)).astype(dtype),
+        "s": rng.uniform(0.01, 0.1, shape).astype(np.float32),
+        "z": rng.integers(low, high, shape).astype(dtype),
+        "b": rng.standard_normal(n).astype(np.float32),
+    }
+    attrs = {"axis": 0, "block_size": block} if block else {"axis": 1}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"] if zero else ["q", "s"], ["w"], **attrs),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Add", ["m", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    x = rng.standard_normal((2, 7, k)).astype(np.float32)
+    model = onnx_model(nodes, {"x": x}, ["y"], constants)
+    artifact = lowered(model)
+    assert artifact.manifest["steps"] == []
+    stored = [p for p in artifact.manifest["params"] if p["dtype"] == "uint8"]
+    assert [int(np.prod(p["shape"])) for p in stored] == [k * n // (2 if kind.endswith("4") else 1)]
+    assert all(np.prod(p["shape"]) < k * n for p in artifact.manifest["params"] if p["dtype"] == "float32")
+    assert_close(artifact.run({"x": x}), expected(model, {"x": x}), products=k)
+
+
+def test_weights_of_gemm_stay_narrow() -> None:
+    """Also where they lie transposed; 24 columns are stored as 32."""
+    rng = np.random.default_rng(2)
+    constants = {
+        "q": rng.integers(0, 16, (24, 64)).astype(ml_dtypes.uint4),
+        "s": rng.uniform(0.01, 0.1, (24, 4)).astype(np.float32),
+        "z": rng.integers(0, 16, (24, 4)).astype(ml_dtypes.uint4),
+        "c": rng.standard_normal((5, 24)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1, block_size=16),
+        helper.make_node("Gemm", ["x", "w", "c"], ["y"], transB=1),
+    ]
+    x = rng.standard_normal((5, 64)).astype(np.float32)
+    model = onnx_model(nodes, {"x": x}, ["y"], constants)
+    artifact = lowered(model)
+    assert [p["shape"] for p in artifact.manifest["params"] if p["dtype"] == "uint8"] == [[32 * 64 // 2]]
+    assert_close(artifact.run({"x": x}), expected(model, {"x": x}), products=64)

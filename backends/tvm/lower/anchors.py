@@ -12,6 +12,7 @@ import numpy as np
 from ....ir.graph import Node, Value
 from ..api import te, tvm
 from ..groups import Group
+from ..kernels import blocked_weights
 from ..kernels import conv as conv_kernels
 from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
@@ -19,6 +20,7 @@ from ..kernels.tile import Epilogue
 from ..layout import Layouts
 from ..rules.core import Context, dtype_of, static_shape
 from ..rules.windows import windows
+from .blocked import Blocked, blocked_of
 from .forms import Array, Element, Expr, Form, Index, broadcast
 from .integers import Integers, integers_of
 from .kernels import Kernel, Operand, Operands, group_name, run_rules
@@ -224,6 +226,9 @@ def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
 def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """Weights of two axes are packed; other right sides are read as they lie."""
     node = group.nodes[0]
+    blocked = blocked_of(node)
+    if blocked is not None:
+        return _blocked(group, machine, blocked, Tail(group, layouts, None))
     made = _source(node)
     if made is not None and made.weights.ndim == 2 and len(static_shape(made.x)) >= 2:
         shape = static_shape(made.x)
@@ -242,6 +247,11 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
 def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """A transposed operand is another order of axes; alpha goes into weights."""
     node = group.nodes[0]
+    blocked = blocked_of(node)
+    if blocked is not None:
+        added = node.input(2)
+        spread = partial(_spread, shape=_shape(added), out=static_shape(node.output))
+        return _blocked(group, machine, blocked, Tail(group, layouts, added, spread))
     a, b, made = node.inputs[0], node.inputs[1], _source(node)
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
     if a is None or b is None or made is None or a.data is not None or beta != 1:
@@ -298,6 +308,26 @@ def _product(
         f"{spec} {tile} {epilogue.key}",
         lambda: matmul_kernels.build(spec, machine, tile, epilogue, name=name),
         [Operand(a, Form(spec.a_shape, spec.dtype)), second, *tail.operands.all],
+        [(tail.out, tail.form)],
+    )
+
+
+def _blocked(group: Group, machine: Machine, made: Blocked, tail: Tail) -> Kernel:
+    """Weights are packed in their bits, and become floats in registers."""
+    shape, stored = static_shape(made.x), made.stored
+    spec = matmul_kernels.MatMul(shape[:-2], shape[-2], *made.weights.shape)
+    tile = matmul_kernels.tile_of(spec, machine)
+    packed = blocked_weights.pack(made.weights, made.scales, made.zeros, spec, tile, stored)
+    epilogue, name = tail.epilogue(), group_name(group)
+    return Kernel(
+        name,
+        f"{spec} {stored} {tile} {epilogue.key}",
+        lambda: blocked_weights.build(spec, stored, machine, tile, epilogue, name=name),
+        [
+            Operand(made.x, Form(spec.a_shape, spec.dtype)),
+            *(Operand(array, Form(array.shape, str(array.dtype))) for array in packed),
+            *tail.operands.all,
+        ],
         [(tail.out, tail.form)],
     )
 

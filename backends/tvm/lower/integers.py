@@ -8,6 +8,7 @@ zero points 0, or 128 as unsigned bytes; the operand has one scale and one zero 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def integers_of(node: Node) -> Integers | None:
     x, w = (_dequantizer(v) for v in node.inputs[:2])
     if x is None or w is None or x.inputs[0] is None or x.inputs[0].data is not None:
         return None
-    scale, zero = _constant(x.inputs[1]), _constant_or_zero(x)
+    scale, zero = constant_of(x.inputs[1]), zero_point_of(x)
     if scale is None or zero is None or scale.size != 1 or x.inputs[0].dtype is None:
         return None
     if x.inputs[0].dtype.numpy_name not in ("uint8", "int8"):
@@ -71,17 +72,19 @@ def _dequantizer(value: Value | None) -> Node | None:
     return node if node is not None and node.op == "DequantizeLinear" and not node.attr("block_size", 0) else None
 
 
-def _constant(value: Value | None) -> Array | None:
+def constant_of(value: Value | None) -> Array | None:
+    """The numbers of a constant."""
     return None if value is None or value.data is None else value.data.numpy()
 
 
-def _constant_or_zero(node: Node) -> Array | None:
-    return np.zeros((), np.int32) if node.input(2) is None else _constant(node.inputs[2])
+def zero_point_of(node: Node) -> Array | None:
+    """Of a dequantizer, where it is constant; 0 where it has none."""
+    return np.zeros((), np.int32) if node.input(2) is None else constant_of(node.inputs[2])
 
 
 def _weights(node: Node, dequantizer: Node) -> tuple[Array, Array] | None:
     """int8 weights and their scales along the outputs."""
-    q, scales, zero = _constant(dequantizer.inputs[0]), _constant(dequantizer.inputs[1]), _constant_or_zero(dequantizer)
+    q, scales, zero = constant_of(dequantizer.inputs[0]), constant_of(dequantizer.inputs[1]), zero_point_of(dequantizer)
     if q is None or scales is None or zero is None or q.dtype not in (np.int8, np.uint8):
         return None
     if q.dtype == np.uint8:
@@ -103,9 +106,9 @@ def _bias(node: Node) -> Array | None:
         return None
     source = _dequantizer(value)
     if source is None:
-        found = _constant(value)
+        found = constant_of(value)
     else:
-        q, scale, zero = _constant(source.inputs[0]), _constant(source.inputs[1]), _constant_or_zero(source)
+        q, scale, zero = constant_of(source.inputs[0]), constant_of(source.inputs[1]), zero_point_of(source)
         if q is None or scale is None or zero is None:
             return None
         found = (q.astype(np.float64) - zero) * scale.astype(np.float64)
@@ -118,7 +121,7 @@ def expand_linear(graph: Graph) -> None:
         if node.op not in ("QLinearConv", "QLinearMatMul") or node.domain:
             continue
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
-        fixed = [_constant(v) for v in (x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero)]
+        fixed = [constant_of(v) for v in (x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero)]
         if x is None or w is None or any(array is None for array in fixed):
             continue
         of_x, of_w = fixed[0], fixed[3]
@@ -183,9 +186,8 @@ def split_transposed(graph: Graph) -> None:
         node.erase()
 
 
-def prepare(graph: Graph) -> set[Node]:
-    """Readies a graph for groups: dequantizers of several readers become one each. Returns those that products on
-    integers look through, which nobody else reads."""
+def prepare(graph: Graph) -> None:
+    """Readies a graph for groups: dequantizers of several readers become one each."""
     split_transposed(graph)
     for node in list(graph):
         if node.op == "DequantizeLinear" and node.domain == "" and node.output not in graph.outputs:
@@ -194,22 +196,17 @@ def prepare(graph: Graph) -> set[Node]:
                 graph.insert_before(node, copy)
                 copy.output.type = node.output.type
                 user.set_input(i, copy.output)
-    absorbed: set[Node] = set()
-    for node in graph:
-        if integers_of(node) is not None:
-            absorbed.update(v.producer for v in node.inputs if v is not None and v.producer is not None)
-    return {node for node in absorbed if node.op == "DequantizeLinear"}
 
 
-def fold_dequantizers(graph: Graph) -> None:
-    """Constant dequantizers that no product on integers looks through, as the floats that they give."""
+def fold_dequantizers(graph: Graph, kept: Callable[[Node], bool]) -> None:
+    """Constant dequantizers as the floats that they give, but for those of products that are ``kept``."""
     for node in list(graph):
         if node.op != "DequantizeLinear" or node.domain or node.output in graph.outputs:
             continue
-        q, scale, zero = _constant(node.inputs[0]), _constant(node.inputs[1]), _constant_or_zero(node)
+        q, scale, zero = constant_of(node.inputs[0]), constant_of(node.inputs[1]), zero_point_of(node)
         if q is None or scale is None or zero is None or scale.dtype != np.float32:
             continue
-        if any(integers_of(user) is not None for user, _ in node.output.uses):
+        if any(kept(user) for user, _ in node.output.uses):
             continue
         scales = _spread_over(scale, q.shape, int(node.attr("axis", 1)), int(node.attr("block_size", 0) or 0))
         zeros = np.broadcast_to(zero, scale.shape) if zero.size != scale.size else zero.reshape(scale.shape)

@@ -19,6 +19,7 @@ from ..layout import Layouts, assign_layouts
 from ..plan import Plan, Step, plan_memory
 from ..rules.core import Unsupported, dtype_of, static_shape
 from .anchors import anchored_kernel
+from .blocked import looked_through
 from .forms import Array, Form
 from .integers import integers_of, prepare
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
@@ -113,8 +114,9 @@ class _Lowering:
         self.graph, self.module, self.name = graph, module, name
         self.machine, self.weights = module.machine, module.weights
         self.schedule = partial(schedule, machine=self.machine)
-        self.absorbed = prepare(graph)
-        """Dequantizers that products on integers look through; made where one is not."""
+        prepare(graph)
+        self.absorbed = looked_through(graph)
+        """Dequantizers that products look through; made where one does not."""
         self.groups = groups_of(graph, self.absorbed)
         self.layouts: Layouts = assign_layouts(self.groups, lambda n: block_of(n, self.machine), graph.outputs)
         self.calls: list[Call] = []
