@@ -51,8 +51,9 @@ class Layouts:
             if option is None:
                 continue
             x = node.inputs[0] if node.inputs else None
-            if node.op == "Transpose" and not node.domain and x is not None:
-                stays = option.tag.takes[0] == plain(x.rank or 0) and node.output not in taken and self._whole(node)
+            if is_transpose(node) and x is not None:
+                order: Order = option.tag.takes[0]
+                stays = order == plain(len(order)) and node.output not in taken and self._whole(node)
             else:
                 stays = option.tag is self.ways(node)[0][1]
             if not stays:
@@ -92,9 +93,9 @@ class Layouts:
 
     def written_cost(self, node: Node) -> float:
         """What a node costs as it is written: a Transpose its conversion."""
-        perm = perm_of(node) if node.op == "Transpose" and not node.domain else None
-        if perm is not None and node.inputs[0] is not None:
-            return transpose_ns(self.sizes.extents(node.inputs[0]), perm, split=False)
+        x, perm = node.input(0), perm_of(node) if is_transpose(node) else None
+        if perm is not None and x is not None:
+            return transpose_ns(self.sizes.extents(x), perm, split=False)
         return move_ns(node, unmoved(node), self.sizes)
 
     def ways(self, node: Node) -> list[tuple[float, Move]]:
@@ -162,7 +163,7 @@ class Layouts:
         for value in node.outputs if self.annotated else ():
             if is_plain(value):
                 note(value, stored_order(value))
-        if node.op == "Transpose" and not node.domain:
+        if is_transpose(node):
             made = self._transpose(node)
             if made is not None:
                 self.moves[node] = [(0.0, made)]
@@ -197,6 +198,12 @@ class Layouts:
         known.append((cost + _REWRITE, m))
         for value, order in (*zip(node.inputs, m.takes, strict=True), *zip(node.outputs, m.gives, strict=True)):
             note(value, order)
+
+
+def is_transpose(node: Node) -> bool:
+    """Whether the node only says what is called which axis. One of an operand of unknown rank stays an operator."""
+    x = node.input(0)
+    return node.op == "Transpose" and not node.domain and x is not None and x.rank is not None
 
 
 def stored_order(value: Value) -> Order:
