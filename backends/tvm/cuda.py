@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tvm_ffi
+
 from ...ir.errors import BackendError
 from ...passes.target import Target
 from .api import tirx, tvm
 
+_ffi: Any = tvm_ffi
 THREADS = 256
 """In a block, for kernels of independent elements: enough blocks a multiprocessor for every register budget."""
 WINDOW = 1024
@@ -53,10 +56,13 @@ def schedule(function: Any, target: Target) -> Any:
         for rule in (gpu.Matmul, gpu.GEMV):
             if (made := rule().apply(function, on, False)) is not None:
                 return _main(made)
-        for own in (thread_for_output, warps_for_rows):
-            if (made := own(function)) is not None:
-                return _main(made)
-        for rule in (gpu.Reduction, gpu.GeneralReduction, gpu.Transpose, gpu.Fallback):
+        # Threads can only share reductions that TVM knows by what they begin with.
+        alone = _begins_at_infinity(function)
+        if (made := thread_for_output(function, windows_only=not alone)) is not None:
+            return _main(made)
+        if not alone and (made := warps_for_rows(function)) is not None:
+            return _main(made)
+        for rule in (gpu.Fallback,) if alone else (gpu.Reduction, gpu.GeneralReduction, gpu.Transpose, gpu.Fallback):
             if (made := rule().apply(function, on, False)) is not None:
                 return _main(made)
     raise BackendError(
@@ -64,12 +70,28 @@ def schedule(function: Any, target: Target) -> Any:
     )
 
 
+def _begins_at_infinity(function: Any) -> bool:
+    """Whether a reduction does: the largest or smallest of all elements."""
+    found: list[float] = []
+
+    def number(node: Any) -> None:
+        found.append(float(node.value))
+
+    def block(node: Any) -> None:
+        if node.init is not None:
+            _ffi.structural_walk(node.init, (tirx.FloatImm, number))
+
+    _ffi.structural_walk(function.body, (tvm.s_tir.SBlock, block))
+    return any(map(math.isinf, found))
+
+
 def _main(made: Any) -> Any:
     return made.mod["main"].with_attr("tirx.is_scheduled", True)
 
 
-def thread_for_output(function: Any) -> Any | None:
-    """The schedule of a function with one small sum for each of many outputs; ``None`` for others."""
+def thread_for_output(function: Any, *, windows_only: bool = True) -> Any | None:
+    """The schedule of a function with one sum for each of many outputs, a small one where ``windows_only``; ``None``
+    for others."""
     dlight = tvm.s_tir.dlight
     sch = tvm.s_tir.Schedule(function)
     infos = dlight.analysis.normalize_prim_func(sch)
@@ -77,7 +99,7 @@ def thread_for_output(function: Any) -> Any | None:
         return None
     infos = dlight.base.try_inline(sch, infos)
     sums = [i for i in infos if i.is_reduction()]
-    if len(sums) != 1 or len(infos) > 2 or not _is_window(sums[0]):
+    if len(sums) != 1 or len(infos) > 2 or (windows_only and not _is_window(sums[0])):
         return None
     block = sums[0].block_rv
     if len(infos) == 1:

@@ -46,7 +46,7 @@ def _highest(dtype: Any) -> Expr:
     return number(highest(str(dtype)), str(dtype))
 
 
-# TVM's own begin with the smallest and the largest finite number.
+# TVM's own begin with the smallest and the largest finite number; it cannot divide others among the threads of a GPU.
 largest: Combine = te.comm_reducer(_maximum, _lowest, name="max")
 smallest: Combine = te.comm_reducer(_minimum, _highest, name="min")
 
@@ -135,7 +135,7 @@ def log_sum_exp(c: Context) -> Element:
     """m + log(sum(e^(x - m))), m the largest, or 0 where that is infinite."""
     shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
     axes = axes_of(c) or list(range(len(shape)))
-    extreme = reduced(c, x, shape, axes, largest, dtype)
+    extreme = reduced(c, x, shape, axes, te.max, dtype)
 
     def top(index: Index) -> Expr:
         found = extreme(index)
@@ -162,7 +162,7 @@ def softmax(c: Context) -> Element:
     old = c.node.version < 13
     axis = int(c.node.attr("axis", 1 if old else -1)) % len(shape)
     axes = list(range(axis, len(shape))) if old else [axis]
-    top = reduced(c, x, shape, axes, largest, dtype, "softmax_max")
+    top = reduced(c, x, shape, axes, te.max, dtype, "softmax_max")
     if c.node.op == "LogSoftmax":
         total = reduced(c, lambda index: tirx.exp(x(index) - top(index)), shape, axes, te.sum, dtype)
         return lambda index: x(index) - top(index) - tirx.log(total(index))
