@@ -136,13 +136,13 @@ def operations(model: Model, sample: dict[str, np.ndarray]) -> int:
 @MAGIKA
 @pytest.mark.slow
 def test_kernels_and_products_together() -> None:
-    """All of ``--factorize``, with quantized weights on top."""
+    """With quantized weights on top; few shares, for each takes some seconds here."""
     entry = zoo.get("magika")
     samples = entry.samples(12, 7)
     result = planish.optimize(
         entry.path(),
         samples=samples,
-        factorize=True,
+        pipeline="default,raise-opset{to=13},factorize-matmul{kept=[0.6,0.3]},factorize-conv{kept=[0.5]}",
         quantize="int8-weights",
         budget=planish.Budget(0.3, "rms"),
         goal=planish.Goal(minimize="bytes", seconds=10),
