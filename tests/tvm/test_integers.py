@@ -190,7 +190,7 @@ def test_weights_stay_narrow(kind: str, block: int, zero: bool) -> None:
         "z": rng.integers(low, high, shape).astype(dtype),
         "b": rng.standard_normal(n).astype(np.float32),
     }
-    attrs = {"axis": 0, "block_size": block} if block else {"axis": 1}
+    attrs: dict[str, Any] = {"axis": 0, "block_size": block} if block else {"axis": 1}
     nodes = [
         helper.make_node("DequantizeLinear", ["q", "s", "z"] if zero else ["q", "s"], ["w"], **attrs),
         helper.make_node("MatMul", ["x", "w"], ["m"]),
