@@ -8,7 +8,7 @@ from typing import Any
 from ...ir.clone import clone_model
 from ...ir.dims import SymDim
 from ...ir.errors import BackendError
-from ...ir.graph import Model
+from ...ir.graph import Graph, Model, Node, Value
 from ...passes.shared.decompose import has_decomposition
 from ...passes.target import Target
 from ..core import Outputs, Sample
@@ -44,6 +44,7 @@ class TvmBackend:
         """
         model = _with_fixed_defaults(clone_model(model))
         _require_static(model)
+        _separate_outputs(model.graph)
         expand_linear(model.graph)
         machine = Machine(target, shipped(Machine(target)).tile)
         if not machine.is_gpu:  # which has no kernels for them
@@ -94,6 +95,22 @@ def _with_fixed_defaults(model: Model) -> Model:
             user.set_input(i, constant)
         graph.remove_input(value)
     return model
+
+
+def _separate_outputs(graph: Graph) -> None:
+    """Makes every output a node's own result: pieces hand values on by name, and an input, a constant or a value that
+    is returned twice has no name for each."""
+    seen: set[Value] = set()
+    made: list[Value] = []
+    for value in graph.outputs:
+        if value.producer is None or value in seen:
+            node = Node("Identity", [value], outputs=[value.name])
+            graph.append(node)
+            node.output.type = value.type
+            value = node.output
+        seen.add(value)
+        made.append(value)
+    graph.set_outputs(made, [port.name for port in graph.ports])
 
 
 def _require_static(model: Model) -> None:

@@ -19,6 +19,8 @@ pytest.importorskip("tvm")
 
 from planish.backends.tvm.artifact import Artifact, require_machine
 from planish.ir.errors import BackendError
+from planish.ir.onnx_reader import read_model
+from planish.passes.manager import Pipeline
 
 from .models import assert_close, expected, lowered, onnx_model
 
@@ -149,3 +151,20 @@ def test_operators_without_a_kernel_run_on_onnx_runtime(tmp_path: Path) -> None:
     assert set(steps[1]["reasons"]) >= {"NonZero"}
     artifact.save(tmp_path / "out")
     assert_close(planish.load_artifact(tmp_path / "out").run({"x": x}), expected(model, {"x": x}))
+
+
+def test_outputs_without_a_node_of_their_own() -> None:
+    """An input, a value returned twice and strings, beside what TVM cannot compute."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Relu", ["x"], ["b"]),
+        helper.make_node("Identity", ["b"], ["c"]),
+        helper.make_node("NonZero", ["x"], ["d"]),
+        helper.make_node("Identity", ["s"], ["e"]),
+    ]
+    feeds = {"x": np.array([1.0, -2.0, 3.0], np.float32), "s": np.array(["one", "two"], object)}
+    raw = onnx_model(nodes, feeds, ["a", "b", "c", "d", "e"])
+    model = read_model(raw)
+    Pipeline("clean").run(model)
+    for found, wanted in zip(lowered(model).run(feeds), expected(raw, feeds), strict=True):
+        np.testing.assert_array_equal(found, wanted)
