@@ -12,7 +12,7 @@ from ..passes.manager import Pipeline
 from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
 from .budget import Budget
-from .footprint import choose_for_memory
+from .footprint_job import choose_for_memory
 from .job import Job
 from .memory import check_limit
 from .result import MAX_GROWTH, Options, Result, check_output

@@ -16,6 +16,7 @@ from pathlib import Path
 import planish
 from planish.driver.document import bytes_text
 from planish.driver.report import Report
+from planish.driver.versions import versions
 from planish.ir.errors import PlanishError
 from planish.models import zoo
 from planish.models.ort_runner import ort_runner
@@ -51,7 +52,7 @@ def main() -> int:
     if not args.names:
         text = HEADER.format(
             arguments="" if args.target == "generic" else f" --target {args.target}",
-            onnxruntime=planish.driver.report.versions()["onnxruntime"],
+            onnxruntime=versions()["onnxruntime"],
             machine=f"a machine of target {native()}",
             samples=args.samples,
         )

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from planish.backends.ort.artifact import Artifact
 from planish.cli.shared import app
-from planish.driver import footprint
-from planish.driver.footprint import COST, SAVING
+from planish.driver import footprint_job
+from planish.driver.footprint_job import COST, SAVING
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.graph import Value
@@ -33,9 +33,9 @@ def write_wide(path: Path, size: int) -> None:
 def test_the_peak_is_measured_and_the_artifact_has_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprint, "_SECONDS", 0.3)
-    all_choices = footprint.choices
-    monkeypatch.setattr(footprint, "choices", lambda base: all_choices(base)[:2])  # a process each
+    monkeypatch.setattr(footprint_job, "_SECONDS", 0.3)
+    all_choices = footprint_job.choices
+    monkeypatch.setattr(footprint_job, "choices", lambda base: all_choices(base)[:2])  # a process each
     write_wide(tmp_path / "m.onnx", 256)
     out = tmp_path / "out"
     arguments = ["compile", str(tmp_path / "m.onnx"), "-o", str(out), "--memory", "--no-measure", "--json"]
