@@ -13,7 +13,7 @@ from ..backends.vendor import coreml, openvino, qnn, tensorrt
 from ..ir.clone import clone_model
 from ..ir.errors import UsageError
 from ..ir.graph import Model
-from ..passes.core import Context
+from ..passes.context import Context
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target
 from .document import SCHEMA, Document, Table, Text

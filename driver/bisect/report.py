@@ -11,7 +11,7 @@ from typing import Any
 
 from ...backends.ort.backend import Executor
 from ...ir.errors import UsageError
-from ...passes.core import Context
+from ...passes.context import Context
 from ...passes.manager import Pipeline
 from ...passes.target import Target, get_target
 from ..document import SCHEMA, Document, Text, plain_data

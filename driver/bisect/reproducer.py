@@ -12,7 +12,7 @@ from ...ir.clone import clone_model
 from ...ir.errors import PlanishError
 from ...ir.graph import Model, Node
 from ...ir.text.printer import print_node
-from ...passes.core import Context, Fuel
+from ...passes.context import Context, Fuel
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
 from ..sample_text import KEY, sample_line

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ...ir.clone import clone_model
 from ...ir.errors import PlanishError
 from ...ir.graph import Model
-from ...passes.core import Application, Context, Fuel
+from ...passes.context import Application, Context, Fuel
 from ...passes.manager import Instrument, PassRecord, Pipeline
 from ...passes.pipeline import Step
 from ..reference import Reference

@@ -14,7 +14,7 @@ from ...ir.clone import clone_model
 from ...ir.dtypes import DType
 from ...ir.errors import UsageError
 from ...ir.graph import Model
-from ...passes.core import Context
+from ...passes.context import Context
 from ...passes.manager import Pipeline
 from ...passes.shared.quant.estimators import METHODS, estimate, relative_error
 from ...passes.shared.quant.scheme import Scheme

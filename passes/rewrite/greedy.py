@@ -14,7 +14,7 @@ from typing import Any
 
 from ...ir.errors import PassError, PlanishError
 from ...ir.graph import RETURN, Model, Node, Value
-from ..core import RuleStatistics
+from ..context import RuleStatistics
 from .matcher import Matcher
 from .rewriter import Rewriter, origin_of
 from .rule import MODIFIED, NodeRule, NoMatch, RuleBase

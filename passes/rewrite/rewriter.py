@@ -25,7 +25,7 @@ from ...ir.repetition import compacted
 from ...ir.types import Layout, Quant, TensorType, Type
 from ...ir.verify import check_node
 from ..choices import Unit
-from ..core import Application, Context
+from ..context import Application, Context
 
 SETTLE_VISITS = 100_000
 """Bound on the work of making types more precise after one edit; types stay sound, only less precise, beyond it."""
