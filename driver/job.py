@@ -434,9 +434,10 @@ class Job:
         """How gains of lossy passes are judged."""
         options = self.options
         settings = replace(options.settings, threads=options.threads or 1)
-        timed = options.measure and not self.unmeasurable
-        times = TimesFile(options.target, settings) if timed and options.cache else None
-        return Paying(options.goal, timed, settings, options.progress, times)
+        timed = options.stopwatch is not None or (options.measure and not self.unmeasurable)
+        backend = options.stopwatch.name if options.stopwatch is not None else ""
+        times = TimesFile(options.target, settings, backend) if timed and options.cache else None
+        return Paying(options.goal, timed, settings, options.progress, times, options.stopwatch)
 
     @property
     def unmeasurable(self) -> str:

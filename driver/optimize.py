@@ -11,7 +11,7 @@ from ..ir.errors import UsageError
 from ..passes.manager import Pipeline
 from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
-from .budget import Budget
+from .budget import Budget, Stopwatch
 from .footprint_job import choose_for_memory
 from .job import Job
 from .memory import check_limit
@@ -57,6 +57,7 @@ def optimize(
     calibration: str | os.PathLike[str] | None = None,
     memory: bool = False,
     max_memory: int | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Result:
     """Optimizes a model and proves the result equivalent.
 
@@ -88,6 +89,7 @@ def optimize(
     * ``goal``: what lossy decisions are selected for: time, size (the default where weights alone are quantized) or
       error, with limits on the others.
     * ``calibration``: a file in which statistics of values on the samples are kept and looked up the next time.
+    * ``stopwatch``: times lossy decisions as another backend runs them, also where ``measure`` is not asked for.
     * ``memory``: ``order-nodes`` behind the pipeline, and the session settings with the smallest measured peak among
       those that cost no time; see ``choose_for_memory``.
     * ``max_memory``: bytes for all values but weights, by the model of ``docs/memory.md``: nodes are put in order, run
@@ -145,6 +147,7 @@ def optimize(
         Budget(budget) if isinstance(budget, (int, float)) else budget,
         goal,
         Path(calibration) if calibration is not None else None,
+        stopwatch,
     )
     path = check_output(output) if output is not None else None
     steps = Pipeline(pipeline)

@@ -16,7 +16,7 @@ from ..ir.graph import Model
 from ..ir.onnx_writer import write_model
 from ..ir.safe_files import SafeFiles
 from ..passes.target import Target, get_target
-from .budget import Budget
+from .budget import Budget, Stopwatch
 from .plans import Plan
 from .report import CLEANED, DIMS_ONLY, KEPT, PARTLY, Report
 from .select import Goal
@@ -60,6 +60,8 @@ class Options:
     """What they are selected for."""
     calibration: Path | None = None
     """The file in which statistics are kept."""
+    stopwatch: Stopwatch | None = None
+    """Who times lossy decisions, where it is not ONNX Runtime."""
 
     @property
     def settings(self) -> SessionSettings:

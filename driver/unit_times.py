@@ -28,7 +28,8 @@ MOST = 4096
 class TimesFile:
     """Times of units on this machine, by runtime, target and settings of sessions."""
 
-    def __init__(self, target: Target, settings: SessionSettings) -> None:
+    def __init__(self, target: Target, settings: SessionSettings, backend: str = "") -> None:
+        """``backend``: who measures, where it is not ONNX Runtime."""
         about = {
             "format": FORMAT,
             "processor": processor_name(),
@@ -36,6 +37,8 @@ class TimesFile:
             "target": asdict(target) | {"features": sorted(target.features)},
             "settings": settings.to_dict(),
         }
+        if backend:
+            about["backend"] = backend
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:40]
         self.path: Path = cache_folder() / "times" / f"{digest}.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ...backends.measure import Run, compare
 from ...backends.ort.session import Session, SessionSettings
@@ -26,6 +26,20 @@ SECONDS = 1.5
 """For one timing: both models in turns."""
 
 
+class Stopwatch(Protocol):
+    """Times models as another backend than ONNX Runtime's sessions runs them on this machine."""
+
+    @property
+    def name(self) -> str:
+        """The backend with its version and whatever else decides its times: those of others are kept apart."""
+        ...
+
+    def timing(self, base: Model, candidate: Model) -> Timing | None:
+        """The candidate's time over that of ``base``, the model without lossy units, which is the same object every
+        time; ``None`` where nothing can be measured. Raises ``BackendError`` where the candidate does not run."""
+        ...
+
+
 @dataclass(frozen=True)
 class Paying:
     """How gains are judged."""
@@ -37,6 +51,8 @@ class Paying:
     progress: Callable[[str, int, int], None] | None = None
     times: TimesFile | None = None
     """Where times of units are kept between runs, if they are."""
+    stopwatch: Stopwatch | None = None
+    """Who measures; without one sessions of ONNX Runtime are timed."""
 
 
 class PayingLab:
@@ -57,10 +73,12 @@ class PayingLab:
         self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
         self.fine: Judge = OutputJudge(Budget(1.0, "rms"), judge.reference) if isinstance(judge, TaskJudge) else judge
         self.least_error = paying.goal is not None and paying.goal.minimize == "error"
+        self.stopwatch = paying.stopwatch
         self.levels: Sequence[str] = (OPTIMIZED,)
         """Optimization levels of the runtime at which errors are judged."""
         self._base: Session | None = None
-        self._built: tuple[frozenset[str], Runnable] | None = None
+        self._base_model: Model | None = None
+        self._built: tuple[frozenset[str], Model, Runnable] | None = None
         self._judged: tuple[frozenset[str], Judge, Sequence[str], Spending] | None = None
 
     def spent(self, taken: frozenset[str]) -> float:
@@ -87,25 +105,34 @@ class PayingLab:
         if not self.timed:
             return None
         try:
-            if self._base is None:
-                self._base = Session(self._build(Choices(lossless=True)), self.settings)
-            ours = Session(self._source(taken), self.settings)
-            items = self.samples.ordinary.items
-
-            def runner(session: Session) -> Run:
-                return lambda turn: session.run(items[turn % len(items)])
-
-            found = compare([runner(self._base), runner(ours)], seconds=SECONDS, cpu_clock=self.settings.threads == 1)[
-                0
-            ]
+            return self._timed_by(self.stopwatch, taken) if self.stopwatch is not None else self._timed(taken)
         except BackendError:
             return Timing(2.0, 2.0, 2.0, 1e6)  # what does not run is no gain; ``spent`` says why
+
+    def _timed_by(self, stopwatch: Stopwatch, taken: frozenset[str]) -> Timing | None:
+        if self._base_model is None:
+            self._base_model = self.stages.build(Choices(lossless=True))[0]
+        self._source(taken)
+        assert self._built is not None
+        return stopwatch.timing(self._base_model, self._built[1])
+
+    def _timed(self, taken: frozenset[str]) -> Timing:
+        """By sessions."""
+        if self._base is None:
+            base = self.stages.build(Choices(lossless=True))[0]
+            self._base = Session(self.runnable(base, "candidate"), self.settings)
+        ours = Session(self._source(taken), self.settings)
+        items = self.samples.ordinary.items
+
+        def runner(session: Session) -> Run:
+            return lambda turn: session.run(items[turn % len(items)])
+
+        clock = self.settings.threads == 1
+        found = compare([runner(self._base), runner(ours)], seconds=SECONDS, cpu_clock=clock)[0]
         return Timing(found.ratio, found.low, found.high, found.times[0].time_us * 1e3)
 
     def _source(self, taken: frozenset[str]) -> Runnable:
         if self._built is None or self._built[0] != taken:
-            self._built = taken, self._build(Choices(self.keys - taken))
-        return self._built[1]
-
-    def _build(self, choices: Choices) -> Runnable:
-        return self.runnable(self.stages.build(choices)[0], "candidate")
+            model = self.stages.build(Choices(self.keys - taken))[0]
+            self._built = taken, model, self.runnable(model, "candidate")
+        return self._built[2]

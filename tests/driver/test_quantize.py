@@ -80,6 +80,30 @@ def test_weights_are_of_the_faster_type_where_kernels_saturate(fast: str, monkey
     assert stored == {DType.U8 if fast == "u8u8" else DType.I8}
 
 
+class Backend:
+    """Times of another backend, on which one product is slower on integers: the last of those that may be."""
+
+    name = "made up 1"
+
+    def __init__(self) -> None:
+        self.bases: set[int] = set()
+
+    def timing(self, base: Model, candidate: Model) -> Timing:
+        self.bases.add(id(base))
+        weights = [v for node in candidate.graph for v in node.inputs if v is not None and v.data is not None]
+        wide = {v.shape for v in weights if v.dtype is DType.I8}
+        ratio = 1 - 0.4 * ((384, 256) in wide) + 0.2 * ((384, 384) in wide)
+        return Timing(ratio, ratio, ratio, 1e6)
+
+
+def test_times_of_another_backend_decide() -> None:
+    backend = Backend()
+    found = quantized("int8", Budget(0.2, "rms"), stopwatch=backend)
+    assert len(backend.bases) == 1
+    assert [key.partition("@")[0] for key in found.report.budget.taken if "i8@" in key] == ["assign-quant/u8i8"]
+    assert any("slower" in because for because in found.report.budget.left.values())
+
+
 def test_nothing_within_a_budget_that_is_too_small() -> None:
     found = quantized("int8", Budget(1e-5, "rms"), goal=Goal())
     assert not found.report.budget.taken
