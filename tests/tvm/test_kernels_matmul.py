@@ -26,6 +26,8 @@ CASES = [
     MatMul((), 37, 24, 100),
     MatMul((2, 3), 7, 33, 21),
     MatMul((), 1, 64, 90),
+    MatMul((), 7, 24, 30, a_axes=(1, 0)),
+    MatMul((), 9, 12, 20, packed=False, b_axes=(1, 0)),
     MatMul((2,), S, 16, 40),
     MatMul((N, 2), 5, 8, 16, a_axes=(0, 2, 1, 3), out_axes=(0, 2, 1, 3)),
     MatMul((1, 3), 13, 8, 29, packed=False),

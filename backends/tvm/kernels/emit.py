@@ -80,6 +80,8 @@ def loop(extent: Expr, body: Callable[[Expr], Stmt], *, kind: Any = SERIAL, name
 def parallel(extents: Sequence[Expr], body: Callable[..., Stmt], *, worth: bool = True) -> Stmt:
     """``body(i, j, ...)`` over all indices, the first slowest, in one loop that TVM's thread pool splits.
     ``worth=False``: the work is too little to wake a thread for."""
+    if not extents:
+        return body()
     total = math.prod(extents)
 
     def split(flat: Expr) -> Stmt:
