@@ -31,10 +31,9 @@ from planish.models.cells import CELLS
 from planish.passes.manager import Pipeline
 from planish.passes.shared.arena.place import place
 from planish.passes.shared.liveness import Sharing, liveness
-from planish.passes.shared.order.search import Ordering, best_order
+from planish.passes.shared.order.search import STEPS, Ordering, best_order
 from planish.passes.shared.order.tasks import Alive, Tasks, tasks_of
 
-STEPS = 6_000_000
 PICTURED = "randwire-ws-48"
 Rule = Callable[[int, int, int], tuple[int, ...]]
 GREEDY: dict[str, Rule] = {

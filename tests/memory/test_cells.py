@@ -19,8 +19,13 @@ from planish.passes.shared.order.tasks import tasks_of
     [
         ("darts-cifar", 1_622_016, 1_769_472),
         ("darts-imagenet", 1_806_336, 1_806_336),
+        ("nasnet-cifar", 1_769_472, 1_966_080),
+        ("nasnet-imagenet", 1_862_784, 2_069_760),
+        ("amoebanet-cifar", 1_474_560, 1_474_560),
         ("amoebanet-imagenet", 1_881_600, 1_881_600),
         ("randwire-ws-32", 3_424_512, 4_402_944),
+        ("randwire-ws-48", 5_136_768, 7_582_848),
+        pytest.param("randwire-ws-64", 5_381_376, 8_805_888, marks=pytest.mark.slow),
         ("swiftnet-style", 2_433_024, 2_654_208),
     ],
 )

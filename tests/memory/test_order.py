@@ -17,8 +17,10 @@ from planish.models.random import random_case
 from planish.models.zoo import export
 from planish.passes.manager import Pipeline
 from planish.passes.shared.liveness import liveness
+from planish.passes.shared.order.descent import Descent
+from planish.passes.shared.order.piece import Piece
 from planish.passes.shared.order.search import best_order
-from planish.passes.shared.order.tasks import Tasks, tasks_of
+from planish.passes.shared.order.tasks import Alive, Tasks, tasks_of
 
 from .playing import play
 
@@ -74,6 +76,27 @@ def test_the_best_of_all_orders_is_found_and_proved(tasks: Tasks) -> None:
     found = best_order(tasks)
     assert is_topological(tasks, found.order)
     assert found.peak == found.bound == tasks.peak(found.order) == min(map(tasks.peak, all_orders(tasks)))
+
+
+@given(some_tasks(most=7))
+@settings(max_examples=100, deadline=None)
+def test_either_side_finds_an_order_below_a_limit_where_there_is_one(tasks: Tasks) -> None:
+    if not len(tasks):
+        return
+    piece = Piece(tasks, Alive(tasks), list(range(len(tasks))))
+    best = min(map(tasks.peak, all_orders(tasks)))
+    assert piece.bound <= best
+    for side in piece.sides:
+        for limit in range(max(piece.bound, best - 3), best + 3):
+            descent = Descent(side, limit)
+            while not descent.run(5):
+                pass
+            if descent.order is None:
+                assert limit < descent.wanted <= best
+            else:
+                assert side.walk(descent.order)[0] <= limit
+                units = reversed(descent.order) if side.back else descent.order
+                assert tasks.peak([node for i in units for node in piece.members[i]]) <= limit
 
 
 @given(some_tasks(most=30), st.sampled_from([0, 50, 2_000]))

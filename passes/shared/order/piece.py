@@ -1,23 +1,19 @@
-"""The order of one piece of a graph: depth first over the sets of units that can be done first, below a limit.
+"""The order of one piece of a graph, from both sides at once.
 
-Sets are bits of integers; f(D) are the bytes alive after a set D. As a storage is alive from the first of its users to
-the last, f is submodular: f(P + Q) - f(P) <= f(D + Q) - f(D) for every P that has D. With it:
-
-* **Commitment.** Where Q fits under the limit behind D and leaves no more alive than D, while none of its own
-  beginnings leaves less than Q does, any order from D stays below the limit with Q in front. So single units of that
-  kind are done at once (``_settle``);
-* **Back-jumping.** and where D + Q has no way to the end, D has none either, whatever else could be done behind D
-  (``_least_between``).
-
-Sets without a way to the end are remembered. A limit at which nothing is found is proved too low, and the least that
-any step wanted above it is the new bound; between that and the best order found the limit is halved.
+A limit between the bound and the best order found is tried by two searches in turns, one that takes units from the
+beginning and one that takes them back from the end (``descent.py``); the first to end decides. Mostly one side meets
+far fewer sets, and which one shows only then: it gets more of the turns from there on. Orders are cheap to find where
+the limit is loose, and limits far too low are cheap to refute; what costs is the proof just below the best. So the
+limit comes from above, in steps that become smaller where a short try decides nothing; if that does not get to the end,
+the bound is raised from below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from .descent import Descent
+from .side import Phase, Side, Taken, bits
 from .tasks import Alive, Tasks
 from .units import Units
 
@@ -25,8 +21,12 @@ BEAM = 16
 """Sets of one size that the first, greedy search keeps."""
 _MOST = 2_000
 """Units of a piece that is searched; of larger ones only greedy orders are tried."""
-_MOST_BETWEEN = 200
-"""Sets that are looked at to prove that none between two others leaves less alive."""
+_TURN = 2_000
+"""Steps after which the other side has its turn."""
+_FAVOUR = 4
+"""Turns of the side that was first the last time, to one of the other."""
+_TRY = 40_000
+"""Steps of a short try at a limit."""
 
 Key = Callable[[int, int, int], tuple[int, ...]]
 """Of the most so far, the bytes while a unit runs and after it: what is to be least."""
@@ -36,19 +36,6 @@ _KEYS: tuple[tuple[int, Key], ...] = (
     (1, lambda most, during, after: (after, during)),
 )
 """Widths of the beam, with what it goes by."""
-
-
-@dataclass(frozen=True)
-class _Set:
-    """Units done."""
-
-    done: int
-    alive: int
-    """Bytes alive after them."""
-    open: int
-    """Units that may be ready: sources, and what comes behind those done."""
-    path: tuple[int, ...] = ()
-    """How it was reached from the set before."""
 
 
 class Piece:
@@ -66,33 +53,25 @@ class Piece:
         units.merge()
         number = {root: i for i, root in enumerate(units.members)}
         self.members = list(units.members.values())
-        self.alive = state.bytes
-        self.steps = 0
-        """Steps looked at: a unit behind a set of others."""
-        self.needs = [_bits(number[j] for j in units.before[root]) for root in number]
-        self.after = [_bits(number[j] for j in units.after[root]) for root in number]
-        self.near = list(self.after)
-        """Units that may be done at once when each has been: what comes behind, and who shares its operands."""
-        self.phases = [self._phases(units, root, number) for root in number]
-        self.whole = (1 << len(number)) - 1
-        self.bound = max(self.alive, *(tasks.least(node) for node in nodes))
+        needs = [bits(number[j] for j in units.before[root]) for root in number]
+        after = [bits(number[j] for j in units.after[root]) for root in number]
+        phases = [_phases(units, root, number) for root in number]
+        front = Side(needs, after, phases, state.bytes, back=False)
+        _, left = front.walk(_in_order(needs))
+        self.sides = (front, Side(needs, after, phases, left, back=True))
+        self.bound = max(state.bytes, left, *(tasks.least(node) for node in nodes))
         """Bytes: no order needs less."""
         self.order: list[int] = []
         """The best order of the units so far."""
         self.peak = 1 << 62
         """Its bytes."""
+        self._better = 0
+        """The side that decided last."""
 
-    def _phases(self, units: Units, root: int, number: dict[int, int]) -> list[_Phase]:
-        i, size = number[root], units.tasks.size
-
-        def others(storages: tuple[int, ...]) -> list[tuple[int, int]]:
-            return [(_bits(number[u] for u in units.users[s] if u != root), size[s]) for s in storages]
-
-        found = [(p.hump, p.net, others(p.credits), others(p.frees)) for p in units.phases(root)]
-        for _, _, credits, frees in found:
-            for users, _ in (*credits, *frees):
-                self.near[i] |= users
-        return found
+    @property
+    def steps(self) -> int:
+        """Looked at: a unit behind a set of others."""
+        return sum(side.steps for side in self.sides)
 
     @property
     def nodes(self) -> list[int]:
@@ -100,180 +79,107 @@ class Piece:
         return [node for i in self.order for node in self.members[i]]
 
     def guess(self, steps: int) -> None:
-        """Greedy orders: always the best step, and the best few."""
-        for width, key in _KEYS:
-            if self.steps < steps and self.peak > self.bound:
-                self._take(self._beam(key, width, steps))
+        """Greedy orders from both sides: always the best step, and the best few."""
+        for side in self.sides:
+            for width, key in _KEYS:
+                if self.steps < steps and self.peak > self.bound:
+                    self._take(side, _beam(side, self.bound, key, width, steps))
 
     def search(self, enough: int, steps: int) -> None:
         """Until the order is proved best, or needs no more than ``enough``, or so many ``steps`` were looked at."""
-        limit, share = max(self.bound, enough), 4
-        if self.peak <= limit or len(self.members) > _MOST:
+        if len(self.members) > _MOST:
             return
-        while self.peak > max(self.bound, enough) and self.steps < steps:
-            before = self.peak
-            if not self._below(limit, steps):
+        enough = max(enough, self.bound)
+        most = self.steps + steps
+        self._lower(enough, most - steps // 4)
+        while self.peak > max(self.bound, enough) and self.steps < most:
+            limit = max(self.bound, enough, (3 * self.bound + self.peak) // 4)
+            if not self._decide(self._descents(min(limit, self.peak - 1)), most):
                 return
-            share = 4 if self.peak == before else 2
-            limit = max(self.bound, enough, (self.bound * (share - 1) + self.peak) // share)
-            limit = min(limit, self.peak - 1)
 
-    def step(self, done: int, alive: int, unit: int) -> tuple[int, int]:
-        """Bytes at the most while the unit runs, and after it."""
-        self.steps += 1
-        most = 0
-        for hump, net, credits, frees in self.phases[unit]:
-            during = alive + hump
-            if credits:
-                during -= max((size for users, size in credits if not users & ~done), default=0)
-            most = max(most, during)
-            alive += net
-            for users, size in frees:
-                if not users & ~done:
-                    alive -= size
-        return most, alive
-
-    def _below(self, limit: int, steps: int) -> bool:
-        """Finds an order that needs no more than the limit, or raises the bound; false where steps did not suffice."""
-        failed: set[int] = set()
-        wanted = self.peak
-        first = self._settle(0, self.alive, self._sources(), limit)
-        if first.done == self.whole:
-            return self._take(list(first.path))
-        stack = [(first, self._ways(first))]
-        while stack:
-            at, ways = stack[-1]
-            if self.steps > steps:
-                return False
-            if ways and ways[-1][1] <= limit:
-                unit = ways.pop()[2]
-                to = self._do(at, unit, limit)
-                if to.done == self.whole:
-                    return self._take([i for found, _ in stack for i in found.path] + list(to.path))
-                if to.done not in failed:
-                    stack.append((to, self._ways(to)))
-                    continue
-                dead = to
-            elif ways:
-                wanted = min(wanted, ways.pop()[1])
+    def _lower(self, enough: int, most: int) -> None:
+        """Limits from above, nearer to the peak where a short try does not decide; the last one is gone on with."""
+        share, least = 4, enough
+        while self.peak > max(self.bound, enough) and self.steps < most:
+            limit = max(least, self.bound, self.peak - (self.peak - self.bound) // share)
+            descents = self._descents(min(limit, self.peak - 1))
+            if self._decide(descents, min(self.steps + _TRY, most)):
                 continue
-            else:
-                dead = at
-                failed.add(at.done)
-                stack.pop()
-            while stack and self._least_between(stack[-1][0], dead):
-                failed.add(stack.pop()[0].done)
-        self.bound = min(max(wanted, self.bound), self.peak)
-        return True
+            share, least = 2 * share, min(d.wanted for d in descents)
+            if least >= self.peak and not self._decide(descents, most):  # any limit up to the peak is the same to them
+                return
 
-    def _ways(self, at: _Set) -> list[tuple[int, int, int]]:
-        """Bytes after and during each unit that is ready, and the unit; what leaves least is last."""
-        steps = ((i, *self.step(at.done, at.alive, i)) for i in self._ready(at.done, at.open))
-        return sorted(((after, during, i) for i, during, after in steps), reverse=True)
+    def _descents(self, limit: int) -> tuple[Descent, ...]:
+        return tuple(Descent(side, limit) for side in self.sides)
 
-    def _least_between(self, low: _Set, high: _Set) -> bool:
-        """Whether the higher set leaves no more alive than any from the lower one up to it."""
-        if low.alive < high.alive:
-            return False
-        units = list(_members(high.done & ~low.done))
-        seen, queue = {low.done}, [(low.done, low.alive)]
-        for done, alive in queue:
-            for i in self._ready(done, _bits(units) & ~done):
-                then = done | 1 << i
-                if then not in seen:
-                    _, left = self.step(done, alive, i)
-                    if left < high.alive or len(seen) > _MOST_BETWEEN:
-                        return False
-                    seen.add(then)
-                    queue.append((then, left))
-        return True
+    def _decide(self, descents: tuple[Descent, ...], most: int) -> bool:
+        """Finds an order below their limit, or raises the bound; false where ``steps`` came to the most before."""
+        while self.steps < most:
+            for i in (*([self._better] * _FAVOUR), 1 - self._better):
+                if descents[i].run(_TURN):
+                    self._better = i
+                    found = descents[i].order
+                    if found is None:
+                        self.bound = min(max(self.bound, descents[i].wanted), self.peak)
+                    else:
+                        self._take(self.sides[i], found)
+                    return True
+        return False
 
-    def _ready(self, done: int, among: int) -> list[int]:
-        return [i for i in _members(among) if not self.needs[i] & ~done]
-
-    def _sources(self) -> int:
-        return _bits(i for i, needs in enumerate(self.needs) if not needs)
-
-    def _do(self, at: _Set, unit: int, limit: int) -> _Set:
-        """One unit, and what can be done at once behind it."""
-        _, alive = self.step(at.done, at.alive, unit)
-        to = self._settle(at.done | 1 << unit, alive, self._opened(at.open, unit), limit)
-        return _Set(to.done, to.alive, to.open, (unit, *to.path))
-
-    def _opened(self, open_: int, unit: int) -> int:
-        return open_ & ~(1 << unit) | self.after[unit]
-
-    def _settle(self, done: int, alive: int, open_: int, limit: int) -> _Set:
-        """Does all single units that can be done at once."""
-        path: list[int] = []
-        fresh = open_
-        while fresh:
-            again = 0
-            for i in self._ready(done, fresh):
-                during, left = self.step(done, alive, i)
-                if during <= limit and left <= alive:
-                    done, alive, open_ = done | 1 << i, left, self._opened(open_, i)
-                    path.append(i)
-                    again |= self.near[i]
-            fresh = again & open_
-        return _Set(done, alive, open_, tuple(path))
-
-    def _take(self, order: list[int] | None) -> bool:
+    def _take(self, side: Side, order: list[int] | None) -> None:
         """Keeps the order where it is better."""
-        if order is None:
-            return False
-        done, alive, peak = 0, self.alive, self.alive
-        for i in order:
-            during, alive = self.step(done, alive, i)
-            done, peak = done | 1 << i, max(peak, during)
-        if peak < self.peak:
-            self.order, self.peak = order, peak
-        return True
-
-    def _beam(self, key: Key, width: int, steps: int) -> list[int] | None:
-        """Sets grow; of those of a generation the best go on. ``None`` where steps did not suffice."""
-        first = self._settle(0, self.alive, self._sources(), self.bound)
-        came: dict[int, tuple[int, tuple[int, ...]]] = {first.done: (0, first.path)}
-        level = [(self.bound, first)]
-        while level[0][1].done != self.whole:
-            if self.steps > steps:
-                return None
-            ways: dict[int, tuple[tuple[int, ...], int, _Set, int]] = {}
-            for most, at in level:
-                for after, during, unit in self._ways(at):
-                    rank = (*key(most, during, after), unit)
-                    then = at.done | 1 << unit
-                    if then not in ways or rank < ways[then][0]:
-                        ways[then] = (rank, max(most, during), at, unit)
-            grown: dict[int, tuple[int, _Set]] = {}
-            for _, most, at, unit in sorted(ways.values(), key=lambda way: way[0])[:width]:
-                to = self._do(at, unit, most)
-                if to.done not in came:
-                    came[to.done] = (at.done, to.path)
-                    grown[to.done] = (most, to)
-            ended = grown.get(self.whole)
-            level = [ended] if ended is not None else list(grown.values())
-        parts: list[tuple[int, ...]] = []
-        done = self.whole
-        while done:
-            done, part = came[done]
-            parts.append(part)
-        return [i for part in reversed(parts) for i in part]
+        if order is not None:
+            peak, _ = side.walk(order)
+            if peak < self.peak:
+                self.order, self.peak = order[::-1] if side.back else order, peak
 
 
-_Phase = tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]
-"""Hump and net in bytes; then users that must be done, and bytes, of what is written over and of what becomes free."""
+def _phases(units: Units, root: int, number: dict[int, int]) -> list[Phase]:
+    size = units.tasks.size
+
+    def others(storages: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        return tuple((bits(number[u] for u in units.users[s] if u != root), size[s]) for s in storages)
+
+    return [Phase(p.hump, p.net, others(p.credits), others(p.frees)) for p in units.phases(root)]
 
 
-def _bits(members: Iterable[int]) -> int:
-    found = 0
-    for i in members:
-        found |= 1 << i
+def _in_order(needs: list[int]) -> list[int]:
+    """Some order of units that need others done."""
+    found: list[int] = []
+    done = 0
+    while len(found) < len(needs):
+        fresh = [i for i, before in enumerate(needs) if not done >> i & 1 and not before & ~done]
+        found += fresh
+        done |= bits(fresh)
     return found
 
 
-def _members(bits: int) -> Iterator[int]:
-    while bits:
-        low = bits & -bits
-        yield low.bit_length() - 1
-        bits ^= low
+def _beam(side: Side, bound: int, key: Key, width: int, steps: int) -> list[int] | None:
+    """Sets grow; of those of a generation the best go on. ``None`` where steps did not suffice."""
+    first = side.first(bound)
+    came: dict[int, tuple[int, tuple[int, ...]]] = {first.units: (0, first.path)}
+    level = [(bound, first)]
+    while level[0][1].units != side.whole:
+        if side.steps > steps:
+            return None
+        ways: dict[int, tuple[tuple[int, ...], int, Taken, int]] = {}
+        for most, at in level:
+            for after, during, unit in side.ways(at):
+                rank = (*key(most, during, after), unit)
+                then = at.units | 1 << unit
+                if then not in ways or rank < ways[then][0]:
+                    ways[then] = (rank, max(most, during), at, unit)
+        grown: dict[int, tuple[int, Taken]] = {}
+        for _, most, at, unit in sorted(ways.values(), key=lambda way: way[0])[:width]:
+            to = side.take(at, unit, most)
+            if to.units not in came:
+                came[to.units] = (at.units, to.path)
+                grown[to.units] = (most, to)
+        ended = grown.get(side.whole)
+        level = [ended] if ended is not None else list(grown.values())
+    parts: list[tuple[int, ...]] = []
+    units = side.whole
+    while units:
+        units, part = came[units]
+        parts.append(part)
+    return [i for part in reversed(parts) for i in part]

@@ -8,7 +8,8 @@ so that an order is a path from nothing to everything, and the best one's highes
 * a node that everything else comes before or after cuts the graph into pieces that are ordered apart, the fullest
   first: what one of them needs in any case is good enough for the others;
 * nodes that may stand side by side are one unit (``units.py``);
-* the search commits itself where that costs nothing, and gives up more than one step at a time (``piece.py``).
+* a piece is searched from its beginning and from its end at once (``piece.py``), for orders below a limit;
+* the search commits itself where that costs nothing, and gives up more than one step at a time (``descent.py``).
 
 Where the steps do not suffice, the limit up to which all was searched is a bound, and the best order met is taken.
 
@@ -25,8 +26,8 @@ from .bundles import bundled
 from .piece import Piece
 from .tasks import Alive, Tasks
 
-STEPS = 1_000_000
-"""Steps that are looked at, by default: a few seconds."""
+STEPS = 10_000_000
+"""Steps that are looked at, by default: some fifteen seconds at the most."""
 _GUESS = 2_000_000
 """Steps within which a piece gets its first, greedy order."""
 
