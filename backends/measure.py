@@ -65,17 +65,20 @@ def measure(run: Run, *, seconds: float = 1.0, cpu_clock: bool = True) -> Measur
     return _summary(_turns([run], seconds, cpu_clock)[0])
 
 
-def compare(runs: Sequence[Run], *, seconds: float = 2.0, cpu_clock: bool = True) -> list[Comparison]:
+def compare(
+    runs: Sequence[Run], *, seconds: float = 2.0, cpu_clock: bool = True, least_turns: int = MIN_TURNS
+) -> list[Comparison]:
     """Times ``runs`` in turns for at most about ``seconds`` and compares each with the first.
 
     Returns one comparison for each candidate after the first. ``cpu_clock`` asks for the calling thread's
     CPU time, right for single-threaded work; otherwise wall time. The thread is kept on one processor.
+    At least ``least_turns`` are taken, unless that takes three times as long.
     """
-    times = _turns(runs, seconds, cpu_clock)
+    times = _turns(runs, seconds, cpu_clock, least_turns)
     return [_comparison(times[0], other) for other in times[1:]]
 
 
-def _turns(runs: Sequence[Run], seconds: float, cpu_clock: bool) -> list[list[float]]:
+def _turns(runs: Sequence[Run], seconds: float, cpu_clock: bool, least: int = MIN_TURNS) -> list[list[float]]:
     clock = time.thread_time_ns if cpu_clock else time.perf_counter_ns
     with _one_processor(cpu_clock):
         repeats = _warm_up(runs)
@@ -90,7 +93,7 @@ def _turns(runs: Sequence[Run], seconds: float, cpu_clock: bool) -> list[list[fl
                 times[i].append((clock() - begin) / repeats / 1e3)
             # Rotated rather than reversed: whoever ran twice in a row would find its weights in the cache.
             order.append(order.pop(0))
-            if turn + 1 >= MIN_TURNS and (time.perf_counter() - start > seconds or _settled(times)):
+            if turn + 1 >= least and (time.perf_counter() - start > seconds or _settled(times)):
                 break
             if time.perf_counter() - start > 3 * seconds and turn >= 4:
                 break

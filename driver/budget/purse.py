@@ -33,6 +33,8 @@ from .stages import Stages, Watch
 
 PARTS = 4
 """Into how many parts the units of the only lossy pass are taken to see whether their costs add up."""
+TRIFLE = 1e-3
+"""Share of the budget that is not worth finding out who spent it: each answer takes a run over all samples."""
 WORRYING_NOISE = 0.25
 """Share of the budget above which the original's own rounding noise is worth a warning."""
 BESIDE_BYTES = 1024
@@ -149,11 +151,12 @@ class Purse:
     def spend(self, plan: Plan, base: Spending) -> Spent:
         """Takes what fits. ``base``: what the plan spends without lossy passes."""
         self.base = base
-        watch = Watch(lambda model: spending_of(self.judge, self.job.runnable(model, "watched"), [WRITTEN]).spent)
+        watch = Watch(partial(self._watched, base))
         stages = self._stages(plan, watch)
         units = _units(stages)
         ledger = self._ledger(base)
-        ledger.entries = [Entry(name, ROUNDING, spent) for name, spent in watch.found.items()]
+        found = watch.found if base.spent > TRIFLE else {", ".join(watch.found): base.spent}
+        ledger.entries = [Entry(name, ROUNDING, spent) for name, spent in found.items() if name]
         if not units:
             ledger.because = "no lossy pass proposed anything, the notes say why" if stages.lossy else ""
             return Spent(ledger)
@@ -163,12 +166,17 @@ class Purse:
         else:
             outcome, final, source = self._select(stages, units, base)
         ledger.taken, ledger.left = outcome.taken, outcome.left
-        ledger.entries += self._parts(stages, units, outcome, base)
+        ledger.entries += self._parts(stages, units, outcome, base, final)
         self._conclude(ledger, final)
         if not outcome.taken:
             return Spent(ledger)
         model, record = source
         return Spent(ledger, model, record)
+
+    def _watched(self, base: Spending, model: Model) -> float:
+        if base.spent <= TRIFLE:
+            return 0.0
+        return spending_of(self.judge, self.job.runnable(model, "watched"), [WRITTEN]).spent
 
     def _goal(self, units: Sequence[Unit]) -> Goal | None:
         """What the selection is for, where time is to be measured; ``None`` where gains are counted as predicted."""
@@ -331,15 +339,20 @@ class Purse:
         model, _ = stages.build(_left(units, taken))
         return spending_of(judge, self.job.runnable(model, "candidate"), levels).spent
 
-    def _parts(self, stages: Stages, units: list[Unit], outcome: Outcome, base: Spending) -> list[Entry]:
+    def _parts(
+        self, stages: Stages, units: list[Unit], outcome: Outcome, base: Spending, final: Spending
+    ) -> list[Entry]:
         """Each lossy pass alone; the only one in parts. Together they give an estimate to compare the whole with."""
-        taken = [u for u in units if u.key in set(outcome.taken)]
+        chosen = set(outcome.taken)
         owners = list(dict.fromkeys(u.owner for u in units))
         found: list[Entry] = []
-        for name, offered in _split(owners, units):
-            part = [u for u in offered if u in taken]
+        idle = final.spent - base.spent <= TRIFLE
+        for name, offered in (
+            [(o, [u for u in units if u.owner == o]) for o in owners] if idle else _split(owners, units)
+        ):
+            part = [u for u in offered if u.key in chosen]
             alone = base.spent
-            if part:
+            if part and not idle:
                 alone = self._spent(stages, units, base, (OPTIMIZED,), self.judge, frozenset(u.key for u in part))
                 self.evaluations, self.limit = self.evaluations + 1, self.limit + 1
             entry = Entry(name, LOSSY, max(alone - base.spent, 0.0), len(offered), len(part))
