@@ -158,7 +158,8 @@ def optimize(
             "goal": parse_goal(max_size, max_latency, max_flops),
             "calibration": calibration,
         }
-        result, saved, note = _built(model, target, options) if built else _optimized(model, target, measure, options)
+        run = _built if built else _optimized
+        result, saved, note = run(model, target, measure, options)
         checked = result.report.validation
         written = not checked.short or checked.method == "identity"
         if written:
@@ -181,10 +182,10 @@ def _optimized(model: Path, target: str, measure: bool, options: dict[str, Any])
     return result, result, ""
 
 
-def _built(model: Path, target: str, options: dict[str, Any]) -> tuple[Result, Artifact, str]:
+def _built(model: Path, target: str, measure: bool, options: dict[str, Any]) -> tuple[Result, Artifact, str]:
     from ..driver.deploy import deploy
 
-    made = deploy(model, target, **options)
+    made = deploy(model, target, measure=measure, **options)
     pieces = [step["backend"] for step in made.artifact.manifest["steps"]]
     parts = [f"{pieces.count('ort')} of {len(pieces)} pieces run on onnxruntime"] if pieces else []
     parts.append(

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..ir.clone import clone_model
 from ..ir.dims import SymDim, substitute
-from ..ir.errors import NotEquivalentError, UsageError
+from ..ir.errors import BudgetError, NotEquivalentError, UsageError
 from ..ir.graph import Model
 from ..passes.core import Context
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target, native
+from .budget import Budget
+from .budget.holdout import Part
+from .budget.judge import Spending, make_judge
+from .budget.ledger import percent
 from .dims import input_symbols
 from .measuring import host_arch
 from .optimize import optimize
 from .result import Result
 from .samples import Samples, Source, load_samples
+from .stopwatch import TvmStopwatch
 from .validate import AnyModel, as_model, make_reference, make_samples
 
 if TYPE_CHECKING:
     from ..backends.core import Sample
     from ..backends.tvm.artifact import Artifact
+    from .reference import Reference
+    from .sizes import Runnable
+
+
+SHARES = (1.0, 0.9, 0.7)
+"""Of the budget, for selections judged on ONNX Runtime: kernels round ties of quantized values otherwise, so that what
+just fits there may not fit in what is built."""
 
 
 @dataclass
@@ -44,13 +57,16 @@ def deploy(
     dims: Mapping[str, int] | None = None,
     tolerance: float = 0.0,
     seed: int = 0,
+    measure: bool = True,
     **options: Any,
 ) -> Deployed:
     """Optimizes for TVM with the options of :func:`optimize`, builds, and compares on the samples that fit.
 
-    Extents that the model leaves open are those of ``dims``, then those of the first sample. Nothing is timed.
-    Raises what ``optimize`` raises, ``UsageError`` for open extents, ``BackendError`` for what cannot be built, and
-    ``NotEquivalentError`` where the artifact's outputs are not the original's.
+    Extents that the model leaves open are those of ``dims``, then those of the first sample. Where this machine
+    can run the result, lossy decisions (``budget``) are taken by times that TVM takes, but for ``measure=False``.
+    Raises what ``optimize`` raises, ``UsageError`` for open extents, ``BackendError`` for what cannot be built,
+    ``NotEquivalentError`` where the artifact's outputs are not the original's, and ``BudgetError`` where they cost more
+    than the budget.
     """
     chosen = get_target(target) if isinstance(target, str) else target
     graph, source = as_model(model)
@@ -58,34 +74,104 @@ def deploy(
     fixed = static_dims(graph, dims or {}, given.items[0] if given is not None else None)
     if given is not None:
         given = _fitting(given, graph, fixed)
-    options.setdefault("measure", False)
-    result = optimize(model, for_passes(chosen), samples=given, dims=fixed, tolerance=tolerance, seed=seed, **options)
-    artifact = build(result, chosen)
-    checked = 0
-    if runs_on_this_machine(chosen):
-        reference = make_reference(graph, source)
-        if not isinstance(reference, str):
-            fitting = make_samples(given, graph, reference, seed=seed, dims=fixed)
-            shapes = {v.name: v.shape for v in result.model.graph.inputs}
-            for i, sample in enumerate(fitting.items):
-                if all(tuple(sample[name].shape) == shape for name, shape in shapes.items()):
-                    _compare(reference.compare(i, artifact.run(sample), tolerance=tolerance), options)
-                    checked += 1
-    return Deployed(result, artifact, checked)
+    bench = _Bench(graph, source, given, fixed, seed)
+    here = runs_on_this_machine(chosen)
+    asked: Budget | float | None = options.pop("budget", None)
+    budget = Budget(asked) if isinstance(asked, int | float) else asked
+    if measure and here and budget is not None:
+        options.setdefault("stopwatch", TvmStopwatch(_built_for(chosen), bench.items, lambda m: legalized(m, chosen)))
+    options |= {"dims": fixed, "tolerance": tolerance, "seed": seed, "measure": False}
+    spent: list[Spending] = []
+    for share in SHARES:
+        own = budget.tightened(share) if budget is not None else None
+        result = optimize(model, for_passes(chosen), samples=given, budget=own, **options)
+        artifact = build(result, chosen)
+        if not here or bench.reference is None:
+            return Deployed(result, artifact, 0)
+        fitting = bench.fitting(result.model)
+        if budget is None or result.report.budget is None or not result.report.budget.taken:
+            for i, sample in fitting:
+                _compare(bench.reference.compare(i, artifact.run(sample), tolerance=tolerance), options)
+            return Deployed(result, artifact, len(fitting))
+        spent.append(bench.spending(budget, artifact, fitting))
+        if spent[-1].spent <= 1:
+            return Deployed(result, artifact, len(fitting))
+    raise _overspent(spent)
+
+
+def _overspent(spent: list[Spending]) -> BudgetError:
+    shares = ", then ".join(percent(s.spent) for s in spent)
+    return BudgetError(
+        f"what TVM built spends {shares} of the budget, though the same models fit into it on onnxruntime: {spent[-1]}",
+        where="tvm",
+        help="allow more, or run the same optimized model with --backend ort",
+    )
+
+
+@dataclass
+class _Bench:
+    """The original, and samples to run beside it."""
+
+    graph: Model
+    source: Runnable | None
+    given: Samples | None
+    dims: dict[str, int]
+    seed: int
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """The original; ``None`` where the runtime does not load it."""
+        found = make_reference(self.graph, self.source)
+        return None if isinstance(found, str) else found
+
+    def items(self) -> list[Sample]:
+        """Samples that were given, else made up."""
+        return self._samples.items if self._samples is not None else []
+
+    @cached_property
+    def _samples(self) -> Samples | None:
+        if self.reference is None:
+            return self.given
+        return make_samples(self.given, self.graph, self.reference, seed=self.seed, dims=self.dims)
+
+    def fitting(self, model: Model) -> list[tuple[int, Sample]]:
+        """Those of the extents that kernels were made for, with their numbers."""
+        shapes = {v.name: v.shape for v in model.graph.inputs}
+        fits = [all(tuple(s[name].shape) == shape for name, shape in shapes.items()) for s in self.items()]
+        return [(i, sample) for i, (sample, fit) in enumerate(zip(self.items(), fits, strict=True)) if fit]
+
+    def spending(self, budget: Budget, artifact: Artifact, fitting: list[tuple[int, Sample]]) -> Spending:
+        """What an artifact with lossy changes costs on the samples."""
+        assert self.reference is not None
+        return make_judge(budget, Part(self.reference, [i for i, _ in fitting])).spending(artifact.run)
 
 
 def build(result: Result, target: Target) -> Artifact:
     """The artifact of an optimized model with static extents. Raises ``BackendError``."""
     from ..backends.tvm.backend import TvmBackend
 
-    backend, target = TvmBackend(), replace(target, runtime="tvm", contrib=False)
-    model = clone_model(result.model)
-    text = backend.legalize(model, target)
-    if text != "none":
-        Pipeline(text).run(model, Context(target=for_passes(target)))
+    backend, wanted = TvmBackend(), _built_for(target)
+    text = backend.legalize(result.model, wanted)
     plan = result.plan.pipeline if result.plan is not None and result.changed else ""
     steps = [part for part in (plan, text if text != "none" else "") if part]
-    return backend.lower(model, target, pipeline=",".join(steps) or "none", source=result.origin)
+    model = legalized(result.model, target)
+    return backend.lower(model, wanted, pipeline=",".join(steps) or "none", source=result.origin)
+
+
+def legalized(model: Model, target: Target) -> Model:
+    """A copy of a model, in operators that the backend has kernels for."""
+    from ..backends.tvm.backend import TvmBackend
+
+    model = clone_model(model)
+    text = TvmBackend().legalize(model, _built_for(target))
+    if text != "none":
+        Pipeline(text).run(model, Context(target=for_passes(_built_for(target))))
+    return model
+
+
+def _built_for(target: Target) -> Target:
+    """The target as the backend sees it."""
+    return replace(target, runtime="tvm", contrib=False)
 
 
 def for_passes(target: Target) -> Target:

@@ -42,15 +42,8 @@ class TvmBackend:
 
         Raises ``BackendError`` where an extent is open.
         """
-        model = _with_fixed_defaults(clone_model(model))
-        _require_static(model)
-        _separate_outputs(model.graph)
-        expand_linear(model.graph)
         machine = Machine(target, shipped(Machine(target)).tile)
-        if not machine.is_gpu:  # which has no kernels for them
-            keep_blocked(model.graph)
-        fold_dequantizers(model.graph, (lambda _: False) if machine.is_gpu else on_integers)
-        pieces = partition(model)
+        model, pieces = readied(model, machine)
         module = Module(machine)
         programs = {
             i: module.lower(piece.model.graph, "main" if len(pieces) == 1 else f"main{i}")
@@ -75,6 +68,18 @@ class TvmBackend:
         graph = clone_model(model) if isinstance(model, Model) else read_model(model)
         target = replace(get_target("native"), runtime="tvm", contrib=False)
         return self.lower(graph, target).run(inputs)
+
+
+def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
+    """A copy of a legalized model as it is lowered, and its pieces. Raises ``BackendError`` where an extent is open."""
+    model = _with_fixed_defaults(clone_model(model))
+    _require_static(model)
+    _separate_outputs(model.graph)
+    expand_linear(model.graph)
+    if not machine.is_gpu:  # which has no kernels for them
+        keep_blocked(model.graph)
+    fold_dequantizers(model.graph, (lambda _: False) if machine.is_gpu else on_integers)
+    return model, partition(model)
 
 
 def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
@@ -79,6 +79,15 @@ class Budget:
     def limit(self, output: str) -> float:
         """What ``output`` (a label: ``y``, ``y[2]`` in a sequence) may be off by."""
         return self.outputs.get(output, self.outputs.get(output.partition("[")[0], self.max_error))
+
+    def tightened(self, share: float) -> Budget:
+        """The budget of which only a share (of amplitudes) may be spent."""
+
+        def part(limit: float) -> float:
+            return limit - 20 * math.log10(share) if self.metric == "snr" else limit * power
+
+        power = share**2 if self.metric == "cosine" else share  # which grows with the square of the angle
+        return replace(self, max_error=part(self.max_error), outputs={n: part(e) for n, e in self.outputs.items()})
 
     @property
     def sentence(self) -> str:

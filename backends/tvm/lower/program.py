@@ -81,13 +81,17 @@ class Module:
         """The kernel's function in the module, made where there is no equal one."""
         key = (kernel.key, overwrites)
         if key not in self.functions:
-            function = kernel.make()
-            if overwrites:
-                function = function.without_attr("tirx.noalias")
             self.names[kernel.name] = self.names.get(kernel.name, 0) + 1
             name = f"{kernel.name}_{self.names[kernel.name]}"
-            self.functions[key] = self.builder.add_func(function.with_attr("global_symbol", name), name)
+            self.functions[key] = self.builder.add_func(self.made(kernel, overwrites, name), name)
         return self.functions[key]
+
+    def made(self, kernel: Kernel, overwrites: bool, name: str) -> Any:
+        """The kernel's function; ``overwrites``: its result lies in the place of an operand."""
+        function = kernel.make()
+        if overwrites:
+            function = function.without_attr("tirx.noalias")
+        return function.with_attr("global_symbol", name)
 
     def lower(self, graph: Graph, name: str) -> Program:
         """A graph with static extents as a function. Raises ``BackendError``."""
