@@ -25,11 +25,13 @@ from ..feeds import check_names
 from ..load import runner
 from ..measure import Measurement, measure
 from .loader import write_loaders
-from .loader.planish_model import Processor, call, device_of, load_params
+from .loader.planish_model import Processor, call, clear_pool, device_of, fits, load_params
 
 LIBRARY, PARAMS = "lib.so", "params.bin"
 _PACKAGES = ("planish", "apache-tvm", "apache-tvm-ffi", "onnx", "numpy")
 _ALIGNMENT = 64
+EXTENTS = ""
+"""Where open extents lie among the values of a run: no value has this name."""
 
 Run = Callable[[dict[str, Any]], Sequence[Any]]
 
@@ -73,6 +75,8 @@ class Artifact:
         self._built = built
         self._folder: TemporaryDirectory[str] | None = None
         self._steps: list[tuple[Run, list[str], list[str]]] | None = None
+        self._extents: dict[str, int] = {}
+        """Open extents of the last run."""
         self._lock = threading.Lock()
 
     @property
@@ -107,8 +111,13 @@ class Artifact:
         specs = self._manifest["inputs"]
         names = [spec["name"] for spec in specs]
         check_names(inputs, names, names, where="tvm")
-        values: dict[str, Any] = {spec["name"]: checked(spec, inputs[spec["name"]]) for spec in specs}
+        extents: dict[str, int] = {}
+        values: dict[str, Any] = {spec["name"]: checked(spec, inputs[spec["name"]], extents) for spec in specs}
+        values |= {EXTENTS: extents}
         with self._lock:  # the virtual machine and its arena serve one caller at a time
+            if extents != self._extents:
+                self._extents = extents
+                clear_pool()
             for run, _, outputs in self.steps:
                 values.update(zip(outputs, run(values), strict=True))
         return [values[spec["name"]] for spec in self._manifest["outputs"]]
@@ -143,6 +152,7 @@ class Artifact:
             "backend": "tvm",
             "function": manifest["function"],
             "params": range(len(manifest["params"])),
+            "symbols": manifest.get("symbols", []),
             "inputs": [spec["name"] for spec in manifest["inputs"]],
             "outputs": [spec["name"] for spec in manifest["outputs"]],
         }
@@ -189,11 +199,13 @@ def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any], device
         ) from None
     own = [params[i] for i in step["params"]]
     names: list[str] = step["inputs"]
+    symbols: list[str] = step.get("symbols", [])
 
     def run(values: dict[str, Any]) -> Sequence[Any]:
+        extents = [values[EXTENTS][name] for name in symbols]
         try:
-            return call(function, [values[name] for name in names], own, device)
-        except RuntimeError as error:
+            return call(function, [values[name] for name in names], own, device, extents)
+        except (RuntimeError, ValueError) as error:
             raise BackendError(f"cannot run the model: {error}", where="tvm") from error
 
     return run
@@ -204,12 +216,15 @@ def _ort_piece(folder: Path, step: dict[str, Any]) -> Run:
     return lambda values: run({name: values[name] for name in step["inputs"]})
 
 
-def checked(spec: dict[str, Any], given: Any) -> Array:
-    """An input as an array of the type that the model takes. Raises ``BackendError``."""
+def checked(spec: dict[str, Any], given: Any, extents: dict[str, int]) -> Array:
+    """An input as an array of the type that the model takes; ``extents`` get the values of symbols in its shape, or
+    have them. Raises ``BackendError``."""
     array = np.asarray(given)
-    if array.dtype != np.dtype(spec["dtype"]) or list(array.shape) != spec["shape"]:
+    if array.dtype != np.dtype(spec["dtype"]) or not fits(spec["shape"], array.shape, extents):
+        said = ", ".join(f"{name} = {extent}" for name, extent in extents.items())
         raise BackendError(
-            f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {spec['dtype']}{spec['shape']}",
+            f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {spec['dtype']}{spec['shape']}"
+            + (f" with {said}" if said else ""),
             where="tvm",
             help="the artifact was built for these extents: build it again with --dim for others",
         )

@@ -15,8 +15,9 @@ from ..core import Outputs, Sample
 from .artifact import Artifact, Built, make_manifest
 from .kernels.machine import Machine
 from .lower.blocked import keep_blocked, on_integers
+from .lower.extents import USUAL
 from .lower.integers import expand_linear, fold_dequantizers
-from .lower.program import Module
+from .lower.program import Module, Program
 from .partition import Piece, partition, why_not
 from .tune.choose import shipped
 
@@ -38,9 +39,9 @@ class TvmBackend:
         return f"expand-fused{{ops=[{names}]}},clean" if names else "none"
 
     def lower(self, model: Model, target: Target, *, pipeline: str = "", source: str | None = None) -> Artifact:
-        """The artifact of a legalized model with static extents; the model is not changed.
+        """The artifact of a legalized model; the model is not changed. Extents may be symbols, but for GPUs.
 
-        Raises ``BackendError`` where an extent is open.
+        Raises ``BackendError`` for open extents that have no name of their own.
         """
         machine = Machine(target, shipped(Machine(target)).tile)
         model, pieces = readied(model, machine)
@@ -53,10 +54,8 @@ class TvmBackend:
         executable: Any = module.build() if programs else None
         steps = [] if len(pieces) == 1 and programs else [_step(i, p, programs.get(i)) for i, p in enumerate(pieces)]
         manifest = make_manifest(model, target, module.weights.arrays, steps, pipeline=pipeline, source=source)
-        manifest["memory"] = {
-            program.name: {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
-            for program in programs.values()
-        }
+        manifest["symbols"] = [] if steps else programs[0].symbols
+        manifest["memory"] = {program.name: _memory(program) for program in programs.values()}
         models = {i: piece.model for i, piece in enumerate(pieces) if piece.backend == "ort"}
         return Artifact(manifest, Built(executable, module.weights.arrays, models, target))
 
@@ -71,10 +70,14 @@ class TvmBackend:
 
 
 def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
-    """A copy of a legalized model as it is lowered, and its pieces. Raises ``BackendError`` where an extent is open."""
+    """A copy of a legalized model as it is lowered, and its pieces. Raises ``BackendError`` for open extents that
+    kernels cannot be made for."""
     model = _with_fixed_defaults(clone_model(model))
-    _require_static(model)
+    _require_named(model, fixed=machine.is_gpu)
     _separate_outputs(model.graph)
+    for node in reversed(list(model.graph)):
+        if not any(out.uses for out in node.outputs):
+            node.erase()
     expand_linear(model.graph)
     if not machine.is_gpu:  # which has no kernels for them
         keep_blocked(model.graph)
@@ -85,8 +88,14 @@ def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
 def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:
     common: dict[str, Any] = {"backend": piece.backend, "inputs": piece.inputs, "outputs": piece.outputs}
     if program is not None:
-        return common | {"function": program.name, "params": program.params}
+        return common | {"function": program.name, "params": program.params, "symbols": program.symbols}
     return common | {"file": f"piece{i}.onnx", "reasons": piece.reasons}
+
+
+def _memory(program: Program) -> dict[str, Any]:
+    """Planned bytes; of open extents, what they were planned for."""
+    found: dict[str, Any] = {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
+    return found | {"with": dict.fromkeys(program.symbols, USUAL)} if program.symbols else found
 
 
 def _with_fixed_defaults(model: Model) -> Model:
@@ -118,10 +127,12 @@ def _separate_outputs(graph: Graph) -> None:
     graph.set_outputs(made, [port.name for port in graph.ports])
 
 
-def _require_static(model: Model) -> None:
+def _require_named(model: Model, *, fixed: bool) -> None:
+    """Raises ``BackendError`` for open extents that are no symbols, which nothing at run time could tell; for all where
+    they have to be ``fixed``."""
     for value in model.graph.inputs:
         for dim in (None,) if value.shape is None else value.shape:
-            if isinstance(dim, int):
+            if isinstance(dim, int) or (not fixed and isinstance(dim, SymDim) and dim.name is not None):
                 continue
             names = sorted(dim.symbols()) if isinstance(dim, SymDim) else []
             raise BackendError(

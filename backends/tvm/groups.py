@@ -6,12 +6,12 @@ whose outputs are the group's; the group takes that node's place in the order, s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ...ir.graph import Graph, Node, Value
-from .rules.core import Kind, kind_of, static_shape
+from .lower.extents import count, usual
+from .rules.core import Kind, kind_of, shape_of
 
 VIEWS = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"))
 """Operators whose result is their operand's memory where that is not blocked."""
@@ -61,7 +61,7 @@ def is_anchor(node: Node) -> bool:
 
 
 def groups_of(graph: Graph, absorbed: Collection[Node] = ()) -> list[Group]:
-    """All nodes of a graph with static extents, in groups, in the order of the nodes; without the ``absorbed``, which
+    """All nodes of a graph, in groups, in the order of the nodes; without the ``absorbed``, which
     kernels of their readers look through."""
     position = {node: i for i, node in enumerate(graph) if node not in absorbed}
     of: dict[Node, Group] = {}
@@ -90,7 +90,7 @@ def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
         if (light and len(group.nodes) > 1) or value.producer is not group.last or len(group.last.outputs) > 1:
             continue
         # What spreads would be computed again for every element that it is spread to.
-        small = math.prod(static_shape(value)) < math.prod(static_shape(node.output))
+        small = usual(count(shape_of(value))) < usual(count(shape_of(node.output)))
         if not small and _fits(node, kind, value, group, found):
             found.append(group)
     return _within(node, found)
@@ -129,4 +129,4 @@ def _fits(node: Node, kind: Kind, value: Value, group: Group, taken: list[Group]
         return kind is Kind.ELEMENTWISE or all(kind_of(n) is not Kind.GATHERING for n in group.nodes)
     # Behind a reduction only what has its extents, and one reduction a group.
     others = any(kind_of(n) in (Kind.STAGE, Kind.CHANNELWISE) for g in taken for n in g.nodes)
-    return kind is Kind.ELEMENTWISE and not others and static_shape(value) == static_shape(node.output)
+    return kind is Kind.ELEMENTWISE and not others and shape_of(value) == shape_of(node.output)

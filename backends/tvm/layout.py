@@ -7,14 +7,14 @@ layout costs nothing of its own where a movement follows, and is a kernel where 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...ir.graph import Value
 from .groups import Group
+from .lower.extents import Extents, count
 from .lower.forms import Form
-from .rules.core import Kind, dtype_of, kind_of, static_shape
+from .rules.core import Kind, dtype_of, kind_of, numbers, shape_of
 
 BlockOf = Callable[[int], int]
 
@@ -27,7 +27,7 @@ class Layouts:
 
     def form(self, value: Value) -> Form:
         """How a value lies in memory."""
-        return Form(static_shape(value), dtype_of(value), self.blocks.get(value, 1))
+        return Form(shape_of(value), dtype_of(value), self.blocks.get(value, 1))
 
 
 def assign_layouts(groups: Sequence[Group], block_of: BlockOf, outputs: Sequence[Value]) -> Layouts:
@@ -36,33 +36,34 @@ def assign_layouts(groups: Sequence[Group], block_of: BlockOf, outputs: Sequence
     for group in groups:
         block = _block(group, found, block_of)
         for value in group.outputs:
-            shape = static_shape(value)
-            flat = len(shape) < 3 or math.prod(shape[2:]) == 1  # blocks of single pixels are plain
+            shape = shape_of(value)
+            flat = len(shape) < 3 or count(shape[2:]) == 1  # blocks of single pixels are plain
             found.blocks[value] = 1 if flat else block
     return found
 
 
 def _block(group: Group, layouts: Layouts, block_of: BlockOf) -> int:
     first, last = group.nodes[0], group.last
-    shape = static_shape(last.outputs[0])
-    if len(shape) != 4 or len(last.outputs) > 1:
+    shape = shape_of(last.outputs[0])
+    channels = shape[1] if len(shape) == 4 else None
+    if not isinstance(channels, int) or len(last.outputs) > 1:
         return 1
     if group.anchor is not None:
         if first.op != "Conv" or dtype_of(first.output) != "float32":
             return 1
         groups = int(first.attr("group", 1))
-        return block_of(shape[1] if groups == shape[1] else shape[1] // groups)  # blocks do not reach over groups
+        return block_of(channels if groups == channels else channels // groups)  # blocks do not reach over groups
     if any(v in last.graph.outputs for v in last.outputs if last.graph is not None):
         return 1
     if last.op == "Concat" and len(group.nodes) == 1 and int(last.attr("axis", 0)) % 4 == 1:
-        return _of_parts([layouts.form(v) for v in last.inputs if v is not None], block_of(shape[1]))
+        return _of_parts([layouts.form(v) for v in last.inputs if v is not None], block_of(channels))
     if all(kind_of(node) in (Kind.ELEMENTWISE, Kind.CHANNELWISE) for node in group.nodes):
         return max((layouts.blocks.get(v, 1) for v in group.inputs if _spatial(v, shape)), default=1)
     return 1
 
 
-def _spatial(value: Value, shape: tuple[int, ...]) -> bool:
-    own = static_shape(value)
+def _spatial(value: Value, shape: Extents) -> bool:
+    own = shape_of(value)
     return len(own) == 4 and own[1] == shape[1]
 
 
@@ -71,4 +72,4 @@ def _of_parts(parts: list[Form], most: int) -> int:
     if any(part.block == 1 for part in parts):
         return 1
     block = min(most, *(part.block for part in parts))
-    return block if all(part.shape[1] % block == 0 for part in parts) else 1
+    return block if all(numbers(part.shape[1:2])[0] % block == 0 for part in parts) else 1

@@ -16,7 +16,7 @@ from . import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its m
 from .layout import Layouts
 from .lower.kernels import Operands, run_rules
 from .lower.recurrent import cell_of, recurrent
-from .rules.core import Unsupported, dtype_of, static_shape
+from .rules.core import Unsupported, dtype_of, shape_of
 
 
 @dataclass
@@ -41,7 +41,7 @@ def why_not(node: Node) -> str | None:
     try:
         for value in (*node.inputs, *node.outputs):
             if value is not None and (value.uses or value in node.inputs):
-                empty = 0 in static_shape(value)
+                empty = 0 in shape_of(value)
                 if empty and (value is node.inputs[0] or value in node.outputs):  # an empty option is one left out
                     raise Unsupported(f"%{value.name} has no elements")
                 dtype_of(value)

@@ -55,6 +55,8 @@ class Model:
         require_processor(manifest.get("target", {}))
         self.inputs: list[dict[str, Any]] = manifest["inputs"]
         self.outputs: list[dict[str, Any]] = manifest["outputs"]
+        self._symbols: list[str] = manifest.get("symbols", [])
+        self._extents: dict[str, int] = {}
         self._device = device_of(manifest.get("target", {}))
         self._params = load_params(folder / "params.bin", manifest["params"], self._device)
         self._main = self._device.function(folder / "lib.so", manifest.get("function", "main"))
@@ -64,8 +66,12 @@ class Model:
         names = [spec["name"] for spec in self.inputs]
         if set(feeds) != set(names):
             raise ValueError(f"inputs {sorted(feeds)} are given, the model takes {sorted(names)}")
-        arrays = [_checked(spec, feeds[spec["name"]]) for spec in self.inputs]
-        return call(self._main, arrays, self._params, self._device)
+        extents: dict[str, int] = {}
+        arrays = [_checked(spec, feeds[spec["name"]], extents) for spec in self.inputs]
+        if extents != self._extents:
+            self._extents = extents
+            clear_pool()
+        return call(self._main, arrays, self._params, self._device, [extents[name] for name in self._symbols])
 
 
 class Processor:
@@ -134,11 +140,31 @@ def device_of(target: Mapping[str, Any]) -> Processor:
     return Gpu() if target.get("arch") == "cuda" else Processor()
 
 
-def call(function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any], device: Processor) -> list[np.ndarray]:
-    """Calls a device's function; the outputs are copies."""
-    result = function(*map(device.tensor, arrays), *params)
+def call(
+    function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any], device: Processor, extents: Sequence[int] = ()
+) -> list[np.ndarray]:
+    """Calls a device's function; the outputs are copies. ``extents`` are the values of what it has as symbols."""
+    result = function(*map(device.tensor, arrays), *params, *([tvm_ffi.Shape(tuple(extents))] if extents else []))
     results = [result] if isinstance(result, tvm_ffi.Tensor) else list(result)
     return [device.array(r) for r in results]
+
+
+def clear_pool() -> None:
+    """Gives back memory that TVM keeps for the next run, which will ask for other sizes: it would keep every size."""
+    clear: Any = tvm_ffi.get_global_func("vm.builtin.memory_manager.clear", allow_missing=True)
+    if clear is not None:
+        clear()
+
+
+def fits(wanted: Sequence[int | str], shape: Sequence[int], extents: dict[str, int]) -> bool:
+    """Whether an array of this shape is what is wanted; symbols take their value from the first array that has one, and
+    are at least 1."""
+    if len(wanted) != len(shape):
+        return False
+    return all(
+        have > 0 and have == extents.setdefault(want, have) if isinstance(want, str) else want == have
+        for want, have in zip(wanted, shape, strict=True)
+    )
 
 
 def tensor(array: np.ndarray) -> Any:
@@ -195,14 +221,11 @@ def load_runtime() -> None:
         raise FileNotFoundError(f"TVM's runtime cannot be loaded ({error}): pip install apache-tvm") from None
 
 
-def _checked(spec: Mapping[str, Any], given: Any) -> np.ndarray:
+def _checked(spec: Mapping[str, Any], given: Any, extents: dict[str, int]) -> np.ndarray:
     array = np.asarray(given)
-    shape = spec["shape"]
-    fits = array.ndim == len(shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype != np.dtype(spec["dtype"]):
-        want = f"{spec['dtype']}{list(shape)}"
+    if not fits(spec["shape"], array.shape, extents) or array.dtype != np.dtype(spec["dtype"]):
+        said = ", ".join(f"{name} = {extent}" for name, extent in extents.items())
+        want = f"{spec['dtype']}{spec['shape']}" + (f" with {said}" if said else "")
         raise ValueError(f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {want}")
     return array
 

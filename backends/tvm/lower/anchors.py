@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ....ir.dims import is_static
 from ....ir.graph import Node, Value
 from ..api import te, tvm
 from ..groups import Group
@@ -18,12 +19,13 @@ from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
 from ..kernels.tile import Epilogue
 from ..layout import Layouts
-from ..rules.core import Context, dtype_of, static_shape
+from ..rules.core import Context, dtype_of, numbers, shape_of, static_shape
 from ..rules.windows import windows
 from .blocked import Blocked, blocked_of
+from .extents import Extents, expr, exprs
 from .forms import Array, Element, Expr, Form, Index, broadcast
 from .integers import Integers, integers_of
-from .kernels import Kernel, Operand, Operands, group_name, run_rules
+from .kernels import Kernel, Operand, Operands, atoms_of, group_name, run_rules
 
 
 def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
@@ -32,7 +34,10 @@ def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel 
     template = TEMPLATES.get(node.op)
     if machine.is_gpu or template is None or dtype_of(node.output) != "float32":
         return None
-    return template(group, layouts, machine)
+    made = template(group, layouts, machine)
+    if made is not None:
+        made.atoms = atoms_of(group)
+    return made
 
 
 Spread = Callable[[Element], Element]
@@ -127,25 +132,25 @@ class Tail:
 
     def epilogue(self) -> Epilogue:
         """In the templates' form."""
-        extras = tuple((operand.form.physical, operand.form.dtype) for operand in self.operands.all)
+        extras = tuple((exprs(operand.form.physical), operand.form.dtype) for operand in self.operands.all)
         return Epilogue(self.apply, extras, self.form.dtype, self._key())
 
     def _key(self) -> str:
         """The tail as a function of its own, over sums that lie in a tensor."""
-        sums = te.placeholder(self.form.physical, self.sum_dtype, name="sums")
+        sums = te.placeholder(exprs(self.form.physical), self.sum_dtype, name="sums")
 
         def fill(*index: Expr) -> Expr:
             self.sum = sums(*index)
             return self.element(self.form.logical(index))
 
-        out = te.compute(self.form.physical, fill, name="out")
+        out = te.compute(exprs(self.form.physical), fill, name="out")
         return tvm.ir.save_json(te.create_prim_func([sums, *self.operands.tensors, out]))
 
 
 def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     node = group.nodes[0]
     made = _source(node)
-    if made is None or len(static_shape(made.x)) != 4:
+    if made is None or len(shape_of(made.x)) != 4 or not is_static(shape_of(made.x)[1:]):
         return None
     spec = conv_spec(node, layouts.form(made.x), layouts.form(group.outputs[0]))
     spec = replace(spec, dtype=made.dtype, zero_point=made.zero_point, narrow=made.narrow)
@@ -206,13 +211,14 @@ def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
     assert weights is not None
     kernel = static_shape(weights)[2:]
     context = Context(node, [])
-    w = windows(context, x.shape[2:], kernel, static_shape(node.output)[2:])
+    w = windows(context, x.shape[2:], kernel, shape_of(node.output)[2:])
+    channels, height, width, outputs = numbers((*x.shape[1:], out.shape[1]))
     return conv_kernels.Conv(
-        x.shape[0],
-        x.shape[1],
-        x.shape[2],
-        x.shape[3],
-        out.shape[1],
+        expr(x.shape[0]),
+        channels,
+        height,
+        width,
+        outputs,
         (kernel[0], kernel[1]),
         (w.strides[0], w.strides[1]),
         (w.begins[0], w.begins[1], w.ends[0], w.ends[1]),
@@ -230,17 +236,20 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if blocked is not None:
         return _blocked(group, machine, blocked, Tail(group, layouts, None))
     made = _source(node)
-    if made is not None and made.weights.ndim == 2 and len(static_shape(made.x)) >= 2:
-        shape = static_shape(made.x)
-        spec = matmul_kernels.MatMul(shape[:-2], shape[-2], shape[-1], made.weights.shape[1])
+    if made is not None and made.weights.ndim == 2 and len(shape_of(made.x)) >= 2:
+        shape = exprs(shape_of(made.x))
+        spec = matmul_kernels.MatMul(shape[:-2], shape[-2], made.weights.shape[0], made.weights.shape[1])
         return _packed(group, layouts, machine, spec, made, made.weights, Tail(group, layouts, None))
     a, b = node.inputs[0], node.inputs[1]
     if a is None or b is None or dtype_of(a) != "float32" or a.data is not None:
         return None
-    shape, right, batch = static_shape(a), static_shape(b), static_shape(node.output)[:-2]
-    if len(shape) < 3 or shape[:-2] != batch or len(right) != len(shape):
+    shape, right, batch = shape_of(a), shape_of(b), shape_of(node.output)[:-2]
+    if len(shape) < 3 or shape[:-2] != batch or len(right) != len(shape) or right[-2] != shape[-1]:
         return None  # two single matrices, neither of them weights: rare, and not worth a template
-    spec = matmul_kernels.MatMul(batch, shape[-2], shape[-1], right[-1], packed=False, b_batch=right[:-2])
+    if any(have not in (1, want) for have, want in zip(right[:-2], batch, strict=True)):
+        return None
+    rows, depth, columns = exprs((*shape[-2:], right[-1]))
+    spec = matmul_kernels.MatMul(exprs(batch), rows, depth, columns, packed=False, b_batch=exprs(right[:-2]))
     return _product(group, machine, spec, a, b, Tail(group, layouts, None))
 
 
@@ -250,21 +259,21 @@ def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     blocked = blocked_of(node)
     if blocked is not None:
         added = node.input(2)
-        spread = partial(_spread, shape=_shape(added), out=static_shape(node.output))
+        spread = partial(_spread, shape=_shape(added), out=shape_of(node.output))
         return _blocked(group, machine, blocked, Tail(group, layouts, added, spread))
     a, b, made = node.inputs[0], node.inputs[1], _source(node)
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
     if a is None or b is None or made is None or a.data is not None or beta != 1:
         return None
     swapped, turned = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
-    rows, depth = static_shape(a)[:: -1 if swapped else 1]
-    out, axes = static_shape(node.output), (1, 0) if swapped else ()
+    rows = expr(shape_of(a)[1 if swapped else 0])
+    out, axes = shape_of(node.output), (1, 0) if swapped else ()
     added = node.input(2) if made.integers is None else None
     tail = Tail(group, layouts, added, partial(_spread, shape=_shape(added), out=out))
     weights = made.weights.T if turned else made.weights
     if made.integers is None:
         weights = weights * np.float32(alpha)
-    spec = matmul_kernels.MatMul((), rows, depth, out[1], a_axes=axes)
+    spec = matmul_kernels.MatMul((), rows, weights.shape[0], weights.shape[1], a_axes=axes)
     return _packed(group, layouts, machine, spec, made, weights, tail)
 
 
@@ -285,11 +294,11 @@ def _packed(
     return _product(group, machine, spec, made.x, weights, tail)
 
 
-def _shape(value: Value | None) -> tuple[int, ...]:
-    return () if value is None else static_shape(value)
+def _shape(value: Value | None) -> Extents:
+    return () if value is None else shape_of(value)
 
 
-def _spread(element: Element, shape: tuple[int, ...], out: tuple[int, ...]) -> Element:
+def _spread(element: Element, shape: Extents, out: Extents) -> Element:
     return broadcast(element, shape, out)
 
 
@@ -298,7 +307,7 @@ def _product(
 ) -> Kernel:
     tile = matmul_kernels.tile_of(spec, machine)
     if isinstance(right, Value):
-        second = Operand(right, Form(spec.b_shape, "float32"))
+        second = Operand(right, Form(shape_of(right), "float32"))
     else:
         packed = matmul_kernels.pack(np.ascontiguousarray(right), spec, tile)
         second = Operand(packed, Form(packed.shape, str(packed.dtype)))
@@ -307,14 +316,14 @@ def _product(
         name,
         f"{spec} {tile} {epilogue.key}",
         lambda: matmul_kernels.build(spec, machine, tile, epilogue, name=name),
-        [Operand(a, Form(spec.a_shape, spec.dtype)), second, *tail.operands.all],
+        [Operand(a, Form(shape_of(a), spec.dtype)), second, *tail.operands.all],
         [(tail.out, tail.form)],
     )
 
 
 def _blocked(group: Group, machine: Machine, made: Blocked, tail: Tail) -> Kernel:
     """Weights are packed in their bits, and become floats in registers."""
-    shape, stored = static_shape(made.x), made.stored
+    shape, stored = exprs(shape_of(made.x)), made.stored
     spec = matmul_kernels.MatMul(shape[:-2], shape[-2], *made.weights.shape)
     tile = matmul_kernels.tile_of(spec, machine)
     packed = blocked_weights.pack(made.weights, made.scales, made.zeros, spec, tile, stored)
@@ -324,7 +333,7 @@ def _blocked(group: Group, machine: Machine, made: Blocked, tail: Tail) -> Kerne
         f"{spec} {stored} {tile} {epilogue.key}",
         lambda: blocked_weights.build(spec, stored, machine, tile, epilogue, name=name),
         [
-            Operand(made.x, Form(spec.a_shape, spec.dtype)),
+            Operand(made.x, Form(shape_of(made.x), spec.dtype)),
             *(Operand(array, Form(array.shape, str(array.dtype))) for array in packed),
             *tail.operands.all,
         ],

@@ -5,14 +5,14 @@ A form with ``block`` b > 1 stores the axis ``axis`` of extent C as [..., C/b, .
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from ..api import te
+from .extents import Extent, Extents, count, exprs
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Expr: TypeAlias = Any
@@ -45,29 +45,34 @@ def flat(i: Any) -> Expr:
 class Form:
     """Logical shape, element type as TVM names it, and blocking."""
 
-    shape: tuple[int, ...]
+    shape: Extents
     dtype: str
     block: int = 1
     axis: int = 1
 
     @property
-    def physical(self) -> tuple[int, ...]:
+    def physical(self) -> Extents:
         """The shape in memory."""
         if self.block == 1:
             return self.shape
         before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
-        return (*before, self.shape[self.axis] // self.block, *after, self.block)
+        return (*before, cast("int", self.shape[self.axis]) // self.block, *after, self.block)
 
     @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+    def nbytes(self) -> Extent:
+        return count(self.shape) * np.dtype(self.dtype).itemsize
+
+    def placeholder(self, name: str) -> Any:
+        """A tensor of this form."""
+        return te.placeholder(exprs(self.physical), self.dtype, name=name)
 
     def packed(self, array: Array) -> Array:
-        """A tensor of the logical shape as it lies in memory."""
-        array = array.reshape(self.shape)
+        """A tensor of the logical shape, which is numbers, as it lies in memory."""
+        shape = cast("tuple[int, ...]", self.shape)
+        array = array.reshape(shape)
         if self.block == 1:
             return np.ascontiguousarray(array)
-        split = array.reshape(*self.shape[: self.axis], -1, self.block, *self.shape[self.axis + 1 :])
+        split = array.reshape(*shape[: self.axis], -1, self.block, *shape[self.axis + 1 :])
         return np.ascontiguousarray(np.moveaxis(split, self.axis + 1, -1))
 
     def logical(self, index: Index) -> Index:
@@ -99,10 +104,10 @@ class Form:
         def place(*index: Expr) -> Expr:
             return fill(self.logical(index))
 
-        return te.compute(self.physical, place, name=name)
+        return te.compute(exprs(self.physical), place, name=name)
 
 
-def broadcast(element: Element, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Element:
+def broadcast(element: Element, shape: Extents, wanted: Extents) -> Element:
     """Elements of a value of ``shape`` as if it had the shape ``wanted`` (numpy's rule)."""
     if shape == wanted:
         return element

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 from ....ir.graph import Node, Value
 from .. import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its modules register)
-from ..api import te, tvm
+from ..api import te, tirx, tvm
 from ..groups import Group
 from ..layout import Layouts
-from ..rules.core import Context, Made, apply, dtype_of, kind_of, number
+from ..rules.core import Context, Made, apply, dtype_of, kind_of, number, shape_of
+from .extents import Extent, atoms, variable
 from .forms import Array, Element, Expr, Form
 
 Source: TypeAlias = Value | Array
@@ -39,6 +40,18 @@ class Kernel:
     results: list[tuple[Value, Form]]
     over: list[Value] = field(default_factory=list[Value])
     """Operands that the result may overwrite."""
+    atoms: list[str] = field(default_factory=list[str])
+    """What the function takes behind its tensors: atoms of extents."""
+    equal: list[tuple[Extent, Extent]] = field(default_factory=list[tuple[Extent, Extent]])
+    """Extents that have to be the same when it runs."""
+
+    def function(self) -> Any:
+        """The function with all that it takes. Asked for once for each key."""
+        made = self.make()
+        if not self.atoms:
+            return made
+        numbers = [variable(text) for text in self.atoms]
+        return tirx.PrimFunc([*made.params, *numbers], made.body, attrs=made.attrs)
 
 
 class Operands:
@@ -52,6 +65,8 @@ class Operands:
         self.read: list[Callable[..., Expr]] = []
         """How an operand's element at a physical index is read: from the placeholder, until somebody knows better."""
         self.elements: dict[Value, Element] = {}
+        self.equal: list[tuple[Extent, Extent]] = []
+        """What rules take for granted of extents."""
 
     def element(self, value: Value) -> Element:
         """Elements of a value from outside the group; constants of one element become numbers."""
@@ -66,7 +81,7 @@ class Operands:
 
     def _placed(self, source: Source, form: Form) -> Element:
         at = len(self.all)
-        tensor = te.placeholder(form.physical, form.dtype, name=f"p{at}")
+        tensor = form.placeholder(f"p{at}")
         self.all.append(Operand(source, form))
         self.tensors.append(tensor)
         self.read.append(tensor)
@@ -90,7 +105,7 @@ def run_rules(nodes: Sequence[Node], operands: Operands, block: int, given: dict
     made: list[Made] = []
     for node in nodes:
         elements = [None if v is None else inner[v] if v in inner else operands.element(v) for v in node.inputs]
-        made = apply(Context(node, elements, block, operands.table))
+        made = apply(Context(node, elements, block, operands.table, operands.equal))
         inner.update((v, m.element) for v, m in zip(node.outputs, made, strict=False))
     return made
 
@@ -117,17 +132,31 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
         operands.all,
         results,
         _over(group, layouts),
+        atoms_of(group),
+        operands.equal,
     )
+
+
+def atoms_of(group: Group) -> list[str]:
+    """Atoms of all extents in a group."""
+    values = [v for node in group.nodes for v in node.inputs if v is not None]
+    values += [v for node in group.nodes for v in node.outputs if v.uses]
+    return list(atoms(extent for v in values for extent in shape_of(v)))
 
 
 def copy_kernel(value: Value, source: Form, wanted: Form, schedule: Callable[[Any], Any]) -> Kernel:
     """A change of layout, or a copy."""
-    x = te.placeholder(source.physical, source.dtype, name="p0")
+    x = source.placeholder("p0")
     out = wanted.compute(source.element(x), "out0")
     function = te.create_prim_func([x, out])
     name = "copy" if source.block == wanted.block else "relayout"
     return Kernel(
-        name, tvm.ir.save_json(function), lambda: schedule(function), [Operand(value, source)], [(value, wanted)]
+        name,
+        tvm.ir.save_json(function),
+        lambda: schedule(function),
+        [Operand(value, source)],
+        [(value, wanted)],
+        atoms=list(atoms(source.shape)),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,18 +15,17 @@ from ..api import relax, tvm
 from ..groups import Group, groups_of
 from ..kernels.machine import Machine, block_of
 from ..layout import Layouts, assign_layouts
-from ..plan import Plan, Step, plan_memory
-from ..rules.core import Unsupported, dtype_of, static_shape
+from ..plan import Key, Plan, Step, plan_memory
+from ..rules.core import Unsupported, dtype_of, shape_of
 from .anchors import anchored_kernel
 from .blocked import looked_through
+from .emission import Emitter
+from .extents import Extent
 from .forms import Array, Form
 from .integers import integers_of, prepare
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
 from .recurrent import recurrent, recurrent_kernels
 from .schedule import schedule
-
-Key = Hashable
-"""A storage: a value as it lies, ``("copy", value, block)`` for other blocks, ``("out", i)`` for a copied output."""
 
 
 @dataclass
@@ -49,6 +47,8 @@ class Program:
     calls: list[Call]
     params: list[int]
     """Numbers of the weights that it takes behind its inputs."""
+    symbols: list[str]
+    """Open extents, whose values it takes behind the weights, as one shape."""
 
 
 @dataclass
@@ -74,27 +74,31 @@ class Module:
         self.machine = machine
         self.builder: Any = relax.BlockBuilder()
         self.weights = Weights()
-        self.functions: dict[tuple[str, bool], Any] = {}
+        self.functions: dict[tuple[str, tuple[str, ...], bool], Any] = {}
         self.names: dict[str, int] = {}
 
     def function(self, kernel: Kernel, overwrites: bool) -> Any:
         """The kernel's function in the module, made where there is no equal one."""
-        key = (kernel.key, overwrites)
+        key = (kernel.key, tuple(kernel.atoms), overwrites)
         if key not in self.functions:
-            self.names[kernel.name] = self.names.get(kernel.name, 0) + 1
-            name = f"{kernel.name}_{self.names[kernel.name]}"
+            name = self.named(kernel.name)
             self.functions[key] = self.builder.add_func(self.made(kernel, overwrites, name), name)
         return self.functions[key]
 
+    def named(self, name: str) -> str:
+        """A name that no other function of the module has."""
+        self.names[name] = self.names.get(name, 0) + 1
+        return f"{name}_{self.names[name]}"
+
     def made(self, kernel: Kernel, overwrites: bool, name: str) -> Any:
         """The kernel's function; ``overwrites``: its result lies in the place of an operand."""
-        function = kernel.make()
+        function = kernel.function()
         if overwrites:
             function = function.without_attr("tirx.noalias")
         return function.with_attr("global_symbol", name)
 
     def lower(self, graph: Graph, name: str) -> Program:
-        """A graph with static extents as a function. Raises ``BackendError``."""
+        """A graph as a function. Raises ``BackendError``."""
         return _Lowering(graph, self, name).run()
 
     def build(self) -> Any:
@@ -126,7 +130,7 @@ class _Lowering:
         self.calls: list[Call] = []
         self.root: dict[Value, Key] = {v: v for v in graph.inputs}
         """The storage of every plain value that is a view of another."""
-        self.sizes: dict[Key, int] = {}
+        self.sizes: dict[Key, Extent] = {}
         self.converted: dict[tuple[Value, int], Key] = {}
         """Copies of values in other blocks."""
 
@@ -221,7 +225,7 @@ class _Lowering:
         found: list[Key] = []
         inputs: set[Key] = set(self.graph.inputs)
         for i, value in enumerate(self.graph.outputs):
-            form = Form(static_shape(value), dtype_of(value))
+            form = Form(shape_of(value), dtype_of(value))
             key: Key = None if value.data is not None else self._plain(value)
             if key is None or key in inputs or key in found:
                 key = ("out", i)
@@ -243,88 +247,6 @@ class _Lowering:
         ]
         plan = plan_memory(steps, elsewhere)
         params = sorted({key for call in self.calls for key in call.reads if isinstance(key, int)})
-        _Emitter(self, plan, outputs, params).run()
-        return Program(self.name, plan, self.calls, params)
-
-
-class _Emitter:
-    """Writes the main function."""
-
-    def __init__(self, lowering: _Lowering, plan: Plan, outputs: list[Key], params: list[int]) -> None:
-        self.low, self.plan, self.outputs, self.params = lowering, plan, outputs, params
-        self.builder = lowering.module.builder
-        self.storages: dict[Key, Any] = {}
-        self.views: dict[tuple[Key | int, tuple[int, ...]], Any] = {}
-        self.arena: Any = None
-
-    def run(self) -> None:
-        graph, bb = self.low.graph, self.builder
-        taken: set[str] = set()
-        variables: list[Any] = []
-        for value in graph.inputs:
-            shape = static_shape(value)
-            variable = _variable(_identifier(value.name, taken), shape, dtype_of(value))
-            self.views[value, shape] = variable
-            variables.append(variable)
-        for i in self.params:
-            array = self.low.weights.arrays[i]
-            variable = _variable(_identifier(f"p{i}", taken), array.shape, str(array.dtype))
-            self.views[i, array.shape] = variable
-            variables.append(variable)
-        with bb.function(self.low.name, variables, pure=False):
-            if self.plan.arena_bytes:
-                self.arena = self._storage(self.plan.arena_bytes)
-            for key in self.outputs:
-                self.storages[key] = self._storage(max(self.low.sizes[key], 1))
-            for call_number, call in enumerate(self.low.calls):
-                self._call(call, call_number in self.plan.taken_over)
-            found = [
-                self._tensor(key, static_shape(v), dtype_of(v))
-                for key, v in zip(self.outputs, graph.outputs, strict=True)
-            ]
-            bb.emit_func_output(found[0] if len(found) == 1 else relax.Tuple(found))
-
-    def _call(self, call: Call, overwrites: bool) -> None:
-        function = self.low.module.function(call.kernel, overwrites)
-        arguments = [
-            self._tensor(key, operand.form.physical, operand.form.dtype)
-            for key, operand in zip(call.reads, call.kernel.operands, strict=True)
-        ]
-        arguments += [
-            self._tensor(key, form.physical, form.dtype)
-            for key, (_, form) in zip(call.writes, call.kernel.results, strict=True)
-        ]
-        self.builder.emit(relax.Call(function, arguments))
-
-    def _storage(self, size: int) -> Any:
-        shape = relax.ShapeExpr([size])
-        return self.builder.emit(relax.op.memory.alloc_storage(shape, 0, "global", "uint8"))
-
-    def _tensor(self, key: Key | int, shape: tuple[int, ...], dtype: str) -> Any:
-        """A tensor of the shape over a storage; weights and inputs are reshaped where kernels see them otherwise."""
-        found = self.views.get((key, shape))
-        if found is not None:
-            return found
-        if key in self.storages or key in self.plan.offsets:
-            storage = self.storages.get(key, self.arena)
-            offset = 0 if key in self.storages else self.plan.offsets[key]
-            made = relax.op.memory.alloc_tensor(storage, offset, relax.ShapeExpr(shape), dtype)
-        else:
-            whole = next(tensor for (other, _), tensor in self.views.items() if other is key)
-            reshape = relax.ExternFunc("vm.builtin.reshape")
-            made = relax.Call(reshape, [whole, relax.ShapeExpr(shape)], ty_args=[relax.TensorType(shape, dtype)])
-        found = self.views[key, shape] = self.builder.emit(made)
-        return found
-
-
-def _variable(name: str, shape: Sequence[int], dtype: str) -> Any:
-    return relax.Var(name, relax.TensorType(tuple(shape), dtype))
-
-
-def _identifier(name: str, taken: set[str]) -> str:
-    text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name) or "x"
-    text = text if text[0].isalpha() else f"v{text}"
-    while text in taken:
-        text += "_"
-    taken.add(text)
-    return text
+        emitter = Emitter(self.module, self.graph, self.calls, self.sizes, outputs, params, plan)
+        emitter.run(self.name)
+        return Program(self.name, plan, self.calls, params, emitter.symbols)

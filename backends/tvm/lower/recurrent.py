@@ -138,7 +138,7 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
         operands.append(Operand(np.ascontiguousarray(own), Form(own.shape, "float32")))
     for i in (5, 6)[: 2 if cell.op == "LSTM" else 1] if cell.state else ():
         given = node.input(i)
-        zeros = np.zeros(state.shape, np.float32)
+        zeros = np.zeros((cell.directions, cell.batch, cell.hidden), np.float32)
         operands.append(Operand(given if given is not None else zeros, state))
     results = [
         (out, Form(static_shape(out), "float32")) for out, used in zip(node.outputs, cell.outputs, strict=True) if used

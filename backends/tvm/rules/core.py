@@ -7,14 +7,15 @@ a tensor where it takes a reduction. It knows nothing of layouts, storage, fusio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar, cast
 
-from ....ir.dims import is_static
+from ....ir.dims import SymDim, dim_text, is_static
 from ....ir.dtypes import DType
 from ....ir.graph import Node, Value
 from ..api import te, tirx
+from ..lower.extents import Extent, Extents, expr
 from ..lower.forms import Array, Element, Expr, Form, broadcast
 
 SUPPORTED = frozenset(
@@ -78,12 +79,22 @@ class Context:
     """Of the axis 1 of results, where the rule is channelwise or elementwise."""
     table: Callable[[Array], Element] | None = None
     """Makes an operand of the kernel of an array that the rule computed."""
+    equal: list[tuple[Extent, Extent]] = field(default_factory=list[tuple[Extent, Extent]])
+    """Extents that the rule takes to be the same, which the program checks when it runs."""
     stages: int = 0
     """Number of tensors that were made on the way."""
 
     def shape(self, i: int) -> tuple[int, ...]:
-        """Of an operand. Raises ``Unsupported``."""
+        """Of an operand, in numbers. Raises ``Unsupported`` where the caller chooses one."""
         return static_shape(self._operand(i))
+
+    def extents(self, i: int) -> Extents:
+        """Of an operand. Raises ``Unsupported`` where nothing is known of one."""
+        return shape_of(self._operand(i))
+
+    def rank(self, i: int = 0) -> int:
+        """Number of an operand's axes."""
+        return len(self.extents(i))
 
     def dtype(self, i: int = 0) -> str:
         """Of an operand, as TVM names it."""
@@ -94,6 +105,9 @@ class Context:
 
     def out_shape(self, i: int = 0) -> tuple[int, ...]:
         return static_shape(self.node.outputs[i])
+
+    def out_extents(self, i: int = 0) -> Extents:
+        return shape_of(self.node.outputs[i])
 
     def out_dtype(self, i: int = 0) -> str:
         return dtype_of(self.node.outputs[i])
@@ -107,7 +121,23 @@ class Context:
 
     def spread(self, i: int) -> Element:
         """Elements of an operand that broadcasts to the first output's shape."""
-        return broadcast(self.x(i), self.shape(i), self.out_shape())
+        return self.spread_to(i, self.out_extents())
+
+    def spread_to(self, i: int, wanted: Extents) -> Element:
+        """Elements of an operand that broadcasts to a shape, or to its last axes."""
+        own = self.extents(i)
+        for have, want in zip(reversed(own), reversed(wanted), strict=False):
+            if have != 1:
+                self.same(have, want)
+        return broadcast(self.x(i), own, wanted)
+
+    def same(self, a: Extent, b: Extent) -> None:
+        """Takes two extents to be equal. Raises ``Unsupported`` where they are numbers that differ."""
+        if a == b:
+            return
+        if isinstance(a, int) and isinstance(b, int):
+            raise Unsupported(f"extents of {a} and {b} do not go together")
+        self.equal.append((a, b))
 
     def const(self, i: int) -> Array:
         """A constant operand. Raises ``Unsupported`` where it is computed."""
@@ -120,9 +150,9 @@ class Context:
         """A constant operand, or the default where it is omitted."""
         return self.const(i) if self.has(i) else default
 
-    def compute(self, shape: tuple[int, ...], dtype: str, fill: Element, *, name: str = "") -> Element:
+    def compute(self, shape: Extents, dtype: str, fill: Element, *, name: str = "") -> Element:
         """An intermediate tensor; ``fill`` may be a reduction. It is blocked as the result if it has its channels."""
-        out = self.out_shape()
+        out = self.out_extents()
         same = self.block > 1 and len(shape) >= 2 and len(out) >= 2 and shape[1] == out[1]
         form = Form(shape, dtype, self.block if same else 1)
         tensor = form.compute(fill, name or f"{self.node.op.lower()}_{self.stages}")
@@ -135,7 +165,7 @@ class Context:
         return self.table(array)
 
     def made(self, element: Element, i: int = 0) -> Made:
-        return Made(element, Form(self.out_shape(i), self.out_dtype(i), self.block))
+        return Made(element, Form(self.out_extents(i), self.out_dtype(i), self.block))
 
     def _operand(self, i: int) -> Value:
         value = self.node.input(i)
@@ -186,12 +216,24 @@ def apply(context: Context) -> list[Made]:
     return cast("list[Made]", found) if isinstance(found, list) else [context.made(found)]
 
 
+def shape_of(value: Value) -> Extents:
+    """The extents of a value. Raises ``Unsupported`` where nothing is known of one."""
+    shape = value.shape
+    if shape is None or None in shape:
+        raise Unsupported(f"the extents of %{value.name} are not numbers: {value.type}")
+    return cast("Extents", shape)
+
+
 def static_shape(value: Value) -> tuple[int, ...]:
     """The extents of a value. Raises ``Unsupported`` where one is not a number."""
-    shape = value.shape
-    if shape is None or not is_static(shape):
-        raise Unsupported(f"the extents of %{value.name} are not numbers: {value.type}")
-    return cast("tuple[int, ...]", shape)
+    return numbers(shape_of(value))
+
+
+def numbers(extents: Extents) -> tuple[int, ...]:
+    """The same, where they are numbers. Raises ``Unsupported``."""
+    if not is_static(extents):
+        raise Unsupported(f"open extents: {', '.join(dim_text(e) for e in extents if isinstance(e, SymDim))}")
+    return cast("tuple[int, ...]", extents)
 
 
 def dtype_of(value: Value) -> str:
@@ -206,7 +248,9 @@ def dtype_of(value: Value) -> str:
 
 
 def number(x: Any, dtype: str) -> Expr:
-    """A number as an expression of the type."""
+    """A number, or an extent, as an expression of the type."""
+    if isinstance(x, SymDim):
+        return expr(x).astype(dtype)
     if dtype == "bool":
         return tirx.const(bool(x), "bool")
     return tirx.const(float(x) if dtype.startswith("float") else int(x), dtype)
@@ -220,5 +264,5 @@ def named(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     return tirx.Let(name, value, body(name))
 
 
-def reduce_axis(extent: int, name: str) -> Any:
-    return te.reduce_axis((0, extent), name=name)
+def reduce_axis(extent: Extent, name: str) -> Any:
+    return te.reduce_axis((0, expr(extent)), name=name)

@@ -399,7 +399,7 @@ def quantize(c: Context) -> Element:
 
 def _parameters(c: Context) -> tuple[Element, Element | None]:
     """Scale and zero point at an index of the tensor: one for all, per channel, or per block of a channel axis."""
-    shape, own, block = c.shape(0), c.shape(1), int(c.node.attr("block_size", 0) or 0)
+    shape, own, block = c.extents(0), c.shape(1), int(c.node.attr("block_size", 0) or 0)
     scale = c.x(1)
     zero = c.x(2) if c.has(2) else None
     if math.prod(own) == 1 and len(own) <= 1:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..api import te, tirx
+from ..lower.extents import Extents
 from ..lower.forms import Element, Expr, Form, Index
 from .core import Context, Kind, Made, Unsupported, named, number, reduce_axis, rule
 from .elementwise import at_least, at_most, clipped
@@ -15,13 +16,17 @@ from .reduce import reduced
 @rule(Kind.STAGE, "MatMulInteger")
 def matmul_integer(c: Context) -> Element:
     """(A - a0) (B - b0) in 32 bits; a0 is one number, b0 one or one a column."""
-    sa, sb, out = c.shape(0), c.shape(1), c.out_shape()
+    sa, sb, out = c.extents(0), c.extents(1), c.out_extents()
     if len(sa) < 2 or len(sb) < 2:
         raise Unsupported("a product of a vector of integers")
     a, b = _centred(c, 0, 2), _centred(c, 1, 3)
     lead = len(out) - 2
+    c.same(sa[-1], sb[-2])
+    for shape in (sa[:-2], sb[:-2]):
+        for have, want in zip(reversed(shape), reversed(out[:lead]), strict=False):
+            c.same(want if have == 1 else have, want)
 
-    def batch(index: Index, shape: tuple[int, ...]) -> Index:
+    def batch(index: Index, shape: Extents) -> Index:
         own = shape[:-2]
         return tuple(0 if n == 1 else i for i, n in zip(index[lead - len(own) : lead], own, strict=True))
 
@@ -49,7 +54,7 @@ def _centred(c: Context, i: int, zero: int) -> Element:
 @rule(Kind.STAGE, "DynamicQuantizeLinear")
 def dynamic_quantize(c: Context) -> list[Made]:
     """Bytes with the scale and zero point that the least and the largest element ask for."""
-    x, shape = c.x(0), c.shape(0)
+    x, shape = c.x(0), c.extents(0)
     axes, origin = list(range(len(shape))), (0,) * len(shape)
     low, high = reduced(c, x, shape, axes, te.min, "float32"), reduced(c, x, shape, axes, te.max, "float32")
     zero = number(0, "float32")

@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..api import te, tirx
+from ..lower.extents import Extents, expr
 from ..lower.forms import Element, Expr, Index, flat
 from .core import Context, Kind, number, reduce_axis, rule
-from .windows import windows
+from .windows import may_reach, windows
 
 
 @rule(Kind.STAGE, "MatMul")
 def matmul(c: Context) -> Element:
     """Batch axes broadcast; vectors count as rows or columns."""
-    a, b, sa, sb, out, dtype = c.x(0), c.x(1), c.shape(0), c.shape(1), c.out_shape(), c.out_dtype()
+    a, b, sa, sb, out, dtype = c.x(0), c.x(1), c.extents(0), c.extents(1), c.out_extents(), c.out_dtype()
     inner = sa[-1]
     lead = max(len(sa), len(sb)) - 2
     row, column = len(sa) > 1, len(sb) > 1
+    c.same(inner, sb[-2] if column else sb[0])
+    for shape in (sa[:-2], sb[:-2]):
+        for have, want in zip(reversed(shape), reversed(out[:lead] if lead > 0 else ()), strict=False):
+            c.same(want if have == 1 else have, want)
 
-    def batch(index: Index, shape: tuple[int, ...]) -> Index:
+    def batch(index: Index, shape: Extents) -> Index:
         own = shape[:-2]
         given = index[lead - len(own) : lead] if lead > 0 else ()
         return tuple(0 if n == 1 else i for i, n in zip(given, own, strict=True))
@@ -38,7 +43,8 @@ def gemm(c: Context) -> Element:
     """alpha A' B' + beta C."""
     a, b, dtype = c.x(0), c.x(1), c.out_dtype()
     ta, tb = bool(c.node.attr("transA", 0)), bool(c.node.attr("transB", 0))
-    inner = c.shape(0)[0 if ta else 1]
+    inner = c.extents(0)[0 if ta else 1]
+    c.same(inner, c.extents(1)[1 if tb else 0])
     alpha, beta = float(c.node.attr("alpha", 1.0)), float(c.node.attr("beta", 1.0))
 
     def fill(index: Index) -> Expr:
@@ -47,7 +53,7 @@ def gemm(c: Context) -> Element:
         right = (index[1], k) if tb else (k, index[1])
         return te.sum(a(left) * b(right), axis=[k])
 
-    product = c.compute(c.out_shape(), dtype, fill, name="gemm")
+    product = c.compute(c.out_extents(), dtype, fill, name="gemm")
     scaled: Element = product if alpha == 1 else lambda index: product(index) * number(alpha, dtype)
     if not c.has(2) or beta == 0:
         return scaled
@@ -57,7 +63,7 @@ def gemm(c: Context) -> Element:
 
 @rule(Kind.STAGE, "Conv")
 def conv(c: Context) -> Element:
-    x, w, shape, weights, out, dtype = c.x(0), c.x(1), c.shape(0), c.shape(1), c.out_shape(), c.out_dtype()
+    x, w, shape, weights, out, dtype = c.x(0), c.x(1), c.extents(0), c.shape(1), c.out_extents(), c.out_dtype()
     groups, channels = int(c.node.attr("group", 1)), weights[1]
     v = windows(c, shape[2:], weights[2:], out[2:])
     per_group = weights[0] // groups
@@ -76,7 +82,7 @@ def conv(c: Context) -> Element:
             at, shape[2:], out[2:], v.strides, v.kernel, v.dilations, v.begins, strict=True
         ):
             inside += [place >= 0] if b else []
-            inside += [place < n] if (o - 1) * s + (k - 1) * d - b >= n else []
+            inside += [place < expr(n)] if may_reach((o - 1) * s + (k - 1) * d - b, n) else []
         found = x((index[0], source, *at))
         found = tirx.if_then_else(tirx.all(*inside), found, number(0, dtype)) if inside else found
         return te.sum(found * w((oc, r, *loops)), axis=[r, *loops])

@@ -9,8 +9,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..api import te, tirx
+from ..lower.extents import Extent, Extents, count, expr, exprs
 from ..lower.forms import Element, Expr, Index, flat
-from .core import Context, Kind, Made, Unsupported, named, number, reduce_axis, rule
+from .core import Context, Kind, Made, Unsupported, named, number, numbers, reduce_axis, rule
 from .elementwise import is_float
 from .movement import axes_of
 
@@ -52,7 +53,7 @@ smallest: Combine = te.comm_reducer(_minimum, _highest, name="min")
 
 
 def reduced(
-    c: Context, x: Element, shape: tuple[int, ...], axes: Sequence[int], combine: Combine, dtype: str, name: str = ""
+    c: Context, x: Element, shape: Extents, axes: Sequence[int], combine: Combine, dtype: str, name: str = ""
 ) -> Element:
     """The reduction over axes, which stay with extent 1; read it at any index of ``shape``."""
     kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
@@ -65,7 +66,7 @@ def reduced(
     return lambda index: found(tuple(0 if i in axes else at for i, at in enumerate(index)))
 
 
-SUMS: dict[str, tuple[Callable[[Expr, str], Expr] | None, str, Callable[[Expr, str, int], Expr] | None]] = {
+SUMS: dict[str, tuple[Callable[[Expr, str], Expr] | None, str, Callable[[Expr, str, Extent], Expr] | None]] = {
     "ReduceSum": (None, "sum", None),
     "ReduceMean": (None, "sum", lambda s, d, n: s / number(n, d) if is_float(d) else tirx.truncdiv(s, number(n, d))),
     "ReduceMax": (None, "max", None),
@@ -96,7 +97,7 @@ def combiner(name: str, dtype: str) -> Combine:
 @rule(Kind.CHANNELWISE, *SUMS)
 def reduce_(c: Context) -> Element:
     before, how, behind = SUMS[c.node.op]
-    shape, dtype = c.shape(0), c.dtype()
+    shape, dtype = c.extents(0), c.dtype()
     axes = axes_of(c)
     if not axes:
         if c.node.attr("noop_with_empty_axes", 0):
@@ -108,10 +109,10 @@ def reduce_(c: Context) -> Element:
     x = c.x(0)
     terms: Element = (lambda index: before(x(index), dtype)) if before else x
     found = reduced(c, terms, shape, axes, combiner(how, dtype), dtype)
-    count = math.prod(shape[a] for a in axes)
+    every = count(shape[a] for a in axes)
     return _in_place(
         c,
-        (lambda index: behind(found(index), dtype, count)) if behind else found,
+        (lambda index: behind(found(index), dtype, every)) if behind else found,
         axes,
         bool(c.node.attr("keepdims", 1)),
     )
@@ -121,7 +122,7 @@ def _in_place(c: Context, found: Element, axes: Sequence[int], keepdims: bool) -
     """An element of a reduction whose axes were kept, by the result's index."""
     if keepdims:
         return found
-    rank = len(c.shape(0))
+    rank = c.rank()
 
     def element(index: Index) -> Expr:
         rest = iter(index)
@@ -133,7 +134,7 @@ def _in_place(c: Context, found: Element, axes: Sequence[int], keepdims: bool) -
 @rule(Kind.STAGE, "ReduceLogSumExp")
 def log_sum_exp(c: Context) -> Element:
     """m + log(sum(e^(x - m))), m the largest, or 0 where that is infinite."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     axes = axes_of(c) or list(range(len(shape)))
     extreme = reduced(c, x, shape, axes, te.max, dtype)
 
@@ -147,18 +148,18 @@ def log_sum_exp(c: Context) -> Element:
 
 @rule(Kind.CHANNELWISE, "GlobalAveragePool", "GlobalMaxPool")
 def global_pool(c: Context) -> Element:
-    shape, dtype = c.shape(0), c.dtype()
+    shape, dtype = c.extents(0), c.dtype()
     axes = list(range(2, len(shape)))
     if c.node.op == "GlobalMaxPool":
         return reduced(c, c.x(0), shape, axes, largest, dtype)
     total = reduced(c, c.x(0), shape, axes, te.sum, dtype)
-    return lambda index: total(index) / number(math.prod(shape[2:]), dtype)
+    return lambda index: total(index) / number(count(shape[2:]), dtype)
 
 
 @rule(Kind.STAGE, "Softmax", "LogSoftmax")
 def softmax(c: Context) -> Element:
     """e^(x - m) / sum(e^(x - m)); up to opset 12 over all axes behind the given one."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     old = c.node.version < 13
     axis = int(c.node.attr("axis", 1 if old else -1)) % len(shape)
     axes = list(range(axis, len(shape))) if old else [axis]
@@ -174,14 +175,14 @@ def softmax(c: Context) -> Element:
 @rule(Kind.STAGE, "Hardmax", "ArgMax", "ArgMin")
 def arg_max(c: Context) -> Element:
     """The first place of the extreme, or the last; a reduction of pairs of place and element."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     hard = c.node.op == "Hardmax"
     axis = int(c.node.attr("axis", (1 if c.node.version < 13 else -1) if hard else 0)) % len(shape)
     if hard and c.node.version < 13:
         raise Unsupported("Hardmax over several axes")
     least, last = c.node.op == "ArgMin", bool(c.node.attr("select_last_index", 0)) and not hard
     reducer = te.comm_reducer(_better(least, last), _worst(least, last), name="arg_extreme")
-    kept = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    kept = exprs(1 if i == axis else n for i, n in enumerate(shape))
 
     def pairs(*index: Expr) -> Any:
         r = reduce_axis(shape[axis], "r")
@@ -217,24 +218,24 @@ def _worst(least: bool, last: bool) -> Callable[[Any, Any], Any]:
 @rule(Kind.STAGE, "LayerNormalization", "RMSNormalization")
 def layer_norm(c: Context) -> list[Made]:
     """(x - mean) / sqrt(var + epsilon) * scale + bias over the axes from ``axis`` on; RMS without the mean."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     if any(out.uses for out in c.node.outputs[1:]):
         raise Unsupported("the statistics of a normalization")
     axis = int(c.node.attr("axis", -1)) % len(shape)
-    axes, inner = list(range(axis, len(shape))), shape[axis:]
-    epsilon, count = float(c.node.attr("epsilon", 1e-5)), math.prod(shape[axis:])
+    axes, inner = list(range(axis, len(shape))), numbers(shape[axis:])
+    epsilon, size = float(c.node.attr("epsilon", 1e-5)), math.prod(inner)
     centred: Element = x
     if c.node.op == "LayerNormalization":
         total = reduced(c, x, shape, axes, te.sum, dtype, "norm_sum")
         centred = c.compute(
-            shape, dtype, lambda index: x(index) - total(index) * number(1 / count, dtype), name="norm_centred"
+            shape, dtype, lambda index: x(index) - total(index) * number(1 / size, dtype), name="norm_centred"
         )
     squares = reduced(c, lambda index: centred(index) * centred(index), shape, axes, te.sum, dtype, "norm_squares")
     scale = _right(c, 1, inner, axis)
     bias = _right(c, 2, inner, axis) if c.has(2) else None
 
     def element(index: Index) -> Expr:
-        gain = number(1, dtype) / tirx.sqrt(squares(index) * number(1 / count, dtype) + number(epsilon, dtype))
+        gain = number(1, dtype) / tirx.sqrt(squares(index) * number(1 / size, dtype) + number(epsilon, dtype))
         found = centred(index) * gain * scale(index)
         return found if bias is None else found + bias(index)
 
@@ -254,7 +255,7 @@ def _right(c: Context, i: int, inner: tuple[int, ...], axis: int) -> Element:
 
 @rule(Kind.STAGE, "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization")
 def other_norms(c: Context) -> Element:
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     op = c.node.op
     if op == "LpNormalization":
         axis, p = int(c.node.attr("axis", -1)) % len(shape), int(c.node.attr("p", 2))
@@ -268,16 +269,16 @@ def other_norms(c: Context) -> Element:
         raise Unsupported("group normalization is decomposed first")
     axes = [int(a) for a in cast("Any", c.node.attrs.get("axes")) or (0, 2, 3)]
     axes = list(range(2, len(shape))) if op == "InstanceNormalization" else axes
-    count = math.prod(shape[a] for a in axes)
+    size = count(shape[a] for a in axes)
     total = reduced(c, x, shape, axes, te.sum, dtype)
-    centred: Element = lambda i: x(i) - total(i) / number(count, dtype)  # noqa: E731
+    centred: Element = lambda i: x(i) - total(i) / number(size, dtype)  # noqa: E731
     squares = reduced(c, lambda i: centred(i) * centred(i), shape, axes, te.sum, dtype)
     if op == "MeanVarianceNormalization":
-        return lambda i: centred(i) / (tirx.sqrt(squares(i) / number(count, dtype)) + number(1e-9, dtype))
+        return lambda i: centred(i) / (tirx.sqrt(squares(i) / number(size, dtype)) + number(1e-9, dtype))
     scale, bias, epsilon = c.x(1), c.x(2), float(c.node.attr("epsilon", 1e-5))
 
     def element(index: Index) -> Expr:
-        spread = tirx.sqrt(squares(index) / number(count, dtype) + number(epsilon, dtype))
+        spread = tirx.sqrt(squares(index) / number(size, dtype) + number(epsilon, dtype))
         return centred(index) / spread * scale((index[1],)) + bias((index[1],))
 
     return element
@@ -286,7 +287,7 @@ def other_norms(c: Context) -> Element:
 @rule(Kind.STAGE, "LRN")
 def local_response_norm(c: Context) -> Element:
     """x / (bias + alpha / size * sum of squares of the size nearest channels)^beta."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
+    shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
     size, beta = int(c.node.attr("size")), float(c.node.attr("beta", 0.75))
     alpha, bias = float(c.node.attr("alpha", 1e-4)), float(c.node.attr("bias", 1.0))
 
@@ -294,7 +295,7 @@ def local_response_norm(c: Context) -> Element:
         r = reduce_axis(size, "r")
         at = flat(index[1]) + r - (size - 1) // 2
         near = named(x((index[0], at, *index[2:])), lambda v: v * v)
-        return te.sum(tirx.if_then_else(tirx.all(at >= 0, at < shape[1]), near, number(0, dtype)), axis=[r])
+        return te.sum(tirx.if_then_else(tirx.all(at >= 0, at < expr(shape[1])), near, number(0, dtype)), axis=[r])
 
     total = c.compute(shape, dtype, fill, name="lrn_sum")
 
