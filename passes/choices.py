@@ -36,10 +36,11 @@ class Unit:
 class Choices:
     """Answers to what lossy passes propose in one run of a pipeline, and the record of it."""
 
-    def __init__(self, left: Collection[str] = (), *, lossless: bool = False) -> None:
-        """Takes everything but the units whose keys are in ``left``; nothing at all where ``lossless``."""
+    def __init__(self, left: Collection[str] = (), *, lossless: bool = False, nothing: bool = False) -> None:
+        """Takes everything but the units whose keys are in ``left``; nothing at all where ``lossless``, nor where
+        ``nothing``, to see all options of a place: the model is prepared then as if something might be taken."""
         self.left = frozenset(left)
-        self.lossless = lossless
+        self.lossless, self.nothing = lossless, nothing or lossless
         self.offered: dict[str, Unit] = {}
         """Every unit that was proposed, by key, in order."""
         self._subjects: dict[tuple[str, str], dict[object, int]] = {}
@@ -54,9 +55,9 @@ class Choices:
         if key != unit.key:
             unit = Unit(key, unit.error, unit.saved_bytes, unit.saved_flops)
         self.offered.setdefault(key, unit)
-        return not self.lossless and key not in self.left
+        return not self.nothing and key not in self.left
 
     @property
     def taken(self) -> list[Unit]:
         """What was proposed and allowed."""
-        return [] if self.lossless else [u for key, u in self.offered.items() if key not in self.left]
+        return [] if self.nothing else [u for key, u in self.offered.items() if key not in self.left]

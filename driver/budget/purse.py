@@ -403,7 +403,7 @@ class Purse:
 
 def _units(stages: Stages) -> list[Unit]:
     """All that is proposed: where everything is taken, and, of options that exclude each other, where nothing is."""
-    everything, nothing = Choices(), Choices(lossless=True)
+    everything, nothing = Choices(), Choices(nothing=True)
     if stages.lossy:
         stages.build(everything)
         stages.build(nothing)

@@ -37,7 +37,8 @@ class Stages:
         fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
         ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
         model = clone_model(self.model)
-        record = Pipeline(self.rest).run(model, ctx, [VerifyEach()])
+        steps = [s for s in self.rest if not all(p.lossy for p in flatten([s]))] if choices.lossless else self.rest
+        record = Pipeline(steps).run(model, ctx, [VerifyEach()])
         record.passes = [*self.record.passes, *record.passes]
         return model, record
 

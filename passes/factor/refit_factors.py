@@ -17,6 +17,7 @@ first factor becomes ``Q(A)`` in floats, the second keeps its annotation, scaled
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -101,11 +102,13 @@ class RefitFactors(Pass):
         if len(exact) != len(inputs.mean):
             raise NoMatch(f"its input has {len(inputs.mean)} numbers, expected {len(exact)}")
         covariance = inputs.covariance(self.damping) if second.takes_bias else inputs.second(self.damping)
-        gram = found.T @ covariance @ found
-        gram[np.diag_indices(len(gram))] += 1e-10 * max(float(np.trace(gram)) / len(gram), 1e-300)
-        fitted = linalg.solve(gram, found.T @ covariance @ exact @ b, assume_a="pos")
-        lost = [_mean_square(exact @ b - found @ weight, covariance) for weight in (b, fitted)]
-        if not lost[1] < lost[0] * (1 - _LEAST_GAIN) ** 2:
+        arrays = exact, found, covariance, b
+        key = (
+            "refitted",
+            *(hashlib.blake2b(a.tobytes(), digest_size=16).digest() + str(a.shape).encode() for a in arrays),
+        )
+        fitted = r.ctx.memo.get(key, lambda: _fitted(*arrays), lambda made: made.nbytes)
+        if not fitted.size:
             raise NoMatch("the second factor cannot make up for the rounding of the first")
         own = first.bias_vector()
         shift = (inputs.mean @ exact + own) @ b - (inputs.mean @ found + own) @ fitted
@@ -190,6 +193,15 @@ def _rounded(product: Product) -> Array:
     if np.array_equal(found, product.matrix()):
         raise NoMatch("rounding does not change the first factor")
     return found
+
+
+def _fitted(exact: Array, found: Array, covariance: Array, b: Array) -> Array:
+    """The second weight that fits ``found`` best; empty where it is hardly better than ``b``."""
+    gram = found.T @ covariance @ found
+    gram[np.diag_indices(len(gram))] += 1e-10 * max(float(np.trace(gram)) / len(gram), 1e-300)
+    fitted: Array = linalg.solve(gram, found.T @ covariance @ exact @ b, assume_a="pos")
+    lost = [_mean_square(exact @ b - found @ weight, covariance) for weight in (b, fitted)]
+    return fitted if lost[1] < lost[0] * (1 - _LEAST_GAIN) ** 2 else np.zeros((0, 0))
 
 
 def _mean_square(w: Array, second: Array) -> float:
