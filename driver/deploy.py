@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..ir.clone import clone_model
-from ..ir.dims import SymDim, substitute
+from ..ir.dims import Shape, SymDim, substitute
 from ..ir.errors import BudgetError, NotEquivalentError, UsageError
 from ..ir.graph import Model
 from ..passes.core import Context
@@ -62,16 +62,18 @@ def deploy(
 ) -> Deployed:
     """Optimizes for TVM with the options of :func:`optimize`, builds, and compares on the samples that fit.
 
-    Extents that the model leaves open are those of ``dims``, then those of the first sample. Where this machine
-    can run the result, lossy decisions (``budget``) are taken by times that TVM takes, but for ``measure=False``.
-    Raises what ``optimize`` raises, ``UsageError`` for open extents, ``BackendError`` for what cannot be built,
-    ``NotEquivalentError`` where the artifact's outputs are not the original's, and ``BudgetError`` where they cost more
-    than the budget.
+    Extents that the model leaves open stay so, but for those of ``dims``; GPUs and decisions that lose accuracy want
+    numbers, and take the rest from the first sample. Where this machine can run the result, lossy decisions
+    (``budget``) are taken by times that TVM takes, but for ``measure=False``. Raises what ``optimize`` raises,
+    ``UsageError`` for open extents, ``BackendError`` for what cannot be built, ``NotEquivalentError`` where the
+    artifact's outputs are not the original's, and ``BudgetError`` where they cost more than the budget.
     """
     chosen = get_target(target) if isinstance(target, str) else target
     graph, source = as_model(model)
     given = load_samples(samples, graph) if samples is not None and not isinstance(samples, Samples) else samples
-    fixed = static_dims(graph, dims or {}, given.items[0] if given is not None else None)
+    fixed = dict(dims or {})
+    if chosen.arch == "cuda" or options.get("budget") is not None:
+        fixed = static_dims(graph, fixed, given.items[0] if given is not None else None)
     if given is not None:
         given = _fitting(given, graph, fixed)
     bench = _Bench(graph, source, given, fixed, seed)
@@ -137,7 +139,7 @@ class _Bench:
     def fitting(self, model: Model) -> list[tuple[int, Sample]]:
         """Those of the extents that kernels were made for, with their numbers."""
         shapes = {v.name: v.shape for v in model.graph.inputs}
-        fits = [all(tuple(s[name].shape) == shape for name, shape in shapes.items()) for s in self.items()]
+        fits = [all(_fits(shape, s[name].shape) for name, shape in shapes.items()) for s in self.items()]
         return [(i, sample) for i, (sample, fit) in enumerate(zip(self.items(), fits, strict=True)) if fit]
 
     def spending(self, budget: Budget, artifact: Artifact, fitting: list[tuple[int, Sample]]) -> Spending:
@@ -147,7 +149,7 @@ class _Bench:
 
 
 def build(result: Result, target: Target) -> Artifact:
-    """The artifact of an optimized model with static extents. Raises ``BackendError``."""
+    """The artifact of an optimized model. Raises ``BackendError``."""
     from ..backends.tvm.backend import TvmBackend
 
     backend, wanted = TvmBackend(), _built_for(target)
@@ -217,7 +219,7 @@ def _fitting(samples: Samples, model: Model, dims: Mapping[str, int]) -> Samples
     kept = [
         i
         for i, sample in enumerate(samples.items)
-        if all(name not in shapes or tuple(array.shape) == shapes[name] for name, array in sample.items())
+        if all(name not in shapes or _fits(shapes[name], array.shape) for name, array in sample.items())
     ]
     if len(kept) == len(samples.items):
         return samples
@@ -226,6 +228,13 @@ def _fitting(samples: Samples, model: Model, dims: Mapping[str, int]) -> Samples
         items=[samples.items[i] for i in kept],
         kinds=[samples.kinds[i] for i in kept if i < len(samples.kinds)],
     )
+
+
+def _fits(shape: Shape | None, found: tuple[int, ...]) -> bool:
+    """Whether an array has a shape, open extents being anything."""
+    if shape is None or len(shape) != len(found):
+        return False
+    return all(not isinstance(dim, int) or dim == extent for dim, extent in zip(shape, found, strict=True))
 
 
 def _compare(checks: Any, options: Mapping[str, Any]) -> None:
