@@ -16,6 +16,7 @@ class Candidate:
 
     label: str
     peak_bytes: int | None
+    arena_bytes: int | None = None
     verdict: str = "not tried, one that takes less was chosen"
     time: Measured = field(default_factory=Measured)
     """Against the settings that were chosen before."""
@@ -31,6 +32,10 @@ class Footprint:
     """Of the optimized model with the settings that were chosen for time."""
     after_bytes: int | None = None
     """With those that were chosen here."""
+    arena_bytes: int | None = None
+    """What the runtime's arena took for values, of the optimized model with the settings that were chosen for time."""
+    ordered_bytes: int | None = None
+    """The same where the runtime follows the file's order of the nodes."""
     candidates: list[Candidate] = field(default_factory=list[Candidate])
     because: str = ""
     """Why nothing was measured."""
@@ -49,11 +54,26 @@ class Footprint:
         else:
             said = f"{first} of the original, {before} optimized, {after} with the settings chosen for memory"
         yield Text(f"memory at run time, with weights, at the peak: {said}")
+        if self.order:
+            yield Text(self.order)
         rows = [
-            (c.label, "?" if c.peak_bytes is None else bytes_text(c.peak_bytes), _ratio(c.time), c.verdict)
-            for c in self.candidates
+            (c.label, _bytes(c.peak_bytes), _bytes(c.arena_bytes), _ratio(c.time), c.verdict) for c in self.candidates
         ]
-        yield Table("settings of the session", ("settings", "peak>", "time>", ""), rows)
+        yield Table("settings of the session", ("settings", "peak>", "arena>", "time>", ""), rows)
+
+    @property
+    def order(self) -> str:
+        """What the order of the nodes does at run time; empty where it is not known."""
+        a, b = self.arena_bytes, self.ordered_bytes
+        if not a or not b:
+            return ""
+        if a == b:
+            return f"our order of the nodes changes nothing at run time: the runtime's arena takes {bytes_text(a)}"
+        return f"where the runtime follows our order its arena takes {bytes_text(b)} for values, else {bytes_text(a)}"
+
+
+def _bytes(size: int | None) -> str:
+    return "?" if size is None else bytes_text(size)
 
 
 def _ratio(time: Measured) -> str:
@@ -68,9 +88,17 @@ def plain_footprint(found: Footprint | None) -> dict[str, Any] | None:
         "original_bytes": found.original_bytes,
         "before_bytes": found.before_bytes,
         "after_bytes": found.after_bytes,
+        "arena_bytes": found.arena_bytes,
+        "order": found.order,
         "because": found.because,
         "candidates": [
-            {"settings": c.label, "peak_bytes": c.peak_bytes, "verdict": c.verdict, "time": c.time.ratio}
+            {
+                "settings": c.label,
+                "peak_bytes": c.peak_bytes,
+                "arena_bytes": c.arena_bytes,
+                "verdict": c.verdict,
+                "time": c.time.ratio,
+            }
             for c in found.candidates
         ],
     }

@@ -15,7 +15,7 @@ from ..backends.ort.session import SessionSettings
 from .footprint import Candidate, Footprint
 from .job import Job
 from .measuring import measure_pair
-from .peak_memory import peak_bytes
+from .peak_memory import peak_bytes, peak_memory
 from .result import Result
 
 SAVING = 0.05
@@ -36,14 +36,19 @@ def choose_for_memory(job: Job, result: Result) -> Footprint:
     base = result.settings
     timed = replace(base, threads=base.threads or 1)
     found.original_bytes = peak_bytes(job.source, SessionSettings(threads=base.threads), items)
-    found.before_bytes = found.after_bytes = peak_bytes(source, base, items)
-    if found.before_bytes is None:
+    before = peak_memory(source, base, items)
+    if before is None:
         return Footprint(because="this system does not tell what a process takes, or inputs are no numbers")
+    found.before_bytes = found.after_bytes = before.resident
+    found.arena_bytes = before.arena
     tried: list[tuple[Candidate, SessionSettings]] = []
     for i, (label, settings) in enumerate(choices(base)):
         if job.options.progress is not None:
             job.options.progress(f"memory: {label}", i, 0)
-        tried.append((Candidate(label, peak_bytes(source, settings, items)), settings))
+        peak = peak_memory(source, settings, items)
+        tried.append((Candidate(label, peak and peak.resident, peak and peak.arena), settings))
+        if peak is not None and settings == replace(base, execution_order="priority"):
+            found.ordered_bytes = peak.arena
     found.candidates = [candidate for candidate, _ in tried]
     for candidate, settings in sorted(tried, key=lambda pair: pair[0].peak_bytes or 0):
         if candidate.peak_bytes is None or candidate.peak_bytes > (1 - SAVING) * found.before_bytes:

@@ -3,7 +3,8 @@
     python -m planish.driver.peak_memory FOLDER
 
 ``FOLDER`` holds ``settings.json``, ``samples.npz`` and ``model.txt`` with the model's path; the answer is the growth
-of the resident set since before the runtime loaded the model, in bytes.
+of the resident set since before the runtime loaded the model, in bytes. What the runtime's arena took from the system
+is read from its log: Python reaches no other statistics of it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +29,29 @@ from .sizes import Runnable
 RUNS = 3
 TIME_LIMIT = 60.0
 """Seconds."""
+_INFO = 1
+"""The runtime's severity of what its arena says when it grows."""
+_GROWN = re.compile(r"Extended allocation by (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes that a model took in a process of its own."""
+
+    resident: int
+    """Growth of the resident set, at its peak: with weights, and whatever else the runtime keeps."""
+    arena: int
+    """What the arena took from the system for values, in steps that are powers of two; 0 without an arena. The same in
+    every run."""
 
 
 def peak_bytes(model: Runnable, settings: SessionSettings, samples: Sequence[Sample]) -> int | None:
+    """The resident part of :func:`peak_memory`."""
+    found = peak_memory(model, settings, samples)
+    return None if found is None else found.resident
+
+
+def peak_memory(model: Runnable, settings: SessionSettings, samples: Sequence[Sample]) -> Peak | None:
     """How much memory the model takes at its peak, ``None`` where that cannot be told (another system, strings)."""
     if not Path("/proc/self/status").exists() or not isinstance(model, (bytes, Path)):
         return None
@@ -45,7 +68,7 @@ def peak_bytes(model: Runnable, settings: SessionSettings, samples: Sequence[Sam
         return _ask(folder)
 
 
-def _ask(folder: Path) -> int | None:
+def _ask(folder: Path) -> Peak | None:
     path = os.pathsep.join(p for p in sys.path if p)
     command = [sys.executable, "-m", __name__, str(folder)]
     try:
@@ -56,15 +79,18 @@ def _ask(folder: Path) -> int | None:
             timeout=TIME_LIMIT,
             env={**os.environ, "PYTHONPATH": path},
         )
-        return int(done.stdout)
+        log = done.stderr.decode("utf-8", "replace")
+        return Peak(int(done.stdout), sum(map(int, _GROWN.findall(log))))
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 
 
 def main(folder: Path) -> None:
-    """The child: prints the number."""
-    import onnxruntime  # pyright: ignore[reportUnusedImport] # noqa: F401  # its own size is not the model's
+    """The child: prints the number, and lets the runtime write what its arena does."""
+    import onnxruntime
 
+    log: Any = onnxruntime
+    log.set_default_logger_severity(_INFO)
     settings = SessionSettings.from_dict(json.loads((folder / "settings.json").read_text("utf-8")))
     with np.load(folder / "samples.npz", allow_pickle=False) as archive:
         sample = {name: archive[name] for name in archive.files}

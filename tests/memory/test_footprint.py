@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from planish.backends.ort.artifact import Artifact
 from planish.cli.shared import app
 from planish.driver import footprint_job
+from planish.driver.footprint import Footprint
 from planish.driver.footprint_job import COST, SAVING
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
@@ -35,7 +37,7 @@ def test_the_peak_is_measured_and_the_artifact_has_the_settings(
 ) -> None:
     monkeypatch.setattr(footprint_job, "_SECONDS", 0.3)
     all_choices = footprint_job.choices
-    monkeypatch.setattr(footprint_job, "choices", lambda base: all_choices(base)[:2])  # a process each
+    monkeypatch.setattr(footprint_job, "choices", lambda base: all_choices(base)[:3])  # a process each
     write_wide(tmp_path / "m.onnx", 256)
     out = tmp_path / "out"
     arguments = ["compile", str(tmp_path / "m.onnx"), "-o", str(out), "--memory", "--no-measure", "--json"]
@@ -45,6 +47,7 @@ def test_the_peak_is_measured_and_the_artifact_has_the_settings(
     found = report["footprint"]
     assert min(found["original_bytes"], found["before_bytes"]) > 256 * 256 * 16 * 4
     assert found["after_bytes"] <= found["before_bytes"]
+    assert found["order"] in _orders(found)
     chosen = [c for c in found["candidates"] if c["verdict"] == "chosen"]
     assert bool(chosen) == (found["after_bytes"] < found["before_bytes"])
     for candidate in chosen:
@@ -54,6 +57,17 @@ def test_the_peak_is_measured_and_the_artifact_has_the_settings(
     loaded = Artifact.load(out)
     assert loaded.settings.to_dict() == report["session"] == report["manifest"]["session"]
     assert loaded.run({"x": np.ones((1, 3, 256, 256), np.float32)})[0].shape == (1, 8, 1, 1)
+
+
+def _orders(found: dict[str, Any]) -> list[str]:
+    """What may be said of the order, by the arena with and without it."""
+    ordered = [c["arena_bytes"] for c in found["candidates"] if c["settings"] == "nodes in file order"]
+    if not ordered:
+        return [""]
+    assert min(ordered[0], found["arena_bytes"]) >= 256 * 256 * 16 * 4
+    said = Footprint(arena_bytes=found["arena_bytes"], ordered_bytes=ordered[0]).order
+    assert ("changes nothing" in said) == (ordered[0] == found["arena_bytes"])
+    return [said]
 
 
 def test_tvm_has_no_sessions(tmp_path: Path) -> None:
