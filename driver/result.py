@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..backends.ort.artifact import Artifact
 from ..backends.ort.backend import OrtBackend
@@ -16,11 +17,13 @@ from ..ir.graph import Model
 from ..ir.onnx_writer import write_model
 from ..ir.safe_files import SafeFiles
 from ..passes.target import Target, get_target
-from .budget import Budget, Stopwatch
 from .plans import Plan
 from .report import CLEANED, DIMS_ONLY, KEPT, PARTLY, Report
-from .select import Goal
 from .sizes import is_external
+
+if TYPE_CHECKING:
+    from .budget import Budget, Stopwatch
+    from .select import Goal
 
 Progress = Callable[[str, int, int], None]
 MAX_GROWTH = 0.1
