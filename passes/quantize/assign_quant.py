@@ -36,14 +36,15 @@ from ..rewrite.rule import NoMatch
 from ..shared.quant.ranges import Ranges
 from ..shared.quant.regions import Regions, solve
 from ..shared.quant.rules import Output, QuantRules, rules_for
-from ..shared.quant.scheme import Scheme
-from ..shared.quant.sites import Site, sites_of
+from ..shared.quant.scheme import LARGEST_FLOAT8, Scheme
+from ..shared.quant.sites import Site, input_axis, sites_of
 from ..shared.quant.statistics import Want, value_names
 from ..shared.quant.weights import weight_error, weight_quant
 from ..target import TARGETS
 
 _LEAST_OPSET = 10
 """Since then there are QuantizeLinear and what runtimes fuse pairs into."""
+_FLOAT8_OPSET, _BLOCK_OPSET = 19, 21
 _LARGEST_BIAS = 2.0**30
 """An int32 bias stays this far below overflow, so that sums of products still fit beside it."""
 
@@ -56,9 +57,10 @@ class AssignQuant(Pass):
     proposes: ClassVar[bool] = True
 
     activations: str = ""
-    """Type of activations (``u8``, ``i8``, ``u16``, ``i16``); empty: the target's best."""
+    """Type of activations (``u8``, ``i8``, ``u16``, ``i16``; ``f8e4m3fn``, ``f8e5m2``: operands of products only, opset
+    19); empty: the target's best."""
     weights: str = ""
-    """Type of weights (``i8``, ``u8``, ``i4``, ``u4``); empty: the target's best."""
+    """Type of weights (``i8``, ``u8``, ``i4``, ``u4``, ``i16``, or float8 beside float8); empty: the target's best."""
     emulate: bool = False
     """Takes types that the target has no kernel for as well: its runtime then turns the integers back into floats and
     computes with those. The numbers are what such a kernel would give; it is not faster."""
@@ -66,6 +68,8 @@ class AssignQuant(Pass):
     """How ranges are estimated: ``min-max``, ``moving-average``, ``percentile``, ``entropy`` or ``mse``."""
     per_channel: bool = True
     """A scale for each output channel of a weight, where the target takes that."""
+    block: int = 0
+    """A scale for each run of so many inputs of each output instead; opset 21, with ``emulate``."""
     ops: tuple[str, ...] = ()
     """Operators that may run on integers; empty: all that the target has kernels for."""
     min_macs: int = 1 << 16
@@ -88,10 +92,13 @@ class _Work:
     def __init__(self, options: AssignQuant, model: Model, r: Rewriter) -> None:
         """Raises :class:`NoMatch` where nothing can be quantized."""
         self.options, self.model, self.r, self.ctx = options, model, r, r.ctx
-        self.rules = rules_for(r.ctx.target or TARGETS["generic"])
+        target = r.ctx.target or TARGETS["generic"]
+        own = rules_for(target)
+        self.rules = rules_for(target, BY_TEXT.get(options.activations))
         if model.opsets.get("", 0) < _LEAST_OPSET:
             raise NoMatch(f"opset {model.opsets.get('', 0)} has no integer kernels, raise-opset{{to=13}} brings them")
-        self.act, self.weights = _types(options, self.rules)
+        self.act, self.weights = _types(options, self.rules, own)
+        _require_opset(model, self.act, options)
         self.taken: dict[Node, DType] = {}
         """Type of the weight of each product that is taken."""
         self.sites, declined = sites_of(model, self.rules)
@@ -162,7 +169,7 @@ class _Work:
             errors += [self.ranges.error(v) for v in site.results]
         assert site.weight is not None
         memo = self.ctx.memo
-        quant = weight_quant(site.weight, self._axis(site), self._weight_scheme(dtype), memo)
+        quant = weight_quant(site.weight, self._axis(site), self._weight_scheme(dtype), memo, block=self.options.block)
         errors.append(weight_error(site.weight, quant, memo))
         return math.sqrt(sum(e * e for e in errors))
 
@@ -244,12 +251,15 @@ class _Work:
         """Parameters of the weight under which the int32 bias does not overflow."""
         x = site.activations[0].tensor
         least = None
-        if site.bias is not None and self.rules.bias is DType.I32 and x is not None and x.quant is not None:
+        whole = not self.options.block
+        if whole and site.bias is not None and self.rules.bias is DType.I32 and x is not None and x.quant is not None:
             least = abs(site.bias.numpy().reshape(-1)).astype(float) / (x.quant.scale[0] * _LARGEST_BIAS)
         scheme = self._weight_scheme(self.taken.get(site.node, self.weights[0]))  # scales of other operators: the first
-        return weight_quant(weight, self._axis(site), scheme, self.ctx.memo, least)
+        return weight_quant(weight, self._axis(site), scheme, self.ctx.memo, least, self.options.block)
 
     def _axis(self, site: Site) -> int | None:
+        if self.options.block and site.weight is not None and site.weight.rank:
+            return input_axis(site.node, site.weight.rank)
         return site.channel_axis if self.options.per_channel else None
 
 
@@ -261,9 +271,20 @@ def _saturates(rules: QuantRules, act: DType, weight: DType) -> bool:
     return rules.reduced_weights and act is DType.U8 and weight is DType.I8
 
 
-def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, tuple[DType, ...]]:
+def _require_opset(model: Model, act: DType, options: AssignQuant) -> None:
+    """Raises :class:`NoMatch`."""
+    needed = max(_FLOAT8_OPSET * (act in LARGEST_FLOAT8), _BLOCK_OPSET * bool(options.block))
+    if model.opsets.get("", 0) < needed:
+        what = "blocks" if needed == _BLOCK_OPSET else "float8"
+        raise NoMatch(f"opset {model.opsets.get('', 0)} has no {what}, raise-opset{{to={needed}}} brings them")
+    if options.block and not options.emulate:
+        raise NoMatch("no runtime has integer kernels for weights by blocks; emulate=true takes them nevertheless")
+
+
+def _types(options: AssignQuant, rules: QuantRules, own: QuantRules) -> tuple[DType, tuple[DType, ...]]:
     """Types of activations and weights; of weights all that are offered, where it depends on the processor which is
-    faster. Raises :class:`NoMatch` where the target has no kernel for them."""
+    faster. ``own``: the target's rules, where ``rules`` are those of a type of activations. Raises :class:`NoMatch`
+    where the target has no kernel for them."""
     if not rules.activations or not rules.weights:
         raise NoMatch("; ".join([f"{rules.name} has no integer kernels", *rules.notes]))
     act, weight = rules.activations[0], rules.weights[0]
@@ -271,10 +292,12 @@ def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, tuple[DType,
         act = _type(options.activations)
     if options.weights:
         weight = _type(options.weights)
-    if not rules.takes(act, weight) and not options.emulate:
-        known = ", ".join(sorted(f"{a.text} x {w.text}" for a, w in rules.pairs))
+    if (act in LARGEST_FLOAT8) != (weight in LARGEST_FLOAT8):
+        raise NoMatch(f"{act.text} activations and {weight.text} weights: float8 is multiplied with float8 only")
+    if not own.takes(act, weight) and not options.emulate:
+        known = ", ".join(sorted(f"{a.text} x {w.text}" for a, w in own.pairs))
         raise NoMatch(
-            f"{rules.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; "
+            f"{own.name} has no kernel for {act.text} activations and {weight.text} weights, only {known}; "
             "emulate=true takes them nevertheless"
         )
     if not options.weights and _saturates(rules, act, weight):
@@ -284,8 +307,8 @@ def _types(options: AssignQuant, rules: QuantRules) -> tuple[DType, tuple[DType,
 
 def _type(text: str) -> DType:
     found = BY_TEXT.get(text)
-    if found is None or not found.is_integer or found.bits > 16:
-        raise NoMatch(f"{text!r} is no type to quantize to; known are u8, i8, u16, i16, u4, i4")
+    if found is None or not ((found.is_integer and found.bits <= 16) or found in LARGEST_FLOAT8):
+        raise NoMatch(f"{text!r} is no type to quantize to; known are u8, i8, u16, i16, u4, i4, f8e4m3fn, f8e5m2")
     return found
 
 

@@ -4,7 +4,8 @@
 
 Weights become integer constants behind a DequantizeLinear, biases int32 constants with scale ``s_x * s_w``. A value
 has one pair whatever the number of its users. Where the operator that computes it gives integers all users read them;
-where it gives floats those that compute in floats keep these. Inputs and outputs of the model stay as they are.
+where it gives floats those that compute in floats keep these. Inputs and outputs of the model stay as they are. For
+ONNX Runtime float8 is written as Div, Cast, Cast, Mul: it makes QLinearConv of float8 pairs, and refuses that.
 
 **Why**    the form in which runtimes take quantized models.
 **Needs**  annotations (``assign-quant``).
@@ -32,7 +33,7 @@ from ..shared.emit import CONTRIB, allows_contrib
 from ..shared.quant.forms import shape_for_integers
 from ..shared.quant.regions import Regions, regions_of
 from ..shared.quant.rules import Output, QuantRules, rules_for
-from ..shared.quant.scheme import Scheme, make_quant, parameters, stored
+from ..shared.quant.scheme import LARGEST_FLOAT8, Scheme, make_quant, parameters, spread, stored
 from ..shared.quant.sites import Site, sites_of
 from ..target import TARGETS
 
@@ -50,17 +51,20 @@ class InsertQdq(Pass):
     proposes: ClassVar[bool] = True
 
     def run(self, model: Model, r: Rewriter) -> None:
-        rules = rules_for(r.ctx.target or TARGETS["generic"])
-        if not _annotated(model):
+        annotated = _annotated(model)
+        if not annotated:
             if r.ctx.trace:
                 r.ctx.note("no value is annotated; assign-quant does that")
             return
+        stored = next((q.storage for v in annotated if v.data is None and (q := _quant(v)) is not None), None)
+        rules = rules_for(r.ctx.target or TARGETS["generic"], stored)
         if rules.name.startswith("ort-"):
             for site in _sites_at_work(model, rules):
                 if site.is_product:
                     shape_for_integers(site, r)
         at_work = [s for s in _sites_at_work(model, rules) if s.residual is None]
-        work = _Work(regions_of(at_work), rules, r)
+        casts = stored in LARGEST_FLOAT8 and (r.ctx.target or TARGETS["generic"]).runtime == "ort"
+        work = _Work(regions_of(at_work), rules, r, casts)
         for site in at_work:
             work.insert_constants(site)
         for value in _annotated(model):
@@ -120,8 +124,9 @@ def _begins_at_zero(quant: Quant | None) -> bool:
 class _Work:
     """Emits the nodes."""
 
-    def __init__(self, regions: Regions, rules: QuantRules, r: Rewriter) -> None:
-        self.regions, self.rules, self.r = regions, rules, r
+    def __init__(self, regions: Regions, rules: QuantRules, r: Rewriter, casts: bool) -> None:
+        """``casts``: instead of pairs."""
+        self.regions, self.rules, self.r, self.casts = regions, rules, r, casts
         self.constants: dict[tuple[Value, Graph, Quant], Value] = {}
         """What was dequantized in front of the first site of a graph that reads it."""
         self.integers: dict[Value, Value] = {}
@@ -142,7 +147,7 @@ class _Work:
         """int32 with the scale of the products; ``None`` where the target wants floats."""
         assert site.weight is not None
         x, w = _quant(site.data[0]), _quant(site.weight)
-        if self.rules.bias is None or x is None or w is None:
+        if self.rules.bias is None or x is None or w is None or w.block:
             return None
         scale = np.float32(x.scale[0]) * np.array(w.scale, np.float32)
         axis = None if scale.size == 1 else 0
@@ -190,6 +195,8 @@ class _Work:
             return self.integers[maker.data[0]]
         if maker is not None and maker.node.op == "HardSigmoid":
             value, operands = self._clipped_sum(maker.node, quant)
+        if self.casts:
+            return self.r.Cast(self.r.Div(value, operands[0]), to=quant.storage.code)
         made: Value = self.r.op(self._name("QuantizeLinear", quant), value, *operands)
         return made
 
@@ -208,9 +215,13 @@ class _Work:
 
     def _parameters(self, name: str, quant: Quant, shape: tuple[int, ...] | None = None) -> tuple[Value, Value]:
         scale, zero = parameters(quant, shape)
+        if self.casts and quant.axis is not None and shape is not None:
+            scale = spread(scale, shape, quant.axis, quant.block, np.float32)
         return self.r.const(scale, name=f"{name}/scale"), self.r.const(zero, name=f"{name}/zero")
 
     def _dequantized(self, integers: Value, quant: Quant, operands: tuple[Value, Value]) -> Value:
+        if self.casts:
+            return self.r.Mul(self.r.Cast(integers, to=DType.F32.code), operands[0])
         attrs: dict[str, Any] = {}
         if quant.axis is not None:
             attrs["axis"] = quant.axis

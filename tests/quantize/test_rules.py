@@ -59,5 +59,5 @@ def test_axis_of_channels() -> None:
 
 def test_tensorrt_is_symmetric_and_coreml_has_no_pairs() -> None:
     assert RULES["tensorrt"].symmetric_activations
-    assert RULES["tensorrt"].activations == (DType.I8,)
+    assert RULES["tensorrt"].activations == (DType.I8, DType.F8E4M3FN)
     assert not RULES["coreml"].takes_pairs

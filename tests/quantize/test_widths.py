@@ -16,10 +16,15 @@ from planish.backends.ort.lint import lint
 from planish.backends.ort.session import EXACT, Session, SessionSettings
 from planish.driver.calibrate import observer
 from planish.ir.builder import Builder
-from planish.ir.dtypes import DType
+from planish.ir.dtypes import BY_TEXT, DType
+from planish.ir.errors import BackendError
 from planish.ir.graph import Model
 from planish.passes.core import Context
 from planish.passes.manager import Pipeline
+from planish.passes.shared.quant.accumulate import Accumulator
+from planish.passes.shared.quant.estimators import expected_error
+from planish.passes.shared.quant.scheme import Scheme, make_quant, quant_from_range, rounded
+from planish.passes.shared.quant.statistics import Kind, Want
 from planish.passes.target import get_target
 
 Array = np.ndarray[Any, Any]
@@ -86,6 +91,74 @@ def test_other_widths_run_and_are_right(activations: str, weights: str, least: f
     assert optimized == pytest.approx(found, rel=0.02), "the runtime's own rewrites change what it means"
     runs = {f.op: f.runs.value for f in lint(model, TARGET).findings if f.op in ("Conv", "MatMul", "Gemm")}
     assert set(runs.values()) == {"float"}
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("f8e4m3fn", 1.0, 8.0), ("f8e5m2", 3.0, 16.0)])
+def test_float8_beside_float8(kind: str, least: float, most: float) -> None:
+    """Three and two bits of mantissa lose more than eight bits of which numbers of usual shape use seven."""
+    model, notes = quantized(21, f"activations={kind},weights={kind},emulate=true")
+    assert not [note for note in notes if "nothing is quantized" in note]
+    casts = [
+        n.output.dtype for n in model.graph if n.op == "Cast" and n.inputs[0] is not None and n.inputs[0].data is None
+    ]
+    assert casts == [BY_TEXT[kind], DType.F32] * 2, "the operands of both convolutions, and nothing behind them"
+    assert {v.dtype.text for v in model.graph.constants if v.dtype is not None and v.rank == 4} == {kind, "f32"}
+    lost = error(model, 21, EXACT)
+    assert least <= lost / of_eight_bits(21) <= most
+    assert error(model, 21, SessionSettings("all", threads=1)) == pytest.approx(lost, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["f8e4m3fn", "f8e5m2"])
+def test_the_error_of_float8_is_foreseen(kind: str) -> None:
+    x = np.random.default_rng(3).standard_normal(1 << 14).astype(np.float32)
+    accumulator = Accumulator(Want("x", Kind.HISTOGRAM))
+    accumulator.add(x)
+    observed, scheme = accumulator.finish(), Scheme(BY_TEXT[kind], symmetric=True)
+    for reach in (float(np.abs(x).max()), 1.5, 300.0):
+        quant = make_quant(scheme, *quant_from_range(-reach, reach, scheme))
+        measured = float(np.square(rounded(x, quant) - x).mean())
+        assert float(expected_error(observed, -reach, reach, scheme)) == pytest.approx(measured, rel=0.1)
+
+
+def test_float8_wants_float8_and_an_opset_that_has_it() -> None:
+    for opset, options, because in (
+        (21, "activations=f8e4m3fn,weights=i8,emulate=true", "float8 only"),
+        (13, "activations=f8e4m3fn,emulate=true", "raise-opset{to=19}"),
+        (21, "activations=f8e4m3fn", "emulate=true"),
+        (13, "block=4,emulate=true", "raise-opset{to=21}"),
+        (21, "block=4", "emulate=true"),
+    ):
+        model, notes = quantized(opset, options)
+        assert str(model) == str(network(opset))
+        assert any(because in note for note in notes), (options, notes)
+
+
+def test_tensorrt_multiplies_float8() -> None:
+    model = network(21)
+    target = get_target("tensorrt")
+    Pipeline("assign-quant{activations=f8e4m3fn},insert-qdq").run(
+        model, Context(target=target, observe=observer(SAMPLES), sink=lambda _: None)
+    )
+    assert sum(node.op == "QuantizeLinear" for node in model.graph) == 2
+    assert error(model, 21, EXACT) < 8 * of_eight_bits(21)
+    with pytest.raises(BackendError, match="float8"):  # why pairs of float8 are written for TensorRT only
+        Session(model, SessionSettings("all", threads=1))
+
+
+@pytest.mark.parametrize("weights", ["i4", "u4", "i8"])
+def test_weights_by_blocks_lose_less(weights: str) -> None:
+    """A scale for eight inputs of each output; biases stay float."""
+    errors = {
+        block: error(quantized(21, f"weights={weights},block={block},emulate=true")[0], 21, EXACT)
+        for block in (0, 4, 8)
+    }
+    model = quantized(21, f"weights={weights},block=8,emulate=true")[0]
+    blocked = [node for node in model.graph if node.attr("block_size", 0) == 8]
+    assert {node.output.shape for node in blocked} == {(16, 8, 3, 3), (16, 16, 3, 3)}
+    if weights == "i8":  # what activations lose hides it
+        assert errors[8] < 1.2 * errors[0]
+    else:
+        assert errors[4] < errors[8] < errors[0]
 
 
 def test_types_without_a_kernel_are_declined_unless_asked_for() -> None:

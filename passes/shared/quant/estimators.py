@@ -12,12 +12,13 @@ Every range holds 0. Numbers count as evenly spread within a bin of the histogra
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 
 from .histogram import Histogram
-from .scheme import Scheme, quant_from_range
+from .scheme import LARGEST_FLOAT8, Scheme, quant_from_range
 from .statistics import Observed
 
 Array = np.ndarray[Any, Any]
@@ -112,6 +113,8 @@ def _mean_errors(bins: tuple[Array, Array, Array], low: Array, high: Array, sche
     """
     scale, zero = quant_from_range(low, high, scheme)
     s = scale.astype(np.float64)[..., None]
+    if scheme.storage in LARGEST_FLOAT8:
+        return _mean_errors_float(bins, s, scheme)
     stored = Scheme(scheme.storage, symmetric=False)  # the runtime clamps at the ends of the type, not of the scheme
     least, greatest = (np.asarray(end - zero, np.float64)[..., None] for end in (stored.qmin, stored.qmax))
 
@@ -127,6 +130,19 @@ def _mean_errors(bins: tuple[Array, Array, Array], low: Array, high: Array, sche
     width = np.where(wide, stop - start, 1.0)
     mean = np.where(wide, (upto - below) * s / width, r * r)
     found: Array = (np.maximum(mean, 0.0) @ shares) * np.square(s[..., 0])
+    return found
+
+
+def _mean_errors_float(bins: tuple[Array, Array, Array], scale: Array, scheme: Scheme) -> Array:
+    """The same for float8, by the middle of each bin: steps double with each power of two, but for the smallest."""
+    kind = cast("Any", ml_dtypes).finfo(scheme.storage.numpy)
+    smallest, bits = float(kind.smallest_normal), int(kind.nmant)
+    start, stop, shares = bins
+    x: Array = np.abs(start + stop) / 2 / scale
+    beyond = np.maximum(x - scheme.qmax, 0.0)
+    step = 2.0 ** (np.floor(np.log2(np.clip(x, smallest, scheme.qmax))) - bits)
+    within = np.where(x > 0, np.minimum(np.square(step) / 12, np.square(x)), 0.0)  # too small for half a step: 0
+    found: Array = (np.where(beyond > 0, np.square(beyond), within) @ shares) * np.square(scale[..., 0])
     return found
 
 
@@ -170,7 +186,7 @@ def _least_error(observed: Observed, scheme: Scheme) -> tuple[float, float]:
 def _entropy(observed: Observed, histogram: Histogram, scheme: Scheme) -> tuple[float, float]:
     """By magnitudes; zeros, which are stored exactly, tell nothing."""
     counts, width = _even_bins(observed, histogram)
-    levels = scheme.qmax - scheme.qmin
+    levels = min(scheme.qmax - scheme.qmin, 1 << scheme.storage.bits)
     if scheme.symmetric or observed.low < 0 < observed.high:
         levels //= 2
     best, reach = np.inf, counts.size

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from ....ir.dtypes import DType
 from ...target import Target
 
+F8, F8_WIDE = DType.F8E4M3FN, DType.F8E5M2
 U8, I8, U16, I16, U4, I4, I32 = DType.U8, DType.I8, DType.U16, DType.I16, DType.U4, DType.I4, DType.I32
 
 
@@ -209,19 +210,34 @@ _ORT_CUDA = replace(
 )
 
 _TRT_PRODUCT = Output.FLOAT
+_PRODUCT_UNITS = {
+    "Conv": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=0),
+    "ConvTranspose": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=1),
+    "Gemm": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
+    "MatMul": UnitRule((_D, _W), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
+}
+_FLOAT8 = QuantRules(
+    "float8",
+    activations=(F8, F8_WIDE),
+    weights=(F8, F8_WIDE),
+    pairs=frozenset((a, w) for a in (F8, F8_WIDE) for w in (F8, F8_WIDE)),
+    symmetric_activations=True,
+    bias=None,
+    units=MappingProxyType(_PRODUCT_UNITS),
+    quantize_results=False,
+    native_opset=MappingProxyType({F8: 19, F8_WIDE: 19}),
+)
+"""Operands of products in float8, as accelerators that multiply it want them; everything else stays as it is."""
 _TENSORRT = QuantRules(
     "tensorrt",
-    activations=(I8,),
-    weights=(I8,),
-    pairs=frozenset({(I8, I8)}),
+    activations=(I8, F8),
+    weights=(I8, F8),
+    pairs=frozenset({(I8, I8), (F8, F8)}),
     symmetric_activations=True,
     bias=None,
     units=MappingProxyType(
-        {
-            "Conv": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=0),
-            "ConvTranspose": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=1),
-            "Gemm": UnitRule((_D, _W, _P), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
-            "MatMul": UnitRule((_D, _W), output=_TRT_PRODUCT, channel_axis=-1, weight_constant=False),
+        _PRODUCT_UNITS
+        | {
             "Add": UnitRule((_P, _D), output=_TRT_PRODUCT),
             "Concat": UnitRule((_D,), output=_TRT_PRODUCT, equal=True, variadic=True),
         }
@@ -339,8 +355,11 @@ RULES: Mapping[str, QuantRules] = MappingProxyType(
 )
 
 
-def rules_for(target: Target) -> QuantRules:
-    """The rules of ``target``; machines of unknown kind get those of x86 without VNNI, right everywhere."""
+def rules_for(target: Target, storage: DType | None = None) -> QuantRules:
+    """The rules of ``target``; machines of unknown kind get those of x86 without VNNI, right everywhere. ``storage``:
+    of activations, where it is known: float8 has rules of its own."""
+    if storage in (F8, F8_WIDE):
+        return _FLOAT8
     if target.runtime != "ort":
         return RULES[target.runtime]
     if target.arch == "cuda":

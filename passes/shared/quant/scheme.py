@@ -1,6 +1,7 @@
 """Affine quantization as ONNX defines it: ``real = scale * (stored - zero_point)``.
 
 Arithmetic is that of ONNX Runtime: division in float32, ties to the even integer, results clamped to the type.
+Stored numbers may be float8 as well: symmetric, scaled so that the largest is the type's largest.
 Source: QuantizeLinear-21 and DequantizeLinear-21.
 """
 
@@ -18,6 +19,8 @@ Array = np.ndarray[Any, Any]
 
 _EXACT_BITS = 16
 """Stored numbers of so many bits, and their differences, are exact in float32."""
+LARGEST_FLOAT8 = {DType.F8E4M3FN: 448.0, DType.F8E5M2: 57344.0}
+"""The largest finite number of each type of float8 that may be stored."""
 SMALLEST_SCALE = 2.0**-63
 """The product of two scales, which is the scale of an int32 bias, stays a normal float32."""
 
@@ -37,6 +40,8 @@ class Scheme:
     @property
     def qmin(self) -> int:
         """Least stored number. Symmetric ranges leave out the number that has no counterpart."""
+        if self.storage in LARGEST_FLOAT8:
+            return -self.qmax
         half = 1 << (self.storage.bits - self.reduced - 1)
         if self.symmetric:
             return self.middle - half + (not self.reduced)
@@ -45,6 +50,8 @@ class Scheme:
     @property
     def qmax(self) -> int:
         """Greatest stored number. Where reduced and symmetric it is 64: twice 64 * 255 still fits 16 bits."""
+        if self.storage in LARGEST_FLOAT8:
+            return int(LARGEST_FLOAT8[self.storage])
         half = 1 << (self.storage.bits - self.reduced - 1)
         if self.symmetric:
             return self.middle + half - (not self.reduced)
@@ -85,9 +92,12 @@ def quantize(array: Array, scale: Any, zero_point: Any, dtype: DType, axis: int 
     """The stored numbers, numpy type of ``dtype`` and the shape of ``array``.
 
     ``scale`` and ``zero_point`` are one number, one for each index of ``axis``, or with ``block`` arrays of the rank of
-    ``array`` with one number for each block along ``axis``. Not a number becomes the zero point.
+    ``array`` with one number for each block along ``axis``. Not a number becomes the zero point; float8 keeps it.
     """
     whole = Scheme(dtype, symmetric=False)
+    if dtype in LARGEST_FLOAT8:
+        scaled = np.asarray(array, np.float32) / spread(scale, array.shape, axis, block, np.float32)
+        return np.clip(scaled, whole.qmin, whole.qmax).astype(dtype.numpy)
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.rint(np.asarray(array, np.float32) / spread(scale, array.shape, axis, block, np.float32))
     if np.isnan(steps).any():

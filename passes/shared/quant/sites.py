@@ -108,6 +108,13 @@ def site_of(node: Node, rules: QuantRules) -> Site:
     )
 
 
+def input_axis(node: Node, rank: int) -> int:
+    """The axis of a product's weight that is summed over, for convolutions the channels among them."""
+    if node.op in ("Conv", "ConvTranspose"):
+        return int(node.op == "Conv")
+    return 1 if node.op == "Gemm" and node.attr("transB") else rank - 2
+
+
 def _substitute(node: Node, rules: QuantRules) -> UnitRule | None:
     """The rule of an operator without integer kernel for which ``insert-qdq`` writes another that has one."""
     if node.op == "HardSigmoid" and node.attr("alpha", 0.2) > 0 and node.attr("beta", 0.5) > 0:
