@@ -5,11 +5,11 @@ Below the rewriter and the passes, which both need it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..ir.graph import Model
+from ..ir.graph import Model, Value
 from .choices import Choices
 from .memo import Memo
 
@@ -47,6 +47,17 @@ class Application:
     """Names of the original model's nodes concerned."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """What a model was before its first lossy pass."""
+
+    model: Model
+    values: Mapping[Value, Value]
+    """From values of the model that passes change to those of ``model`` that hold the same."""
+    observe: Callable[[Model, Sequence[Want]], Statistics]
+    """As ``Context.observe``, for models that are seen once: nothing is remembered."""
+
+
 @dataclass
 class Context:
     """What a pass may need from outside. Everything is optional; a pass says what it needs and degrades or declines."""
@@ -59,6 +70,8 @@ class Context:
     observe: Callable[[Model, Sequence[Want]], Statistics] | None = None
     """Runs the model as it is on the calibration samples and says what was seen of its values (see
     ``shared/quant/statistics.py``); asking again costs nothing. ``None`` where there are no real samples."""
+    before: Before | None = None
+    """Where it is given, factorized layers are fitted again to what those in front of them give (``factorize-*``)."""
     seed: int = 0
     fuel: Fuel = field(default_factory=Fuel)
     max_constant_bytes: int = 1 << 20

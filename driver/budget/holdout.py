@@ -71,5 +71,16 @@ def split(budget: Budget, reference: Reference) -> tuple[Budget, Part, int] | No
     return replace(budget, labels=own), Part(reference, places), len(held)
 
 
+def few(reference: Measured, count: int) -> Measured:
+    """With at most ``count`` of its samples, evenly chosen."""
+    total = len(reference.samples)
+    if total <= count or not isinstance(reference, Part | Reference):
+        return reference
+    chosen = [i * total // count for i in range(count)]
+    if isinstance(reference, Reference):
+        return Part(reference, chosen)
+    return Part(reference.whole, [reference.places[i] for i in chosen])
+
+
 def _is_sequence(labels: Any) -> bool:
     return isinstance(labels, Sequence) or (isinstance(labels, Sized) and hasattr(labels, "__getitem__"))

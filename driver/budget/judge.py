@@ -70,6 +70,9 @@ class Spending:
 class Judge(Protocol):
     """Measures runs against the original's."""
 
+    budget: Budget
+    reference: Measured
+
     def spending(self, run: Run) -> Spending: ...
     @property
     def baseline(self) -> float | None: ...

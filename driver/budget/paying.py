@@ -14,6 +14,7 @@ from ..measuring import MEASURING
 from ..samples import Samples
 from ..select import Goal, Timing
 from ..sizes import Runnable
+from .holdout import few
 from .judge import OPTIMIZED, Judge, OutputJudge, Spending, TaskJudge, spending_of
 from .limits import Budget
 from .stages import Stages
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SECONDS = 1.5
 """For one timing: both models in turns."""
+FEW = 12
+"""Samples by which many units are weighed."""
 TURNS = 7
 """That one timing takes at least: the interval is all of them then, with 98 % confidence. Many selections are timed,
 the fastest of them again."""
@@ -75,6 +78,9 @@ class PayingLab:
         self.samples, self.runnable = samples, runnable
         self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
         self.fine: Judge = OutputJudge(Budget(1.0, "rms"), judge.reference) if isinstance(judge, TaskJudge) else judge
+        self.few = OutputJudge(
+            Budget(1.0, "rms") if isinstance(judge, TaskJudge) else judge.budget, few(judge.reference, FEW)
+        )
         self.least_error = paying.goal is not None and paying.goal.minimize == "error"
         self.stopwatch = paying.stopwatch
         self.levels: Sequence[str] = (OPTIMIZED,)
@@ -96,6 +102,12 @@ class PayingLab:
         if self.least_error:
             return found.typical
         return max(found.spent - (self.base_spent if self.fine is self.judge else 0.0), 0.0)
+
+    def rough(self, taken: frozenset[str]) -> float:
+        """``weight``, where the least error is wanted, by few of the samples."""
+        if not self.least_error:
+            return self.weight(taken)
+        return spending_of(self.few, self._source(taken), (OPTIMIZED,)).typical
 
     def _spending(self, taken: frozenset[str], judge: Judge, levels: Sequence[str]) -> Spending:
         """Both questions are asked one after the other."""

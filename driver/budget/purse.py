@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ...ir.clone import clone_model
 from ...ir.errors import BudgetError
@@ -31,6 +31,9 @@ from .paying import Paying, PayingLab
 from .search import Outcome, search
 from .stages import Stages, Watch
 
+if TYPE_CHECKING:
+    from ..calibrate import Observer
+
 PARTS = 4
 """Into how many parts the units of the only lossy pass are taken to see whether their costs add up."""
 TRIFLE = 1e-3
@@ -42,12 +45,15 @@ BESIDE_BYTES = 1024
 _ROUNDS = 3
 """How often a selection is made anew because its file, or its operations, are more than what the units said."""
 BOTH = (OPTIMIZED, WRITTEN)
+FACTORIZES = "factorize-"
+"""Passes whose layers can be fitted again."""
 
 
 class BudgetedJob(Protocol):
     """What is needed of a job."""
 
     base: Model
+    observe: Observer | None
 
     @property
     def paying(self) -> Paying: ...
@@ -201,8 +207,7 @@ class Purse:
                 times.write(choice.learned)
             outcome = _outcome(units, choice, base.spent)
             self._count(outcome)
-            built = stages.build(_left(units, outcome.taken))
-            final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
+            built, final = self._built(stages, units, outcome, base)
             ledger.front, ledger.because = choice.front, choice.because
             ledger.ranks = ranks_of(problem, choice, stages.model)
             self._require(asked, choice, stages, units)
@@ -261,6 +266,28 @@ class Purse:
         beside = said - (whole - self._bytes(stages, _left(units, every)))
         return whole - max_bytes + min(max(beside, 0), BESIDE_BYTES * len(problem.places))
 
+    def _built(
+        self, stages: Stages, units: Sequence[Unit], outcome: Outcome, base: Spending
+    ) -> tuple[tuple[Model, RunRecord], Spending]:
+        """The model of a selection, and what it spends by all samples; with layers fitted again where that is less."""
+        left = _left(units, outcome.taken)
+        built = stages.build(left)
+        if not outcome.taken:
+            return built, base
+        final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH)
+        observe = self.job.observe
+        if observe is None or not any(key.startswith(FACTORIZES) for key in outcome.taken):
+            return built, final
+        again = stages.build(left, refit=observe.run)
+        found = spending_of(self.judge, self.job.runnable(again[0], "candidate"), BOTH)
+        better = found.spent <= max(final.spent, 1) and found.typical < final.typical
+        self.steps.append(
+            f"layers fitted again to what those in front of them give: {percent(found.spent)} of the budget in place "
+            f"of {percent(final.spent)}, {found.typical:.4g} off as a whole in place of {final.typical:.4g}"
+            + ("" if better else ": not kept")
+        )
+        return (again, found) if better else (built, final)
+
     def _rounds(self) -> list[tuple[Sequence[str], Judge]]:
         """How selections are measured: as users run the model, by what is not held back; then by everything."""
         return [((OPTIMIZED,), self.selector), (BOTH, self.judge)]
@@ -311,8 +338,7 @@ class Purse:
                 max_evaluations=self.budget.max_evaluations,
             )
             self._count(outcome)
-            built = stages.build(_left(units, outcome.taken))
-            final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH) if outcome.taken else base
+            built, final = self._built(stages, units, outcome, base)
             if final.spent <= 1:
                 return outcome, final, built
             self._again(final, built[0])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ...ir.clone import clone_model
-from ...ir.graph import Model
+from ...ir.graph import Model, Value
 from ...passes.choices import Choices
+from ...passes.context import Before
 from ...passes.core import Context, Fuel, Numbers
 from ...passes.instruments import VerifyEach
 from ...passes.manager import Instrument, PassRecord, Pipeline, RunRecord
 from ...passes.pipeline import Step, flatten
+
+if TYPE_CHECKING:
+    from ..calibrate.observe import Observe
 
 
 def is_lossy(step: Step) -> bool:
@@ -32,15 +37,23 @@ class Stages:
     def lossy(self) -> bool:
         return bool(self.rest)
 
-    def build(self, choices: Choices) -> tuple[Model, RunRecord]:
-        """The model with these choices; ``choices`` records what was proposed."""
+    def build(self, choices: Choices, *, refit: Observe | None = None) -> tuple[Model, RunRecord]:
+        """The model with these choices; ``choices`` records what was proposed. With ``refit``, which observes models
+        once, factorized layers are fitted to what those in front of them give: a run over the samples for each."""
         fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
         ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
         model = clone_model(self.model)
+        if refit is not None:
+            same = dict(zip(_values(model), _values(self.model), strict=True))
+            ctx.before = Before(self.model, same, refit)
         steps = [s for s in self.rest if not all(p.lossy for p in flatten([s]))] if choices.lossless else self.rest
         record = Pipeline(steps).run(model, ctx, [VerifyEach()])
         record.passes = [*self.record.passes, *record.passes]
         return model, record
+
+
+def _values(model: Model) -> list[Value]:
+    return [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
 
 
 class Watch(Instrument):

@@ -1,11 +1,13 @@
 """Selecting units: measure, fit, solve exactly, measure what was found, until that is what was measured before.
 
 1. Nothing and everything are measured.
-2. What each unit alone spends of the budget (neighbours together where there are too many for the time).
+2. What each unit alone spends of the budget (``weighing.py``).
 3. The time of runs of neighbours of several sizes, and of what is left without them: single units are too small to
    be timed, sums over overlapping groups tell them apart.
 4. The exact program finds the fastest selection within the budget by these estimates. It is measured, the estimates
    are corrected by it, and so on. A selection that spends too much makes its units dearer: an automatic retreat.
+
+Where the least error is wanted, ``descent.py`` takes the place of step 4.
 
 Step 3 starts from the times that earlier selections on this machine learned, and is left out where those are enough.
 
@@ -19,15 +21,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from .descent import Measures, beliefs, descend
 from .front import Front, Point
 from .known import UNKNOWN, Known
-from .problem import MANY, Problem, mildest, runs_of
+from .problem import Problem, runs_of
 from .program import Costs, Objective, Solved, predict_error, predict_time, solve
 from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
+from .weighing import Weighing
 
 NOISE = 0.01
 """A gain below this is not believed."""
@@ -41,15 +46,11 @@ TIGHTER = 0.8
 ENOUGH = 0.9
 """Share of the units' work whose times are known: nothing but selections is timed then."""
 LEAST_PARTS = 4
-LEAST_ALONE = 8
-"""Runs of units that are weighed alone, however long it takes."""
 LEAST_TURNS = 4
 """Selections of the program that are measured, however long it takes: the first one is as good as predictions are."""
 _ROUNDED = 1e-9
-_TIE = 1e-6
-"""Of the weight of everything: what tells units apart that weigh nothing, by their predictions."""
-_SHARE_ALONE, _SHARE_GROUPS = 0.35, 0.3
-"""Of the time, for single errors and for grouped times."""
+_SHARE_ALONE, _SHARE_WEIGHED, _SHARE_GROUPS = 0.35, 0.5, 0.3
+"""Of the time, for single errors, for these where the least error is wanted, and for grouped times."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -82,6 +83,10 @@ class Lab(Protocol):
     def weight(self, taken: frozenset[str]) -> float:
         """How far outputs are off, in whatever unit: what ``spent`` is too coarse to tell of few units, or too much
         left to the worst sample. 0 where nothing is."""
+        ...
+
+    def rough(self, taken: frozenset[str]) -> float:
+        """``weight`` by some of the samples: many units are weighed."""
         ...
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
@@ -166,9 +171,9 @@ class _Loop:
 
     # -- measuring
 
-    def _left(self, share: float) -> bool:
-        """Whether less than this share of the time has passed."""
-        return self.clock() - self.start < share * self.goal.seconds
+    def _seconds(self, share: float = 1.0) -> float:
+        """What is left of this share of the time."""
+        return self.start + share * self.goal.seconds - self.clock()
 
     def _error(self, taken: frozenset[str]) -> float:
         if taken not in self.errors:
@@ -224,65 +229,30 @@ class _Loop:
         self._say("everything", everything, together, found)
         self._sensitivities(together)
         self._groups()
-        self._search()
+        if self.goal.minimize == "error":
+            self._descend()
+        if self.goal.minimize != "error" or not self._feasible():
+            self._search()
         return self._conclude()
 
     def _sensitivities(self, together: float) -> None:
-        """What units spend alone, as far as the time goes; neighbours share what they spend together."""
+        """What units spend alone, as far as the time goes."""
         base = self._error(frozenset())
+        first = self.problem.indices(self.problem.everything())
         if together <= 1 and self.goal.minimize != "error":  # whatever is taken fits: predictions are enough
-            first = self.problem.indices(self.problem.everything())
             predicted = sum(self.problem.units[i].error for i in first) or 1.0
             self.alone *= max(together - base, 0.0) / predicted
             return
-        keys = self._representatives()
-        total = len(keys)
-        whole = self.lab.weight(self.problem.everything())
-        start, measured, size = self.clock(), 0, 1
-        while keys:
-            self.progress("weighing errors", total - len(keys), total)
-            self._alone(keys[:size], min(whole, WORST))
-            keys, measured = keys[size:], measured + 1
-            left = self.start + _SHARE_ALONE * self.goal.seconds - self.clock()
-            affordable = max(int(left * measured / max(self.clock() - start, 1e-6)), LEAST_ALONE - measured, 1)
-            size = -(-len(keys) // affordable)
-        first = self.problem.indices(self.problem.everything())
+        whole = self.lab.rough(self.problem.everything())
+        share = _SHARE_WEIGHED if self.goal.minimize == "error" else _SHARE_ALONE
+        weighing = Weighing(self.problem, self.lab.rough, whole)
+        weighing.run(partial(self._seconds, share), partial(self.progress, "weighing errors"))
+        self.alone = weighing.alone()
         self.power = power_of([float(self.alone[i]) for i in first], whole)
         if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget
             self.share = min(max(together - base, 0.0), WORST) / min(whole, WORST)
             self.alone *= self.share
-        self.steps.append(f"errors of {measured} runs of units, they add in the power {self.power:.2f}")
-
-    def _representatives(self) -> list[str]:
-        """Units to weigh: all options of a place, of many one."""
-        found: list[int] = []
-        for options in self.problem.places:
-            found += options if len(options) < MANY else [mildest(options)]
-        return [self.problem.units[i].key for i in sorted(found)]
-
-    def _alone(self, keys: list[str], whole: float) -> None:
-        """Units of one place cannot be taken together, so options are measured one after the other. ``whole``: the
-        weight of everything."""
-        units = self.problem.indices(frozenset(keys))
-        rounds: dict[int, list[int]] = {}
-        for i in units:
-            nth = sum(1 for j in units if j < i and self.problem.place_of[j] == self.problem.place_of[i])
-            rounds.setdefault(nth, []).append(i)
-        for members in rounds.values():
-            weight = min(self.lab.weight(frozenset(self.problem.units[i].key for i in members)), WORST)
-            predicted = sum(self.problem.units[i].error for i in members)
-            for i in members:
-                share = self.problem.units[i].error / predicted if predicted > 0 else 1 / len(members)
-                self.alone[i] = weight * share + _TIE * whole * self.problem.units[i].error
-                self._others(i)
-
-    def _others(self, unit: int) -> None:
-        """Where one of many options was weighed, the others are to it as predicted."""
-        options = self.problem.options_with(unit)
-        predicted = self.problem.units[unit].error
-        if len(options) >= MANY and predicted > 0:
-            for j in options:
-                self.alone[j] = self.alone[unit] * self.problem.units[j].error / predicted
+        self.steps.append(f"errors of {weighing.count} runs of units, they add in the power {self.power:.2f}")
 
     def _groups(self) -> None:
         """Times of runs of neighbours, the largest first, and of everything but them; at least of quarters, until more
@@ -298,7 +268,7 @@ class _Loop:
         parts = 2
         while parts <= len(keys) and self.timed:
             for group in runs_of(keys, -(-len(keys) // parts)):
-                if parts > LEAST_PARTS and (not self._left(share) or self.times.regret(counts) < NOISE / 2):
+                if parts > LEAST_PARTS and (self._seconds(share) <= 0 or self.times.regret(counts) < NOISE / 2):
                     return
                 self.progress("weighing times", len(self.timings), 2 * len(keys))
                 self._time(frozenset(group))
@@ -306,12 +276,38 @@ class _Loop:
                     self._time(frozenset(keys) - frozenset(group))
             parts *= 2
 
+    def _descend(self) -> None:
+        """Where the least error is wanted: see ``descent.py``."""
+        predicted, costs = np.array([u.error for u in self.problem.units], float), self.costs
+        ask = Measures(
+            lambda belief: self._solved(replace(self.costs, error=belief.error), self._room(power=belief.power)),
+            self._lost,
+            lambda taken: self.share * self.lab.rough(taken),
+            partial(self._allowed, costs),
+            self._seconds,
+            lambda what, taken: self._say(what, taken, self.errors[taken], self.timings.get(taken)),
+            lambda what: self.progress(what, 0, 0),
+        )
+        descend(self.problem, beliefs(self.alone, predicted, self.power), ask)
+
+    def _lost(self, taken: frozenset[str]) -> float:
+        """What a selection loses as a whole; infinite where it does not keep the limits."""
+        if self._error(taken) <= 1:
+            self._time(taken)
+        return self.weights[taken] if self._fits(taken) else math.inf
+
+    def _allowed(self, costs: Costs, taken: frozenset[str]) -> bool:
+        """Whether it should keep the limits on size, operations and time."""
+        if self._saved(taken) < self.goal.min_saved_bytes or self._work(taken) < 1 - self.goal.max_flops - _ROUNDED:
+            return False
+        return not self.timed or predict_time(self.problem, costs, taken) <= self._max_time + NOISE
+
     def _search(self) -> None:
         """Solves and measures in turns."""
         tightness = 1.0
         for turn in range(ROUNDS):
             self.progress("solving and measuring", turn, ROUNDS)
-            solved = self._solve(tightness)
+            solved = self._solved(self.costs, self._room(tightness))
             if solved is None or not solved.taken:
                 break
             taken, seen = solved.taken, solved.taken in self.errors
@@ -324,24 +320,24 @@ class _Loop:
                 tightness *= TIGHTER if seen else 1.0
             elif timed or (seen and not self.timed):
                 break
-            if turn + 1 >= LEAST_TURNS and not self._left(1.0) and self._feasible():
+            if turn + 1 >= LEAST_TURNS and self._seconds() <= 0 and self._feasible():
                 break
 
-    def _room(self, tightness: float = 1.0) -> float:
+    def _room(self, tightness: float = 1.0, power: float | None = None) -> float:
         """For units, in the power in which errors add."""
-        return tightness * (1 - self._error(frozenset())) ** self.power
+        return tightness * (1 - self._error(frozenset())) ** (power or self.power)
 
     @property
     def _max_time(self) -> float:
         """Relative to the model without any unit."""
         return min(self.goal.max_time, self.goal.max_us * 1e3 / self.base_ns if self.base_ns else math.inf)
 
-    def _solve(self, tightness: float) -> Solved | None:
+    def _solved(self, costs: Costs, room: float) -> Solved | None:
         goal = self.goal
         return solve(
             self.problem,
-            self.costs,
-            room=self._room(tightness),
+            costs,
+            room=room,
             min_saved_bytes=goal.min_saved_bytes,
             min_saved_work=1 - goal.max_flops,
             max_time=self._max_time + (NOISE if goal.minimize != "time" else 0.0),

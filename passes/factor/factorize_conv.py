@@ -20,7 +20,7 @@ a 1 x kw kernel. CP: 1x1, one kernel for each channel, 1x1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from ...ir.cost import flops
 from ...ir.errors import PipelineError
 from ...ir.graph import Model, Value
 from ..core import Numbers, Pass
+from ..memo import Memo
 from ..rewrite.rewriter import Rewriter, origin_of
 from ..rewrite.rule import NoMatch
 from ..shared.factor.bases import KernelBases, KernelData, kernel_data
@@ -47,8 +48,9 @@ from ..shared.factor.kernels import (
 )
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, FORMS, KEPT, PAIR
-from ..shared.factor.outputs import OutputMetrics, observe_outputs
+from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.products import OPSET, readers, require_no_factor
+from ..shared.factor.refit import fitted
 from ..shared.factor.tucker import (
     Metric,
     cp,
@@ -150,7 +152,7 @@ class FactorizeConv(Pass):
             if r.ctx.progress is not None:
                 r.ctx.progress("factorizing kernels", i, len(places))
             try:
-                self._factorize(place, seen, metrics, r)
+                self._factorize(model, place, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{place.weight.name} stays whole: {declined.reason}")
 
@@ -193,7 +195,7 @@ class FactorizeConv(Pass):
 
     # -- what is offered
 
-    def _factorize(self, place: _Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
+    def _factorize(self, model: Model, place: _Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
         """Takes the first option that is allowed, if any; who allows says why. Raises ``NoMatch`` before any change."""
         nodes, kernel = [k.node for k in place.kernels], place.first
         data = place.weight.data
@@ -210,15 +212,35 @@ class FactorizeConv(Pass):
         )
         if not options:
             raise NoMatch("no rank has fewer parameters")
-        for option in options:
-            if self._take(place, option, r):
-                factors = r.ctx.memo.get(
-                    (*key, option.label),
-                    lambda option=option: self._made(kernel, option, bases),
-                    lambda made: made.nbytes,
-                )
-                _emit(place, option, factors, r)
+        option = next((option for option in options if self._take(place, option, r)), None)
+        if option is None:
+            return
+        if r.ctx.before is not None:
+            try:
+                _emit(place, option, self._refitted(model, place, option, metrics.of(nodes), r), r)
                 return
+            except NoMatch as declined:
+                r.ctx.note(f"%{place.weight.name} is not fitted again: {declined.reason}")
+        factors = r.ctx.memo.get(
+            (*key, option.label), lambda: self._made(kernel, option, bases), lambda made: made.nbytes
+        )
+        _emit(place, option, factors, r)
+
+    def _refitted(
+        self, model: Model, place: _Place, option: _Option, metric: OutputMetric | None, r: Rewriter
+    ) -> _Made:
+        """For what layers in front give by now. Raises ``NoMatch``."""
+        kernel, nodes = place.first, [k.node for k in place.kernels]
+        if kernel.groups > 1 or kernel.turned:
+            raise NoMatch("it has groups, or is transposed")
+        weights = kernel.weights()
+        fit = fitted(model, nodes, weights.reshape(-1, kernel.outputs), r.ctx, keeps_mean=True)
+        fresh = replace(kernel, given=fit.matrix.reshape(weights.shape))
+        bases = KernelBases(fresh, Memo(), (), lambda: kernel_data(fresh, fit.inputs, metric, self.damping))
+        made = self._made(fresh, option, bases)
+        made = replace(made, shift=made.shift + fit.shift)
+        kernel.rounded(made.shift)
+        return made
 
     def _options(self, place: _Place, bases: KernelBases) -> list[_Option]:
         """For each share of the parameters the best of each method, the fewest parameters first."""

@@ -21,7 +21,7 @@ outputs, some of the inputs take up the others instead: ``z = x1 + x2 t``, ``z a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -39,6 +39,7 @@ from ..shared.factor.options import COMPACT, MatrixOptions, Option, options_for
 from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.places import Place, places
 from ..shared.factor.products import Product
+from ..shared.factor.refit import fitted
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
 
 Array = np.ndarray[Any, Any]
@@ -78,11 +79,11 @@ class FactorizeMatmul(MatrixOptions):
             if r.ctx.progress is not None:
                 r.ctx.progress("factorizing weights", i, len(found))
             try:
-                self._factorize(place, seen, metrics, r)
+                self._factorize(model, place, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{place.weight.name} {declined.reason}")
 
-    def _factorize(self, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
+    def _factorize(self, model: Model, place: Place, seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
         """Takes the first option that is allowed, if any is: who allows says why not.
 
         Raises ``NoMatch`` before any change.
@@ -100,15 +101,33 @@ class FactorizeMatmul(MatrixOptions):
         options = options_for(place.first.k, place.first.n, errors, self.forms, self.kept, self.ranks)
         if not options:
             raise NoMatch("stays whole: no rank has fewer parameters")
-        for option in options:
-            if self._take(place, option, r):
-                factors = r.ctx.memo.get(
-                    (*key, option.label, self.growth, *_sides(place.products)),
-                    lambda option=option: self._factors(place, option, found, inputs()),
-                    lambda made: made.nbytes,
-                )
-                _emit(place, factors, r)
+        option = next((option for option in options if self._take(place, option, r)), None)
+        if option is None:
+            return
+        if r.ctx.before is not None:
+            try:
+                _emit(place, self._refitted(model, place, option, metrics.of(place.nodes), r), r)
                 return
+            except NoMatch as declined:
+                r.ctx.note(f"%{place.weight.name} is not fitted again: {declined.reason}")
+        factors = r.ctx.memo.get(
+            (*key, option.label, self.growth, *_sides(place.products)),
+            lambda: self._factors(place, option, found, place.first.matrix(), inputs()),
+            lambda made: made.nbytes,
+        )
+        _emit(place, factors, r)
+
+    def _refitted(
+        self, model: Model, place: Place, option: Option, metric: OutputMetric | None, r: Rewriter
+    ) -> _Factors:
+        """For what layers in front give by now. Raises ``NoMatch``."""
+        weight, weights = place.first.matrix(), None if metric is None else metric.weights
+        fit = fitted(model, place.nodes, weight, r.ctx, keeps_mean=place.takes_bias)
+        found = decompose(fit.matrix, self.second(fit.inputs, keeps_mean=place.takes_bias), weights)
+        made = self._factors(place, option, found, fit.matrix, fit.inputs)
+        made = replace(made, shift=made.shift + fit.shift)
+        place.first.require_range(made.shift)
+        return made
 
     def _decomposed(
         self, place: Place, inputs: Inputs | None, metric: OutputMetric | None
@@ -131,12 +150,14 @@ class FactorizeMatmul(MatrixOptions):
             saved_flops=max(work * saved // data.count, 1),  # unknown, not none
         )
 
-    def _factors(self, place: Place, option: Option, found: Decomposition, inputs: Inputs | None) -> _Factors:
-        """Raises ``NoMatch`` where they leave the range of the weight's type."""
+    def _factors(
+        self, place: Place, option: Option, found: Decomposition, matrix: Array, inputs: Inputs | None
+    ) -> _Factors:
+        """Of ``matrix``, which ``found`` decomposes. Raises ``NoMatch`` where they leave the range of the type."""
         pair = found.factors(option.rank)
         shift = np.zeros(place.first.n)
         if inputs is not None and place.takes_bias:
-            shift = mean_shift(place.first.matrix(), pair, inputs.mean)
+            shift = mean_shift(matrix, pair, inputs.mean)
         place.first.require_range(shift)
         if option.form != COMPACT:
             place.first.require_range(*pair)

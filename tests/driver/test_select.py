@@ -37,6 +37,9 @@ class World:
     def weight(self, taken: frozenset[str]) -> float:
         return 7 * math.sqrt(sum(self.error[i] ** 2 for i in self.problem.indices(taken)))
 
+    def rough(self, taken: frozenset[str]) -> float:
+        return self.weight(taken)
+
     def true_time(self, taken: frozenset[str]) -> float:
         gain = sum(self.gain[i] for i in self.problem.indices(taken))
         return 1 - gain + self.border * self.problem.converted(taken) / 1000

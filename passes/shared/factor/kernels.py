@@ -36,6 +36,8 @@ class Kernel:
     """Of one group."""
     spatial: tuple[int, ...]
     """Extents of the kernel."""
+    given: Array | None = None
+    """[groups, channels, positions, outputs]: what is factorized instead of the weight."""
 
     @property
     def turned(self) -> bool:
@@ -52,6 +54,8 @@ class Kernel:
 
     def weights(self) -> Array:
         """[groups, channels, positions, outputs], float64. Raises ``NoMatch`` for NaN and infinities."""
+        if self.given is not None:
+            return self.given
         assert self.weight.data is not None
         array = self.weight.data.numpy().astype(np.float64)
         if not np.isfinite(array).all():

@@ -58,7 +58,7 @@ def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context, parts: Col
         pairs = [(a, b) for a, b in zip(model.all_nodes(), probed.all_nodes(), strict=True) if a in wanted]
         r = Rewriter(Context(), "observe-inputs")
         made: dict[tuple[object, ...], Value] = {}
-        rows = {a: _rows(r, b, made, whole=a in parts) for a, b in pairs}
+        rows = {a: rows_of(r, b, made, whole=a in parts) for a, b in pairs}
     else:
         probed, rows = model, {node: _operand(node, whole=node in parts) for node in nodes}
     names = value_names(probed)
@@ -75,7 +75,7 @@ def _operand(node: Node, *, whole: bool) -> Value:
     return x
 
 
-def _rows(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value], *, whole: bool) -> Value:
+def rows_of(r: Rewriter, node: Node, made: dict[tuple[object, ...], Value], *, whole: bool = False) -> Value:
     """A value whose last axis holds what the weight's inputs are; ``made`` holds those that are there."""
     x = _operand(node, whole=whole)
     if node.op not in _CONVOLUTIONS:
