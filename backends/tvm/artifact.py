@@ -206,7 +206,11 @@ def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any], device
         try:
             return call(function, [values[name] for name in names], own, device, extents)
         except (RuntimeError, ValueError) as error:
-            raise BackendError(f"cannot run the model: {error}", where="tvm") from error
+            said = ", ".join(f"{name} = {values[EXTENTS][name]}" for name in symbols)
+            help_ = f"with {said} two extents differ that have to be the same, or nothing is left of one"
+            raise BackendError(
+                f"cannot run the model: {error}", where="tvm", help=help_ if "match_cast" in str(error) else None
+            ) from error
 
     return run
 
@@ -221,7 +225,7 @@ def checked(spec: dict[str, Any], given: Any, extents: dict[str, int]) -> Array:
     have them. Raises ``BackendError``."""
     array = np.asarray(given)
     if array.dtype != np.dtype(spec["dtype"]) or not fits(spec["shape"], array.shape, extents):
-        said = ", ".join(f"{name} = {extent}" for name, extent in extents.items())
+        said = ", ".join(f"{name} = {extent}" for name, extent in sorted(extents.items()))
         raise BackendError(
             f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {spec['dtype']}{spec['shape']}"
             + (f" with {said}" if said else ""),

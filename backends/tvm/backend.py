@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...ir.clone import clone_model
-from ...ir.dims import SymDim
+from ...ir.dims import SymDim, dim_text, symbol
 from ...ir.errors import BackendError
 from ...ir.graph import Graph, Model, Node, Value
 from ...passes.shared.decompose import has_decomposition
@@ -54,7 +54,7 @@ class TvmBackend:
         executable: Any = module.build() if programs else None
         steps = [] if len(pieces) == 1 and programs else [_step(i, p, programs.get(i)) for i, p in enumerate(pieces)]
         manifest = make_manifest(model, target, module.weights.arrays, steps, pipeline=pipeline, source=source)
-        manifest["symbols"] = [] if steps else programs[0].symbols
+        manifest["symbols"] = [] if steps else _texts(programs[0].symbols)
         manifest["memory"] = {program.name: _memory(program) for program in programs.values()}
         models = {i: piece.model for i, piece in enumerate(pieces) if piece.backend == "ort"}
         return Artifact(manifest, Built(executable, module.weights.arrays, models, target))
@@ -88,14 +88,19 @@ def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
 def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:
     common: dict[str, Any] = {"backend": piece.backend, "inputs": piece.inputs, "outputs": piece.outputs}
     if program is not None:
-        return common | {"function": program.name, "params": program.params, "symbols": program.symbols}
+        return common | {"function": program.name, "params": program.params, "symbols": _texts(program.symbols)}
     return common | {"file": f"piece{i}.onnx", "reasons": piece.reasons}
+
+
+def _texts(symbols: list[str]) -> list[str]:
+    """As shapes in the manifest have them."""
+    return [dim_text(symbol(name)) for name in symbols]
 
 
 def _memory(program: Program) -> dict[str, Any]:
     """Planned bytes; of open extents, what they were planned for."""
     found: dict[str, Any] = {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
-    return found | {"with": dict.fromkeys(program.symbols, USUAL)} if program.symbols else found
+    return found | {"with": dict.fromkeys(_texts(program.symbols), USUAL)} if program.symbols else found
 
 
 def _with_fixed_defaults(model: Model) -> Model:

@@ -24,18 +24,33 @@ from .emit import (
     Buffer,
     Expr,
     Stmt,
+    ceildiv,
+    const,
     function,
     lanes,
     loop,
+    maximum,
     parallel,
     parameter,
     seq,
     store,
+    tir,
+    when,
 )
 from .machine import Machine
 from .math import with_math
 from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles
-from .window import WORTH, Conv, column_runs, inside, kernel_rows, row_tiles, source
+from .window import (
+    Conv,
+    column_runs,
+    inside,
+    inside_when_run,
+    kernel_rows,
+    open_first,
+    open_tiles,
+    row_tiles,
+    source,
+)
 
 
 def tiles(conv: Conv, machine: Machine) -> list[Tile]:
@@ -44,7 +59,7 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
         return depthwise.tiles(conv, machine)
     depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
     depth = depth if conv.in_block % depth == 0 else 1
-    ranked = rank_tiles(conv.row, conv.outputs // conv.groups, machine, depth)
+    ranked = rank_tiles(conv.usual_row, conv.outputs // conv.groups, machine, depth)
     steps = 4 if by_lane(machine) else 2
     unroll = steps if conv.in_block % (steps * depth) == 0 else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
@@ -141,6 +156,8 @@ class _Place:
     panel: Expr
     y: Expr
     x: Expr
+    checked: bool = False
+    """Whether pixels that are read left and right of the image show when it runs."""
 
 
 class _Writer:
@@ -159,24 +176,53 @@ class _Writer:
     def panels(self, panels: Panels) -> Stmt:
         """All output of a run of panels."""
         conv = self.conv
-        worth = conv.products > WORTH
+        worth, extents = conv.worth, (conv.batch, conv.groups, panels.count)
 
         def row(n: Expr, group: Expr, panel: Expr, y: Expr) -> Stmt:
-            return seq([self._span(panels, _Place(n, group, panel, y, 0), *s) for s in row_tiles(conv, self.tile.rows)])
+            place = _Place(n, group, panel, y, 0)
+            if not isinstance(conv.row, int):
+                return open_tiles(conv.row, self.tile.rows, partial(self._open_row, panels, place))
+            return seq([self._span(panels, place, *s) for s in row_tiles(conv, self.tile.rows)])
 
         if not conv.flat:
-            return parallel((conv.batch, conv.groups, panels.count, conv.out_height), row, worth=worth)
+            return parallel((*extents, conv.out_height), row, worth=worth)
+        if not isinstance(conv.row, int):
+            return open_tiles(conv.row, self.tile.rows, partial(self._open_flat, panels))
 
         def part(span: tuple[int, int, int], n: Expr, group: Expr, panel: Expr, t: Expr) -> Stmt:
             return self._tile(panels, _Place(n, group, panel, 0, span[0] + t * span[2]), span[2])
 
-        extents = (conv.batch, conv.groups, panels.count)
         return seq(
             [
                 parallel((*extents, span[1]), partial(part, span), worth=worth)
                 for span in row_tiles(conv, self.tile.rows)
             ]
         )
+
+    def _open_flat(self, panels: Panels, size: int) -> Stmt:
+        """Tiles of a flat image of a symbolic number of pixels."""
+        conv = self.conv
+
+        def tile(n: Expr, group: Expr, panel: Expr, t: Expr) -> Stmt:
+            first, named = open_first(conv.row, t, size)
+            return seq(named, self._tile(panels, _Place(n, group, panel, 0, first), size))
+
+        # At least one: TVM finds branches in which it would be none, and refuses to divide by it.
+        count = ceildiv(conv.row, size) if size > 1 else maximum(conv.row, 1)
+        return parallel((conv.batch, conv.groups, panels.count, count), tile, worth=conv.worth)
+
+    def _open_row(self, panels: Panels, place: _Place, size: int) -> Stmt:
+        """Tiles of a row whose end is symbolic."""
+
+        def tile(t: Expr) -> Stmt:
+            first, named = open_first(self.conv.row, t, size)
+            here, condition = replace(place, x=first), inside_when_run(self.conv, first, size)
+            if condition is None:
+                return seq(named, self._tile(panels, here, size))
+            checked = self._tile(panels, replace(here, checked=True), size)
+            return seq(named, when(condition, self._tile(panels, here, size), checked) if size > 1 else checked)
+
+        return loop(ceildiv(self.conv.row, size), tile, name="xt")
 
     def _span(self, panels: Panels, place: _Place, begin: int, count: int, rows: int) -> Stmt:
         whole = inside(self.conv, begin, rows)
@@ -256,9 +302,11 @@ class _Writer:
 
         def read(start: Expr, neighbours: int) -> Expr:
             # A flat image is read beyond its first row: the address is the same.
-            if conv.in_block == 1:
-                return self.x[place.n, block, y, x]
-            return self.x[place.n, block, y, x, lanes(start, neighbours)]
+            tail = () if conv.in_block == 1 else (lanes(start, neighbours),)
+            if not place.checked:
+                return self.x[place.n, block, y, x, *tail]
+            outside = const(conv.zero_point, self.arithmetic.inputs, neighbours)
+            return tir.if_then_else(tir.all(x >= 0, x < conv.width), self.x[place.n, block, y, x, *tail], outside)
 
         return self.arithmetic.value(read, c, count)
 

@@ -7,17 +7,18 @@ kernel's columns are written out, so that an input vector that several pixels re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .arithmetic import in_float
 from .columns import Array
-from .emit import Buffer, Expr, Stmt, function, lanes, loop, parallel, parameter, seq, store, tir
+from .emit import Buffer, Expr, Stmt, ceildiv, const, function, lanes, loop, parallel, parameter, seq, store, tir, when
 from .machine import Machine
 from .math import with_math
 from .tile import Epilogue, Registers, Tile, over_lanes, spans
-from .window import WORTH, Conv, column_runs, inside, kernel_rows, row_tiles, source
+from .window import Conv, column_runs, inside, inside_when_run, kernel_rows, open_first, open_tiles, row_tiles, source
 
 
 def fits(conv: Conv) -> bool:
@@ -31,7 +32,7 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     vectors = conv.in_block // width
     most = max(1, (machine.registers - 4) // (2 * vectors))
     wanted = [rows for rows in (most, most // 2, 2 * most - 2) if rows]
-    sizes = dict.fromkeys(max(n for _, _, n in spans(conv.row, rows)) for rows in wanted)
+    sizes = dict.fromkeys(max(n for _, _, n in spans(conv.usual_row, rows)) for rows in wanted)
     return [Tile(rows, vectors, width) for rows in sizes]
 
 
@@ -64,15 +65,32 @@ class _Writer:
         conv = self.conv
 
         def row(n: Expr, block: Expr, y: Expr) -> Stmt:
+            if not isinstance(conv.row, int):
+                return open_tiles(conv.row, self.tile.rows, partial(self._open_row, n, block, y))
             return seq([self._span(n, block, y, *s) for s in row_tiles(conv, self.tile.rows)])
 
-        return parallel((conv.batch, self.blocks, conv.out_height), row, worth=conv.products > WORTH)
+        return parallel((conv.batch, self.blocks, conv.out_height), row, worth=conv.worth)
+
+    def _open_row(self, n: Expr, block: Expr, y: Expr, size: int) -> Stmt:
+        """Tiles of a row whose end is symbolic."""
+
+        def tile(t: Expr) -> Stmt:
+            first, named = open_first(self.conv.row, t, size)
+            condition = inside_when_run(self.conv, first, size)
+            if condition is None:
+                return seq(named, self._tile(n, block, y, first, size, True))
+            checked = self._tile(n, block, y, first, size, True, checked=True)
+            here = when(condition, self._tile(n, block, y, first, size, True), checked) if size > 1 else checked
+            return seq(named, here)
+
+        return loop(ceildiv(self.conv.row, size), tile, name="xt")
 
     def _span(self, n: Expr, block: Expr, y: Expr, begin: int, count: int, rows: int) -> Stmt:
         whole = inside(self.conv, begin, rows)
         return loop(count, lambda t: self._tile(n, block, y, begin + t * rows, rows, whole), name="xt")
 
-    def _tile(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool) -> Stmt:
+    def _tile(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool, *, checked: bool = False) -> Stmt:
+        """``checked``: whether a pixel is read left or right of the image shows when it runs."""
         conv, size = self.conv, self.conv.in_block
         registers = Registers(rows, self.tile.vectors, self.tile.lanes, self.arithmetic.sums)
         columns = range(conv.kernel[1])
@@ -94,9 +112,15 @@ class _Writer:
                 if pixel not in pixels:
                     return self.arithmetic.constant(conv.zero_point, width)
                 y_, x_ = source(conv, y, x + pixel, ky, kx)
-                return self.arithmetic.column(
-                    lambda start, n: self.x[n_, block, y_, x_, lanes(start, n)], vector * width, width
-                )
+
+                def read(start: Expr, count: int) -> Expr:
+                    found = self.x[n_, block, y_, x_, lanes(start, count)]
+                    if not checked:
+                        return found
+                    outside = const(conv.zero_point, conv.dtype, count)
+                    return tir.if_then_else(tir.all(x_ >= 0, x_ < conv.width), found, outside)
+
+                return self.arithmetic.column(read, vector * width, width)
 
             return registers.products(value, weight, range(rows) if conv.zero_point else pixels)
 

@@ -6,24 +6,26 @@ beyond the channels are never read and hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .emit import Expr, ceildiv, maximum, minimum
+from .emit import Expr, Stmt, bind, ceildiv, maximum, minimum, tir, when
 from .tile import spans
 
 WORTH = 200_000
 """Multiply-adds from which on it pays to use several threads."""
+USUAL_ROW = 64
+"""Pixels of a row that tiles are chosen for where their number is symbolic."""
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution. Extents in elements; ``batch`` may be symbolic."""
+    """A convolution. Extents in elements; ``batch``, ``height`` and ``width`` may be symbolic."""
 
     batch: Expr
     channels: int
-    height: int
-    width: int
+    height: Expr
+    width: Expr
     outputs: int
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -42,15 +44,16 @@ class Conv:
     """Whether weights of 8 bits are within -64 to 63."""
 
     @property
-    def out_height(self) -> int:
+    def out_height(self) -> Expr:
         return self._out(self.height + self.pads[0] + self.pads[2], 0)
 
     @property
-    def out_width(self) -> int:
+    def out_width(self) -> Expr:
         return self._out(self.width + self.pads[1] + self.pads[3], 1)
 
-    def _out(self, padded: int, axis: int) -> int:
-        return (padded - (self.kernel[axis] - 1) * self.dilations[axis] - 1) // self.strides[axis] + 1
+    def _out(self, padded: Expr, axis: int) -> Expr:
+        last = padded - ((self.kernel[axis] - 1) * self.dilations[axis] + 1)
+        return (last if self.strides[axis] == 1 else last // self.strides[axis]) + 1
 
     @property
     def in_shape(self) -> tuple[Expr, ...]:
@@ -66,9 +69,14 @@ class Conv:
         return self.channels // self.groups * self.kernel[0] * self.kernel[1]
 
     @property
-    def products(self) -> int:
+    def products(self) -> Expr:
         """Multiply-adds of one sample."""
         return self.depth * self.outputs * self.out_height * self.out_width
+
+    @property
+    def worth(self) -> bool:
+        """Whether it pays to use several threads; symbolic images are taken to be large."""
+        return not isinstance(self.products, int) or self.products > WORTH
 
     @property
     def flat(self) -> bool:
@@ -76,9 +84,14 @@ class Conv:
         return self.kernel == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
     @property
-    def row(self) -> int:
+    def row(self) -> Expr:
         """Pixels of what tiles are cut from."""
         return self.out_height * self.out_width if self.flat else self.out_width
+
+    @property
+    def usual_row(self) -> int:
+        """Pixels of what tiles are chosen for."""
+        return self.row if isinstance(self.row, int) else USUAL_ROW
 
 
 def blocked(shape: tuple[Expr, ...], block: int) -> tuple[Expr, ...]:
@@ -98,6 +111,29 @@ def row_tiles(conv: Conv, rows: int) -> Iterator[tuple[int, int, int]]:
         yield from ((begin + t * size, 1, size) for t in range(inner[0]))
         yield begin + inner[0] * size, inner[-1] - inner[0] + 1, size
         yield from ((begin + t * size, 1, size) for t in range(inner[-1] + 1, count))
+
+
+def open_tiles(row: Expr, rows: int, every: Callable[[int], Stmt]) -> Stmt:
+    """Tiles of a row of a symbolic number of pixels: ``every(size)`` covers it with those of one size. Rows shorter
+    than a tile have smaller ones."""
+    found = every(1)
+    for size in (4, rows) if rows > 4 else (rows,) if rows > 1 else ():
+        found = when(row >= size, every(size), found)
+    return found
+
+
+def open_first(row: Expr, tile: Expr, size: int) -> tuple[Expr, Stmt]:
+    """The first pixel of a tile by number, and the statement that names it: the last ends with the row."""
+    return bind("first", minimum(tile * size, row - size))
+
+
+def inside_when_run(conv: Conv, first: Expr, rows: int) -> Expr | None:
+    """The condition that no pixel of a tile reads left or right of an image of symbolic width; ``None``: none does."""
+    if not conv.pads[1] and not conv.pads[3]:
+        return None
+    begin = first * conv.strides[1] - conv.pads[1]
+    end = begin + ((rows - 1) * conv.strides[1] + (conv.kernel[1] - 1) * conv.dilations[1])
+    return tir.all(begin >= 0, end < conv.width)
 
 
 def inside(conv: Conv, begin: int, rows: int) -> bool:
@@ -126,9 +162,12 @@ def column_runs(conv: Conv, begin: int, rows: int, *, border: bool = False) -> l
 def kernel_rows(conv: Conv, y: Expr) -> tuple[Expr, Expr]:
     """First and one past the last row of the kernel that lies inside the image for an output row."""
     size, stride, dilation, pad = conv.kernel[0], conv.strides[0], conv.dilations[0], conv.pads[0]
-    lowest = (conv.out_height - 1) * stride - pad + (size - 1) * dilation
+    if isinstance(conv.height, int):
+        leaves = (conv.out_height - 1) * stride - pad + (size - 1) * dilation >= conv.height
+    else:
+        leaves = conv.pads[2] > 0
     begin = maximum(0, ceildiv(pad - y * stride, dilation)) if pad else 0
-    end = minimum(size, ceildiv(conv.height + pad - y * stride, dilation)) if lowest >= conv.height else size
+    end = minimum(size, ceildiv(conv.height + pad - y * stride, dilation)) if leaves else size
     return begin, end
 
 

@@ -29,6 +29,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -40,11 +41,12 @@ namespace planish {
 
 using Tensor = tvm::ffi::Tensor;
 
-/// One input, output or parameter. An extent that the caller chooses is -1.
+/// One input, output or parameter. An extent that the caller chooses is -1, and has its name in ``open``.
 struct Spec {
   std::string name;
   std::string dtype;
   std::vector<int64_t> shape;
+  std::vector<std::string> open;  // as long as shape; empty for numbers
   int64_t offset = 0;
 };
 
@@ -59,6 +61,15 @@ inline std::string Text(const std::vector<int64_t>& shape) {
     text += (i ? "," : "") + (shape[i] < 0 ? std::string("?") : std::to_string(shape[i]));
   }
   return text + "]";
+}
+
+/// Open extents that are known, for messages.
+inline std::string Said(const std::map<std::string, int64_t>& extents) {
+  std::string text;
+  for (const auto& [name, extent] : extents) {
+    text += (text.empty() ? " with " : ", ") + name + " = " + std::to_string(extent);
+  }
+  return text;
 }
 
 struct HostMemory {
@@ -129,6 +140,7 @@ inline std::vector<Spec> Specs(const ffi::json::Object& manifest, const char* ke
     for (const ffi::Any& extent : Entry(object, "shape").cast<ffi::json::Array>()) {
       auto number = extent.try_cast<int64_t>();  // a name where the caller chooses
       spec.shape.push_back(number.has_value() ? *number : -1);
+      spec.open.push_back(number.has_value() ? "" : std::string(extent.cast<ffi::String>()));
     }
     if (object.count(ffi::Any(ffi::String("offset")))) spec.offset = Entry(object, "offset").cast<int64_t>();
     specs.push_back(std::move(spec));
@@ -234,6 +246,11 @@ class Model {
     constexpr int kPooled = 2;
     detail::Need(*machine_, "vm_initialization")(static_cast<int>(kDLCPU), 0, kPooled);
     main_ = detail::Need(*machine_, "main");
+    if (manifest.count(detail::ffi::Any(detail::ffi::String("symbols")))) {
+      for (const tvm::ffi::Any& name : detail::Entry(manifest, "symbols").cast<detail::ffi::json::Array>()) {
+        symbols_.push_back(std::string(name.cast<tvm::ffi::String>()));
+      }
+    }
   }
 
   const std::vector<Spec>& inputs() const { return inputs_; }
@@ -241,9 +258,17 @@ class Model {
 
   /// Outputs for one set of inputs, both in the model's order.
   std::vector<Tensor> Run(const std::vector<Tensor>& inputs) const {
-    Check(inputs);
+    std::map<std::string, int64_t> extents = Check(inputs);
+    if (extents != extents_) {  // TVM keeps memory for the next run, and would keep that of every size
+      extents_ = extents;
+      if (auto clear = tvm::ffi::Function::GetGlobal("vm.builtin.memory_manager.clear")) (*clear)();
+    }
     std::vector<tvm::ffi::AnyView> arguments(inputs.begin(), inputs.end());
     arguments.insert(arguments.end(), parameters_.begin(), parameters_.end());
+    std::vector<int64_t> chosen;
+    for (const std::string& name : symbols_) chosen.push_back(extents.at(name));
+    tvm::ffi::Shape shape(chosen.begin(), chosen.end());
+    if (!chosen.empty()) arguments.push_back(shape);
     tvm::ffi::Any result;
     main_->CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &result);
     if (auto one = result.try_cast<Tensor>()) return {*one};
@@ -255,7 +280,9 @@ class Model {
   }
 
  private:
-  void Check(const std::vector<Tensor>& inputs) const {
+  /// The values of open extents. Throws where inputs are not what the model takes.
+  std::map<std::string, int64_t> Check(const std::vector<Tensor>& inputs) const {
+    std::map<std::string, int64_t> extents;
     if (inputs.size() != inputs_.size()) {
       throw std::invalid_argument(std::to_string(inputs.size()) + " inputs are given, the model takes " +
                                   std::to_string(inputs_.size()));
@@ -264,19 +291,27 @@ class Model {
       const Spec& spec = inputs_[i];
       std::vector<int64_t> shape(inputs[i].shape().begin(), inputs[i].shape().end());
       bool fits = shape.size() == spec.shape.size();
-      for (size_t d = 0; fits && d < shape.size(); ++d) fits = spec.shape[d] < 0 || spec.shape[d] == shape[d];
+      for (size_t d = 0; fits && d < shape.size(); ++d) {
+        int64_t want = spec.shape[d];
+        if (want < 0) want = extents.emplace(spec.open[d], shape[d]).first->second;
+        fits = want == shape[d] && (spec.shape[d] >= 0 || want > 0);
+      }
       std::string dtype = tvm::ffi::DLDataTypeToString(inputs[i].dtype());
       if (!fits || dtype != spec.dtype) {
         throw std::invalid_argument("input " + spec.name + " is " + dtype + detail::Text(shape) +
-                                    ", the model takes " + spec.dtype + detail::Text(spec.shape));
+                                    ", the model takes " + spec.dtype + detail::Text(spec.shape) +
+                                    detail::Said(extents));
       }
       if (reinterpret_cast<uintptr_t>(inputs[i].data_ptr()) % detail::kAlignment) {
         throw std::invalid_argument("input " + spec.name + " does not lie at a multiple of 64 bytes: use Empty()");
       }
     }
+    return extents;
   }
 
   std::vector<Spec> inputs_, outputs_;
+  std::vector<std::string> symbols_;                // open extents, as the library takes them
+  mutable std::map<std::string, int64_t> extents_;  // of the last run
   std::vector<Tensor> parameters_;
   std::optional<tvm::ffi::Module> machine_;
   std::optional<tvm::ffi::Function> main_;

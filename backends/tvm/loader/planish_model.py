@@ -224,7 +224,7 @@ def load_runtime() -> None:
 def _checked(spec: Mapping[str, Any], given: Any, extents: dict[str, int]) -> np.ndarray:
     array = np.asarray(given)
     if not fits(spec["shape"], array.shape, extents) or array.dtype != np.dtype(spec["dtype"]):
-        said = ", ".join(f"{name} = {extent}" for name, extent in extents.items())
+        said = ", ".join(f"{name} = {extent}" for name, extent in sorted(extents.items()))
         want = f"{spec['dtype']}{spec['shape']}" + (f" with {said}" if said else "")
         raise ValueError(f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {want}")
     return array

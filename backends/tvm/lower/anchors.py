@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ....ir.dims import is_static
 from ....ir.graph import Node, Value
 from ..api import te, tvm
 from ..groups import Group
@@ -150,7 +149,7 @@ class Tail:
 def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     node = group.nodes[0]
     made = _source(node)
-    if made is None or len(shape_of(made.x)) != 4 or not is_static(shape_of(made.x)[1:]):
+    if made is None or len(shape_of(made.x)) != 4 or not isinstance(shape_of(made.x)[1], int):
         return None
     spec = conv_spec(node, layouts.form(made.x), layouts.form(group.outputs[0]))
     spec = replace(spec, dtype=made.dtype, zero_point=made.zero_point, narrow=made.narrow)
@@ -162,7 +161,7 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if conv_kernels.unsupported(spec) is not None or made.x.data is not None:
         return None
     # A column is a row that lies across: tiles are cut from rows.
-    turned = spec.width == spec.kernel[1] == 1 and spec.pads[1] == spec.pads[3] == 0 and spec.height > 1
+    turned = source.shape[3] == spec.kernel[1] == 1 and spec.pads[1] == spec.pads[3] == 0 and source.shape[2] != 1
     array = made.weights
     result = layouts.form(group.outputs[0])
     if turned:
@@ -212,12 +211,12 @@ def conv_spec(node: Node, x: Form, out: Form) -> conv_kernels.Conv:
     kernel = static_shape(weights)[2:]
     context = Context(node, [])
     w = windows(context, x.shape[2:], kernel, shape_of(node.output)[2:])
-    channels, height, width, outputs = numbers((*x.shape[1:], out.shape[1]))
+    channels, outputs = numbers((x.shape[1], out.shape[1]))
     return conv_kernels.Conv(
         expr(x.shape[0]),
         channels,
-        height,
-        width,
+        expr(x.shape[2]),
+        expr(x.shape[3]),
         outputs,
         (kernel[0], kernel[1]),
         (w.strides[0], w.strides[1]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ....ir.dims import SymDim
 from ....ir.graph import Graph
 from ..api import relax, tirx
 from ..kernels.emit import function, maximum, parameter, seq, store
@@ -38,6 +39,8 @@ class Emitter:
         self.builder = module.builder
         values = [*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs if v.uses)]
         every = [extent for v in values for extent in shape_of(v)]
+        self.made = [e for e in dict.fromkeys(every) if isinstance(e, SymDim) and e.name is None]
+        """Extents that are not the caller's own."""
         self.atoms = atoms(every)
         self.symbols = symbols(every)
         """What the function takes as its last argument, in this order."""
@@ -92,6 +95,8 @@ class Emitter:
         equal = dict.fromkeys(pair for call in self.calls for pair in call.kernel.equal)
         if equal:
             self._match([self._extent(a) for a, _ in equal], [self._extent(b) for _, b in equal])
+        if self.made:  # nothing is made for tensors without elements, nor for windows that do not fit
+            self._match([tirx.min(self._extent(e), 1) for e in self.made], [tirx.const(1, "int64")] * len(self.made))
 
     def _match(self, given: Sequence[Any], wanted: Sequence[Any]) -> None:
         """Gives names to numbers, or checks numbers that have one."""
