@@ -11,6 +11,7 @@ import pytest
 from planish.driver.select import Border, Goal, Known, Learned, Problem, Timing, select
 from planish.driver.select.program import Costs, predict_time, solve
 from planish.driver.select.surrogate import Timed, fit_error, fit_time, power_of
+from planish.driver.select.weighing import Weighing
 from planish.passes.choices import Unit
 
 
@@ -180,6 +181,66 @@ def test_least_error_at_a_size() -> None:
     assert saved >= total // 8
     assert best is not None
     assert world.spent(choice.taken) <= 1.15 * math.sqrt(best.error)
+
+
+class Saturating(Degrees):
+    """Degrees whose predictions hold for small errors only, each layer's in another way; errors behind each other are
+    not independent."""
+
+    def __init__(self, layers: int, seed: int) -> None:
+        super().__init__(layers, seed)
+        bend = np.random.default_rng(seed + 100).uniform(0.6, 1.8, layers)
+        self.error = np.array([e ** bend[p] for e, p in zip(self.error, self.problem.place_of, strict=True)])
+        self.pair = 0.3
+
+    def weight(self, taken: frozenset[str]) -> float:
+        errors = np.array([self.error[i] for i in self.problem.indices(taken)])
+        return math.tanh(math.sqrt(float((errors**2).sum() + self.pair * (errors[1:] * errors[:-1]).sum())))
+
+    def spent(self, taken: frozenset[str]) -> float:
+        self.calls += 1
+        return 1e-3 * self.weight(taken)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_never_worse_than_what_predictions_say(seed: int) -> None:
+    """Predictions, errors alone, and both between: the best of them that was measured, or better."""
+    world, saved = Saturating(8, seed), 2000
+    goal = Goal(minimize="error", max_time=2.0, min_saved_bytes=saved, seconds=1e6)
+    found = world.weight(select(world.problem, world, goal).taken)
+    predicted = np.array([u.error for u in world.problem.units])
+    for belief in (world.error, predicted):
+        costs = Costs(-world.gain, 0.0, belief**2)
+        solved = solve(world.problem, costs, min_saved_bytes=saved, minimize="error")
+        assert solved is not None
+        assert found <= world.weight(solved.taken) * 1.0001
+
+
+def test_curves_follow_what_was_measured() -> None:
+    """Three options of a layer are weighed; between them the ratio to predictions is interpolated."""
+    world = Saturating(6, 0)
+    alone = {i: world.weight(frozenset({u.key})) for i, u in enumerate(world.problem.units)}
+    weighing = Weighing(world.problem, world.weight, 1.0)
+    weighing.run(lambda: 1e6, lambda done, total: None)
+    assert weighing.count == 18
+    off = [abs(math.log(found / alone[i])) for i, found in enumerate(weighing.alone())]
+    raw = [abs(math.log(u.error / alone[i])) for i, u in enumerate(world.problem.units)]
+    assert float(np.median(off)) < 0.1 < float(np.median(raw))
+
+
+def test_little_time_weighs_neighbours_together() -> None:
+    world = Saturating(40, 0)
+    calls: list[int] = []
+
+    def weight(taken: frozenset[str]) -> float:
+        calls.append(len(taken))
+        return world.weight(taken)
+
+    weighing = Weighing(world.problem, weight, 1.0)
+    weighing.run(lambda: -1.0, lambda done, total: None)
+    assert weighing.count == len(calls) <= 10
+    assert sum(calls) == 40
+    assert (weighing.alone() > 0).all()
 
 
 def test_least_error_where_the_budget_is_a_million_times_what_is_spent() -> None:
