@@ -26,6 +26,10 @@ def plan(
     alignment: Annotated[
         int | None, typer.Option(metavar="BYTES", min=1, help="of a model's values, 64 where not given")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", metavar="NAME", help="spread a model over the target's memories: stm32h743"),
+    ] = None,
     dim: Dims = None,
     nodes: Annotated[int, typer.Option(metavar="N", min=0, help="how long to search")] = 20_000,
     as_json: AsJson = False,
@@ -33,13 +37,16 @@ def plan(
     """Place buffers with lifetimes, or the values of a model, in one arena; exit with 1 where they do not fit."""
     from ..driver.memory import ALIGNMENT, plan_model
     from ..driver.plan import plan as plan_buffers
+    from ..passes.target import get_target
 
     room = parse_size(capacity, "--capacity") if capacity is not None else None
     with shown_progress() as progress:
         if source.suffix == ".csv":
-            if alignment is not None or dim:
+            if alignment is not None or dim or target:
                 raise UsageError(
-                    "--alignment and --dim are for models", where="cli", help="buffers have a column 'alignment'"
+                    "--alignment, --target and --dim are for models",
+                    where="cli",
+                    help="buffers have a column 'alignment'",
                 )
             found = plan_buffers(source, room, output=output, nodes=nodes, progress=progress)
         else:
@@ -49,6 +56,7 @@ def plan(
                 output=output,
                 dims=parse_dims(dim),
                 alignment=alignment or ALIGNMENT,
+                memories=get_target(target).memories if target is not None else (),
                 nodes=nodes,
                 progress=progress,
             )

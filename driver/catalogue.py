@@ -10,7 +10,7 @@ from typing import Any
 
 from ..passes.pipelines import PIPELINES
 from ..passes.registry import Entry, entries
-from ..passes.target import BOARDS, EXPORT_TARGETS, PROCESSORS, TARGETS, Target
+from ..passes.target import BOARDS, EXPORT_TARGETS, FIRMWARE_TARGETS, PROCESSORS, TARGETS, Target
 from .document import SCHEMA, Document, Table, Text
 from .explain import rule_names
 
@@ -70,7 +70,7 @@ def pass_list(*, rules: bool = False) -> PassList:
 
 def target_list() -> TargetList:
     """All targets."""
-    return TargetList([*TARGETS.values(), *PROCESSORS.values(), *EXPORT_TARGETS.values()])
+    return TargetList([*TARGETS.values(), *PROCESSORS.values(), *EXPORT_TARGETS.values(), *FIRMWARE_TARGETS.values()])
 
 
 def _built_as(target: Target) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from ..ir.errors import BudgetError, UsageError
 from ..ir.graph import Model
 from ..ir.safe_files import SafeFiles
 from ..passes.shared.arena.place import NODES, Placement, Progress, place
-from ..passes.shared.liveness import Liveness, liveness
+from ..passes.shared.arena.spaces import Space, Spread
+from ..passes.shared.liveness import Liveness, Storage, liveness
+from ..passes.shared.memory_plan import planned
 from ..passes.shared.order.search import Ordering, best_order
 from ..passes.shared.order.tasks import tasks_of
 from .dims import input_symbols, with_dims
@@ -45,9 +47,15 @@ class Memory:
     ordering: Ordering
     """The best order of the nodes that was found; ``order-nodes`` makes it."""
     capacity: int | None = None
+    spaces: Sequence[Space] = ()
+    """Memories of the target, the fastest first; the arena is for engines that have one."""
+    spread: Spread | None = None
+    """Where the storages lie in them."""
 
     @property
     def fits(self) -> bool:
+        if self.spread is not None and not self.spread.fits:
+            return False
         return self.capacity is None or self.placement.height <= self.capacity
 
     @property
@@ -71,17 +79,35 @@ class Memory:
             "nodes": [node.name or node.op for node in live.nodes],
             "profile_bytes": live.profile,
             "unknown": [v.name for v in live.unknown],
+            **self._spaces_dict(),
             "buffers": [
                 {
                     "values": [v.name for v in s.values],
-                    "offset": offset,
+                    **({"memory": place[0]} if self.spread is not None else {}),
+                    "offset": place[1],
                     "size": s.size,
                     "first_node": s.born,
                     "last_node": s.dies,
                 }
-                for s, offset in zip(live.storages, self.placement.offsets, strict=False)
+                for s, place in self._places()
             ],
         }
+
+    def _places(self) -> list[tuple[Storage, tuple[int, int]]]:
+        """Every storage with its memory and the offset there."""
+        found = self.spread
+        if found is None:
+            places = [(0, offset) for offset in self.placement.offsets]
+        else:
+            places = list(zip(found.space, found.offset, strict=True))
+        return list(zip(self.liveness.storages, places, strict=False))
+
+    def _spaces_dict(self) -> dict[str, Any]:
+        if self.spread is None:
+            return {}
+        used = zip(self.spaces, self.spread.used, self.spread.traffic, strict=True)
+        rows = [{"name": s.name, "bytes": n, "capacity": s.capacity, "traffic": t} for s, n, t in used]
+        return {"memories": rows}
 
     def document(self) -> Document:
         live, at = self.liveness, self.at_peak
@@ -100,7 +126,9 @@ class Memory:
             Text("\n".join(["", *_drawn(live.profile)])),
             Table(f"alive at the peak, {len(alive)} values", ("value", "type", "size>", "nodes>"), rows),
         ]
-        if not self.fits:
+        if self.spread is not None:
+            document.append(self._spread_text(self.spread))
+        elif not self.fits:
             document.append(Text(f"no placement in {self.capacity:,} bytes was found", "bold red"))
         if live.unknown:
             names = ", ".join(v.name for v in live.unknown[:3])
@@ -108,6 +136,17 @@ class Memory:
                 Text(f"{len(live.unknown)} values have no known size and are not counted: {names}", "yellow")
             )
         return document
+
+    def _spread_text(self, spread: Spread) -> Text:
+        homeless = spread.space.count(-1)
+        if homeless:
+            return Text(f"{homeless} of {len(spread.space)} buffers have no place in any memory", "bold red")
+        total = sum(spread.traffic) or 1
+        parts = [
+            f"{bytes_text(used)} in {space.name} with {traffic / total:.0%} of what is read and written"
+            for space, used, traffic in zip(self.spaces, spread.used, spread.traffic, strict=True)
+        ]
+        return Text("; ".join(parts))
 
     def _order_text(self) -> str:
         best = self.ordering
@@ -119,28 +158,40 @@ class Memory:
     def c_header(self) -> str:
         """Offsets and sizes as C macros, for engines without a file system."""
         stem = _identifier(Path(self.source).stem)
+        where = "one arena" if self.spread is None else "each memory"
         lines = [
-            f"/* Memory plan of {self.source.replace('*/', '')}: byte offsets into one arena. */",
+            f"/* Memory plan of {self.source.replace('*/', '')}: byte offsets into {where}. */",
             f"#ifndef {stem}_PLAN_H",
             f"#define {stem}_PLAN_H",
-            f"#define {stem}_ARENA_SIZE {self.placement.height}u",
             f"#define {stem}_ARENA_ALIGNMENT {self.alignment}u",
         ]
+        if self.spread is None:
+            lines.append(f"#define {stem}_ARENA_SIZE {self.placement.height}u")
+        else:
+            for i, (space, used) in enumerate(zip(self.spaces, self.spread.used, strict=True)):
+                name = f"{stem}_MEMORY_{_identifier(space.name)}"
+                lines += [f"#define {name} {i}", f"#define {name}_SIZE {used}u"]
         taken: set[str] = set()
-        for s, offset in zip(self.liveness.storages, self.placement.offsets, strict=False):
+        for s, (memory, offset) in self._places():
             for value in s.values:
                 name = _identifier(value.name)
                 while name in taken:
                     name += "_"
                 taken.add(name)
+                if self.spread is not None:
+                    space = _identifier(self.spaces[memory].name)
+                    lines.append(f"#define {stem}_{name}_MEMORY {stem}_MEMORY_{space}")
                 lines.append(f"#define {stem}_{name}_OFFSET {offset}u /* {s.size} bytes, nodes {s.born} to {s.dies} */")
         return "\n".join([*lines, "#endif", ""])
 
     def csv(self) -> str:
-        """The buffers in the format of google/minimalloc, with offsets."""
-        rows = ["id,lower,upper,size,offset"]
-        for i, (s, offset) in enumerate(zip(self.liveness.storages, self.placement.offsets, strict=False)):
-            rows.append(f"{i},{s.born},{s.dies + 1},{s.size},{offset}")
+        """The buffers in the format of google/minimalloc, with offsets, and the memory where there are several."""
+        several = self.spread is not None
+        rows = ["id,lower,upper,size,offset" + ",memory" * several]
+        for i, (s, (memory, offset)) in enumerate(self._places()):
+            rows.append(
+                f"{i},{s.born},{s.dies + 1},{s.size},{offset}" + (f",{self.spaces[memory].name}" if several else "")
+            )
         return "\n".join([*rows, ""])
 
     def json(self) -> str:
@@ -178,12 +229,14 @@ def memory(
     dims: Mapping[str, int] | None = None,
     alignment: int = ALIGNMENT,
     capacity: int | None = None,
+    memories: Sequence[tuple[str, int | None]] = (),
     nodes: int = NODES,
     progress: Progress | None = None,
 ) -> Memory:
     """What the model takes in its order, and an arena for it. Raises ``ReadError``, and ``UsageError`` for open dims.
 
-    ``alignment`` of the offsets, bytes; ``capacity``: an arena of so many bytes is good enough.
+    ``alignment`` of the offsets, bytes; ``capacity``: an arena of so many bytes is good enough; ``memories``: values
+    are spread over these as well, the fastest first, by name and bytes.
     """
     if alignment < 1 or (capacity is not None and capacity < 1):
         raise UsageError("the alignment and the capacity are positive numbers of bytes", where="memory")
@@ -205,7 +258,9 @@ def memory(
     placement = place(live.buffers(alignment), capacity, nodes=nodes, progress=progress)
     ordering = best_order(tasks_of(graph.graph, live.workspace)[1], progress=progress)
     name = source.name if isinstance(source, Path) else "model"
-    return Memory(name, live, placement, alignment, ordering, capacity)
+    spaces = [Space(*memory) for memory in memories]
+    spread = planned(live, alignment, spaces, nodes=nodes, progress=progress) if spaces else None
+    return Memory(name, live, placement, alignment, ordering, capacity, spaces, spread)
 
 
 def inspect_memory(model: AnyModel, dims: Mapping[str, int], progress: Progress | None = None) -> Memory | OpenMemory:
@@ -225,6 +280,7 @@ def plan_model(
     output: str | os.PathLike[str] | None = None,
     dims: Mapping[str, int] | None = None,
     alignment: int = ALIGNMENT,
+    memories: Sequence[tuple[str, int | None]] = (),
     nodes: int = NODES,
     progress: Progress | None = None,
 ) -> Memory:
@@ -232,7 +288,15 @@ def plan_model(
     path = check_output(output) if output is not None else None
     if path is not None:
         _form(path)
-    found = memory(model, dims=dims, alignment=alignment, capacity=capacity, nodes=nodes, progress=progress)
+    found = memory(
+        model,
+        dims=dims,
+        alignment=alignment,
+        capacity=capacity,
+        memories=memories,
+        nodes=nodes,
+        progress=progress,
+    )
     if path is not None and found.fits:
         found.save(path)
     return found

@@ -229,12 +229,45 @@ EXPORT_TARGETS: dict[str, Target] = {
 """Runtimes that models are made for but that do not run here: standard ONNX, opsets that they read."""
 
 
+FIRMWARE_TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target(
+            "stm32h743",
+            "any",
+            "Cortex-M7 with 128 KiB of DTCM and 512 KiB of AXI SRAM (ST RM0433)",
+            32,
+            l1_bytes=16 << 10,
+            l2_bytes=0,
+            memories=(("dtcm", 128 << 10), ("axi_sram", 512 << 10)),
+            runtime="firmware",
+            newest_opset=0,
+            contrib=False,
+        ),
+        Target(
+            "imxrt1062",
+            "any",
+            "Cortex-M7 with 128 KiB of DTCM, 768 KiB of OCRAM and 32 MiB of SDRAM on the board (NXP IMXRT1060RM)",
+            32,
+            l1_bytes=32 << 10,
+            l2_bytes=0,
+            memories=(("dtcm", 128 << 10), ("ocram", 768 << 10), ("sdram", 32 << 20)),
+            runtime="firmware",
+            newest_opset=0,
+            contrib=False,
+        ),
+    )
+}
+"""Microcontrollers whose engines take a model in our order and our plan: nothing runs here, ``plan-memory`` and
+``planish plan -t NAME`` spread values over their memories."""
+
+
 def get_target(name: str) -> Target:
     """The target of that name; ``native`` is this machine's, ``rpi4`` that board's.
 
     Raises ``UsageError`` with the nearest names.
     """
-    known = TARGETS | PROCESSORS | EXPORT_TARGETS
+    known = TARGETS | PROCESSORS | EXPORT_TARGETS | FIRMWARE_TARGETS
     found = known.get(native() if name == "native" else BOARDS.get(name, name))
     if found is None:
         near = difflib.get_close_matches(name, [*known, *BOARDS], 3, 0.3)

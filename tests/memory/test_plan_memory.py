@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planish.cli import run
 from planish.driver.dims import input_symbols, with_dims
 from planish.ir.errors import UsageError
 from planish.ir.graph import Model
@@ -25,7 +27,7 @@ from planish.passes.shared.arena.buffers import Buffer, overlapping
 from planish.passes.shared.arena.spaces import Space, spread
 from planish.passes.shared.liveness import liveness
 from planish.passes.shared.memory_plan import KEY, check_plan, spaces_of
-from planish.passes.target import get_target
+from planish.passes.target import FIRMWARE_TARGETS, get_target
 
 
 def plan_of(model: Model, pipeline: str = "plan-memory") -> dict[str, Any]:
@@ -115,6 +117,33 @@ def test_no_choice_for_the_fast_memory_is_better(buffers: list[Buffer], capacity
         if all(sum(b.size for b in chosen if b.lower <= t < b.upper) <= capacity for t in range(11)):
             best = max(best, sum(n for n, taken in zip(traffic, choice, strict=True) if taken))
     assert found.traffic[0] <= best <= found.bound[0]
+
+
+@pytest.mark.parametrize("target", FIRMWARE_TARGETS)
+def test_boards_take_a_plan_for_their_memories(target: str, tmp_path: Path) -> None:
+    model, memories = swiftnet_style(size=32), FIRMWARE_TARGETS[target].memories
+    write_model(model, tmp_path / "m.onnx")
+    plan = ["plan", str(tmp_path / "m.onnx"), "-t", target, "-o"]
+    assert run([*plan, str(tmp_path / "plan.json")]) == 0
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert [(m["name"], m["capacity"]) for m in written["memories"]] == list(memories)
+    assert written["memories"][0]["bytes"] > 100_000  # what is used most is in the fast one
+    for k, found in enumerate(written["memories"]):
+        inside = [b for b in written["buffers"] if b["memory"] == k]
+        assert found["bytes"] <= found["capacity"]
+        assert found["bytes"] == max((b["offset"] + b["size"] for b in inside), default=0)
+        buffers = [Buffer(b["first_node"], b["last_node"] + 1, b["size"]) for b in inside]
+        assert overlapping(buffers, [b["offset"] for b in inside]) is None
+    header = tmp_path / "plan.h"
+    assert run([*plan, str(header)]) == 0
+    for memory, _ in memories:
+        assert f"M_MEMORY_{memory.upper()}_SIZE" in header.read_text()
+    checked = subprocess.run(["gcc", "-fsyntax-only", "-Wall", "-Werror", str(header)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    write_model(swiftnet_style(size=224), tmp_path / "m.onnx")
+    fits = target == "imxrt1062"  # it has memory outside of the chip
+    assert run([*plan, str(tmp_path / "large.csv")]) == (0 if fits else 1)
+    assert (tmp_path / "large.csv").exists() == fits
 
 
 def test_memories_are_names_and_bytes() -> None:

@@ -74,7 +74,9 @@ def spread(
         if memory.capacity is not None:
             chosen, bound = _chosen([buffers[i] for i in left], [traffic[i] for i in left], memory.capacity)
             chosen = [left[i] for i in chosen]
-        placed = place([buffers[i] for i in chosen], memory.capacity, nodes=nodes, progress=progress)
+        placed = place([buffers[i] for i in chosen], nodes=nodes, progress=progress)
+        if memory.capacity is not None and placed.height > memory.capacity:
+            placed = place([buffers[i] for i in chosen], memory.capacity, nodes=nodes, progress=progress)
         used = 0
         for i, offset in zip(chosen, placed.offsets, strict=True):
             end = offset + buffers[i].size
