@@ -74,11 +74,13 @@ def test_low_rank_from_python(folder: Path) -> None:
 
 
 def test_memory(folder: Path) -> None:
-    inspected, planned = (run(command, folder) for command in commands(MEMORY) if "compile" not in command)
+    inspected, planned, spread = (run(command, folder) for command in commands(MEMORY) if "compile" not in command)
     assert "alive at the peak" in inspected
     assert "in one arena" in planned
     assert (folder / "memory.svg").exists()
     assert "_ARENA_SIZE" in (folder / "plan.h").read_text()
+    assert fences(MEMORY, "console")[-1].splitlines()[-1] in spread
+    assert "_MEMORY_OCRAM" in (folder / "board.h").read_text()
 
 
 @pytest.mark.slow
