@@ -152,3 +152,32 @@ def test_rounding_is_half_to_even() -> None:
     node = helper.make_node("Round", ["x"], ["y"])
     found = lowered(onnx_model([node], {"x": x}, ["y"])).run({"x": x})[0]
     np.testing.assert_array_equal(found, np.round(x))
+
+
+def test_extremes_of_rows_with_nan() -> None:
+    """NaN stays where the first element is; behind it, it neither counts nor wipes out what was found before (which it
+    does in ONNX Runtime, by its place)."""
+    x = np.tile(np.array([[1, 2, 5, 3], [3, 2, -1, 7], [-4, -3, -2, -np.inf]], np.float32), (1, 9)).reshape(1, 3, 1, 36)
+    rows = np.repeat(x, 40, axis=2)
+    for place in range(36):
+        rows[:, :2, place, place] = np.nan
+    rows[:, 2, 3] = np.nan
+    made = _Nodes()
+    for op in ("ReduceMax", "ReduceMin"):
+        made.add(op, "x", "last")
+    made.add("MaxPool", "x", kernel_shape=[1, 36], strides=[1, 1])
+    made.add("MaxPool", "x", kernel_shape=[1, 3], pads=[0, 1, 0, 1])
+    made.add("GlobalMaxPool", "x")
+    model = onnx_model(made.nodes, {"x": rows}, made.outputs, {"last": np.array([3])})
+    first = np.isnan(rows[..., :1])
+    largest = np.where(first, np.nan, np.fmax.reduce(rows, axis=3, keepdims=True))
+    least = np.where(first, np.nan, np.fmin.reduce(rows, axis=3, keepdims=True))
+    around = np.pad(rows, ((0, 0), (0, 0), (0, 0), (1, 1)), constant_values=-np.inf)
+    near = np.where(
+        np.isnan(around[..., :-2]), np.nan, np.fmax(np.fmax(around[..., :-2], around[..., 1:-1]), around[..., 2:])
+    )
+    all_ = np.where(np.isnan(rows[:, :, :1, :1]), np.nan, np.fmax.reduce(rows, axis=(2, 3), keepdims=True))
+    for name, found, right in zip(
+        made.outputs, lowered(model).run({"x": rows}), [largest, least, largest, near, all_], strict=True
+    ):
+        np.testing.assert_array_equal(found, right, err_msg=name)

@@ -32,7 +32,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
-from .stages import Axis, Load, Program, Stage, loads, plain, program_of, rewritten, variables
+from .stages import EXTREMES, Axis, Load, Program, Stage, loads, plain, program_of, rewritten, variables
 from .tile import over_lanes
 
 TASKS = 64
@@ -217,12 +217,15 @@ class _Scheduler:
 
             return over_lanes(count, one)
 
+        def first(j: Expr) -> Stmt:
+            return store(total, _first(stage, values | _flat(inner, start + j), scope), j)
+
         def finish(j: Expr) -> Stmt:
             return _stored(stage, scope, values | _flat(inner, start + j), total[j])
 
         return seq(
             alloc(total),
-            over_lanes(count, lambda j: store(total, _first(stage), j)),
+            over_lanes(count, first),
             _nest([a.extent for a in reduced], add),
             over_lanes(count, finish),
         )
@@ -259,7 +262,7 @@ class _Scheduler:
 
             return seq(
                 alloc(total),
-                over_lanes(width, lambda j: store(total, _first(stage), j)),
+                over_lanes(width, lambda j: store(total, _first(stage, here, scope), j)),
                 _nest([a.extent for a in outer], line),
                 [fold(1 << i) for i in reversed(range(width.bit_length() - 1))],
                 _stored(stage, scope, here, total[0]),
@@ -289,8 +292,12 @@ def _combined(stage: Stage) -> tuple[Callable[[Expr, Expr], Expr], Expr]:
     return found
 
 
-def _first(stage: Stage) -> Expr:
+def _first(stage: Stage, values: dict[Any, Expr], scope: _Scope) -> Expr:
+    """What a reduction begins with: the first element for the largest and smallest, so that rows of NaN stay NaN."""
     assert stage.init is not None
+    combine, element = _combined(stage)
+    if combine in EXTREMES and all(isinstance(a.extent, int) and a.extent > 0 for a in stage.reduced):
+        return rewritten(element, values | _at(stage.reduced, [0] * len(stage.reduced)), scope.access)
     return stage.init.value
 
 

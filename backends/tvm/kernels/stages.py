@@ -69,12 +69,23 @@ def _multiply(a: Expr, b: Expr) -> Expr:
     return a * b
 
 
+def _larger(total: Expr, value: Expr) -> Expr:
+    """LLVM's code takes the second where either is NaN: one that comes later must not wipe out what was found."""
+    return tir.max(value, total)
+
+
+def _smaller(total: Expr, value: Expr) -> Expr:
+    return tir.min(value, total)
+
+
 _COMBINES: dict[Any, Callable[[Expr, Expr], Expr]] = {
     tir.Add: _add,
     tir.Mul: _multiply,
-    tir.Max: tir.max,
-    tir.Min: tir.min,
+    tir.Max: _larger,
+    tir.Min: _smaller,
 }
+EXTREMES = (_larger, _smaller)
+"""Reductions that may begin with their first element instead of an identity."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def _highest(dtype: Any) -> Expr:
 
 
 # TVM's own begin with the smallest and the largest finite number; it cannot divide others among the threads of a GPU.
+# NaN: the schedule begins with the first element, which stays where it is NaN, and passes over NaN behind it; in
+# ONNX Runtime it depends on the place what NaN does.
 largest: Combine = te.comm_reducer(_maximum, _lowest, name="max")
 smallest: Combine = te.comm_reducer(_minimum, _highest, name="min")
 

@@ -1,0 +1,131 @@
+"""Random models through a compiler backend: what it built against the original under ONNX Runtime.
+
+Extents that a model leaves open stay open where the backend can: the samples of a random model have different ones, and
+all go through the same artifact. Special samples hold signed zeros, infinities, NaN and subnormals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...backends.core import Sample
+from ...ir.clone import clone_model
+from ...ir.errors import BackendError, PlanishError
+from ...ir.graph import Model
+from ...models.random import Case, random_case
+from ...passes.context import Context
+from ...passes.manager import Pipeline
+from ...passes.target import Target
+from ..deploy import for_passes, static_dims
+from ..dims import with_dims
+from ..reference import Reference
+from .check import RUNTIME_FAULTS, Subject
+
+RIGHT, REFUSED, CRASH, WRONG, RUNTIME = "right", "refused", "crash", "wrong", "the runtime's fault"
+OPEN_FOR_NAN = frozenset(("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"))
+"""Operators whose result in ONNX Runtime depends on where in the window NaN is; TVM's hand it on from any place."""
+KINDS = (RIGHT, REFUSED, CRASH, WRONG, RUNTIME)
+
+
+@dataclass
+class Compiled:
+    """What became of one model."""
+
+    seed: int
+    kind: str
+    """One of ``KINDS``."""
+    message: str = ""
+    samples: int = 0
+    """Samples on which the outputs were the original's."""
+    open: bool = False
+    """Whether extents stayed open."""
+    nodes: int = 0
+    fallen_back: dict[str, int] = field(default_factory=dict[str, int])
+    """Nodes left to ONNX Runtime, by operator."""
+
+
+def compiled_cases(
+    seeds: Iterable[int], target: Target, *, size: int = 6, pipeline: str = "", fixed: bool = False
+) -> Iterator[Compiled]:
+    """Draws a model for each seed, builds it for this machine's ``target`` behind ``pipeline``, and compares.
+
+    ``fixed``: with the extents of the first sample. Seeds that give no model that ONNX Runtime runs are left out.
+    """
+    for seed in seeds:
+        try:
+            case = random_case(seed, size)
+            subject = Subject(case.model, case.samples, special=case.special)
+        except PlanishError:
+            continue
+        yield _compiled(case, subject, replace(target, runtime="tvm", contrib=False), pipeline, fixed=fixed)
+
+
+def _compiled(case: Case, subject: Subject, target: Target, pipeline: str, *, fixed: bool) -> Compiled:
+    from ...backends.tvm.backend import TvmBackend
+    from ...backends.tvm.partition import refusals
+
+    found = Compiled(case.seed, RIGHT)
+    backend, ctx = TvmBackend(), Context(target=for_passes(target))
+    model = clone_model(case.model)
+    try:
+        dims = static_dims(model, {}, subject.reference.samples[0]) if fixed or _unnamed(model) else {}
+        model = with_dims(model, dims) if dims else model
+        for text in (pipeline, backend.legalize(model, target)):
+            if text not in ("", "none"):
+                Pipeline(text).run(model, ctx)
+        found.open = not _static(model)
+        found.nodes = len(list(model.graph))
+        for node in refusals(model.graph):
+            found.fallen_back[node.op] = found.fallen_back.get(node.op, 0) + 1
+        artifact = backend.lower(model, target)
+    except PlanishError as error:
+        return replace(found, kind=REFUSED, message=str(error))
+    except Exception as error:  # TVM's own, and ours: whatever it is, it must not happen
+        return replace(found, kind=CRASH, message=f"{type(error).__name__}: {error}")
+    return _judged(found, subject, artifact, model, odd=not pipeline)
+
+
+def _judged(found: Compiled, subject: Subject, artifact: Any, model: Model, *, odd: bool) -> Compiled:
+    """``odd``: on special samples too, which passes that reorder sums are not held to."""
+    special = Reference(subject.model, subject.data, optimizer_noise=False, trusted=True)
+    odd = odd and not any(node.op in OPEN_FOR_NAN for node in subject.model.all_nodes())
+    special.samples.extend(sample for sample, _ in subject.special if odd)
+    for reference in (subject.reference, special):
+        for i, sample in enumerate(reference.samples):
+            if not _fits(sample, model):
+                continue
+            try:
+                checks = reference.compare(i, artifact.run(sample))
+            except BackendError as error:
+                fault = error.where == "ort" or any(text in str(error) for text in RUNTIME_FAULTS)
+                return replace(found, kind=RUNTIME if fault else REFUSED, message=str(error))
+            except Exception as error:
+                return replace(found, kind=CRASH, message=f"{type(error).__name__}: {error}")
+            problems = [str(check) for check in checks if not check.equivalent]
+            if problems:
+                return replace(found, kind=WRONG, message=f"sample {i}: {'; '.join(problems)}")
+            found.samples += 1
+    return found
+
+
+def _static(model: Model) -> bool:
+    return all(isinstance(d, int) for v in model.graph.inputs for d in v.shape or ())
+
+
+def _unnamed(model: Model) -> bool:
+    """Whether inputs have extents that are no symbols."""
+    dims = [d for v in model.graph.inputs for d in v.shape or ()]
+    return any(not isinstance(d, int) and getattr(d, "name", None) is None for d in dims)
+
+
+def _fits(sample: Sample, model: Model) -> bool:
+    """Whether the sample has the inputs (defaults cannot be overridden) and extents for which the artifact was made."""
+    if set(sample) != {value.name for value in model.graph.inputs if value not in model.graph.defaults}:
+        return False
+    for value in model.graph.inputs:
+        extents = zip(value.shape or (), sample[value.name].shape if value.name in sample else (), strict=False)
+        if any(isinstance(wanted, int) and wanted != given for wanted, given in extents):
+            return False
+    return True
