@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..ir.graph import Model, Value
+from ..ir.graph import Model, Node, Value
 from .choices import Choices
 from .memo import Memo
 
@@ -54,8 +54,14 @@ class Before:
     model: Model
     values: Mapping[Value, Value]
     """From values of the model that passes change to those of ``model`` that hold the same."""
-    observe: Callable[[Model, Sequence[Want]], Statistics]
-    """As ``Context.observe``, for models that are seen once: nothing is remembered."""
+    observe: Callable[[Model, Sequence[Want]], Statistics] | None = None
+    """As ``Context.observe``, for models that are seen once: nothing is remembered. Where it is given, factorized
+    layers are fitted again to what those in front of them give."""
+
+    def node(self, node: Node) -> Node | None:
+        """The node that it was; ``None`` where a pass has made or changed it."""
+        same = self.values.get(node.outputs[0]) if node.outputs else None
+        return None if same is None else same.producer
 
 
 @dataclass
@@ -67,11 +73,15 @@ class Context:
     """Real inputs of the model, by input name."""
     executor: Callable[[Model, Arrays], list[np.ndarray[Any, Any]]] | None = None
     """Runs a model on one sample: a backend's, given by the driver, since passes import none."""
+    race: Callable[[Sequence[Model]], list[float] | None] | None = None
+    """Runs small models in turns on the target: nanoseconds of the first, and of the others what they take at the most,
+    beyond doubt. Inputs are floats of known extents. ``None`` where this machine is not the target, or must not be
+    asked; its answer is ``None`` where one of them does not run."""
     observe: Callable[[Model, Sequence[Want]], Statistics] | None = None
     """Runs the model as it is on the calibration samples and says what was seen of its values (see
     ``shared/quant/statistics.py``); asking again costs nothing. ``None`` where there are no real samples."""
     before: Before | None = None
-    """Where it is given, factorized layers are fitted again to what those in front of them give (``factorize-*``)."""
+    """Given in runs of a pipeline with several choices: what is observed of it does not depend on them."""
     seed: int = 0
     fuel: Fuel = field(default_factory=Fuel)
     max_constant_bytes: int = 1 << 20

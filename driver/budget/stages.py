@@ -43,9 +43,7 @@ class Stages:
         fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
         ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
         model = clone_model(self.model)
-        if refit is not None:
-            same = dict(zip(_values(model), _values(self.model), strict=True))
-            ctx.before = Before(self.model, same, refit)
+        ctx.before = Before(self.model, dict(zip(_values(model), _values(self.model), strict=True)), refit)
         steps = [s for s in self.rest if not all(p.lossy for p in flatten([s]))] if choices.lossless else self.rest
         record = Pipeline(steps).run(model, ctx, [VerifyEach()])
         record.passes = [*self.record.passes, *record.passes]
@@ -53,7 +51,7 @@ class Stages:
 
 
 def _values(model: Model) -> list[Value]:
-    return [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    return [*model.graph.inputs, *(v for node in model.all_nodes() for v in node.outputs)]
 
 
 class Watch(Instrument):

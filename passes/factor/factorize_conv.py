@@ -215,7 +215,7 @@ class FactorizeConv(Pass):
         option = next((option for option in options if self._take(place, option, r)), None)
         if option is None:
             return
-        if r.ctx.before is not None:
+        if r.ctx.before is not None and r.ctx.before.observe is not None:
             try:
                 _emit(place, option, self._refitted(model, place, option, metrics.of(nodes), r), r)
                 return

@@ -52,6 +52,23 @@ def observe_inputs(model: Model, nodes: Sequence[Node], ctx: Context, parts: Col
     """
     if ctx.observe is None or not nodes:
         return Observations(None, {})
+    model, asked = before_choices(model, nodes, ctx)
+    found = _observed(model, asked, ctx, parts)
+    return Observations(found.statistics, {node: found.names[was] for node, was in zip(nodes, asked, strict=True)})
+
+
+def before_choices(model: Model, nodes: Sequence[Node], ctx: Context) -> tuple[Model, list[Node]]:
+    """The model before its first lossy pass, and the nodes in it, where all of them are known there: what is observed
+    then holds for every choice, and nothing is observed twice."""
+    if ctx.before is None:
+        return model, list(nodes)
+    same = [ctx.before.node(node) for node in nodes]
+    known = [node for node in same if node is not None]
+    return (ctx.before.model, known) if len(known) == len(same) else (model, list(nodes))
+
+
+def _observed(model: Model, nodes: Sequence[Node], ctx: Context, parts: Collection[Node]) -> Observations:
+    assert ctx.observe is not None
     wanted = set(nodes)
     if any(node.op in _CONVOLUTIONS for node in nodes):
         probed = clone_model(model)

@@ -23,6 +23,7 @@ from ...rewrite.rewriter import Rewriter
 from ..gradient import with_gradients
 from ..quant.histogram import Histogram
 from ..quant.statistics import Kind, Statistics, Want, value_names
+from .observed import before_choices
 from .svd import Decomposition
 
 Array = np.ndarray[Any, Any]
@@ -99,6 +100,15 @@ def observe_outputs(model: Model, nodes: Sequence[Node], ctx: Context) -> Output
     """Channels of convolutions, the last axis of other operators; all nodes lie in the main graph or are declined."""
     if ctx.observe is None or not nodes:
         return OutputMetrics()
+    model, asked = before_choices(model, nodes, ctx)
+    found = _observed(model, asked, ctx)
+    same = dict(zip(asked, nodes, strict=True))
+    names = {same[node]: name for node, name in found.names.items()}
+    return OutputMetrics(found.statistics, names, {same[node]: why for node, why in found.declined.items()})
+
+
+def _observed(model: Model, nodes: Sequence[Node], ctx: Context) -> OutputMetrics:
+    assert ctx.observe is not None
     found = with_gradients(model, [node.output for node in nodes], seed=ctx.seed)
     r = Rewriter(Context(), "observe-outputs").at(found.model.graph.ret)
     rows: dict[Node, Value] = {}

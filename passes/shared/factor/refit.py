@@ -78,7 +78,7 @@ def fitted(model: Model, nodes: Sequence[Node], weight: Array, ctx: Context, *, 
 def _observed(model: Model, nodes: Sequence[Node], ctx: Context, k: int) -> Inputs:
     """Of rows ``[x', x]``. Raises ``NoMatch``."""
     before = ctx.before
-    if before is None:
+    if before is None or before.observe is None:
         raise NoMatch("there is no model to compare it with")
     if any(node.output not in before.values or node.graph is not model.graph for node in nodes):
         raise NoMatch("it lies in a body, or another pass has changed it")
@@ -118,7 +118,7 @@ def side_by_side(model: Model, before: Before) -> tuple[Model, dict[Value, Value
     for node in list(part):
         part.unlink(node)
         joint.graph.append(node)
-    return joint, mine, {value: copies[old] for value, old in before.values.items()}
+    return joint, mine, {value: copies[old] for value, old in before.values.items() if old in copies}
 
 
 def _values(graph: Graph) -> list[Value]:
