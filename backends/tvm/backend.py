@@ -18,6 +18,7 @@ from .lower.blocked import keep_blocked, on_integers
 from .lower.extents import USUAL
 from .lower.integers import expand_linear, fold_dequantizers
 from .lower.program import Module, Program
+from .lower.settle import settle_extents
 from .partition import Piece, partition, why_not
 from .tune.choose import shipped
 
@@ -78,6 +79,7 @@ def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
     for node in reversed(list(model.graph)):
         if not any(out.uses for out in node.outputs):
             node.erase()
+    settle_extents(model.graph)
     expand_linear(model.graph)
     if not machine.is_gpu:  # which has no kernels for them
         keep_blocked(model.graph)

@@ -183,6 +183,7 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
         lambda: conv_kernels.build(spec, machine, tile, epilogue, name=name),
         [*operands, *tail.operands.all],
         [(tail.out, result)],
+        equal=tail.operands.equal,
     )
 
 
@@ -235,7 +236,7 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if blocked is not None:
         return _blocked(group, machine, blocked, Tail(group, layouts, None))
     made = _source(node)
-    if made is not None and made.weights.ndim == 2 and len(shape_of(made.x)) >= 2:
+    if made is not None and made.weights.ndim == 2 and shape_of(made.x)[1:][-1:] == made.weights.shape[:1]:
         shape = exprs(shape_of(made.x))
         spec = matmul_kernels.MatMul(shape[:-2], shape[-2], made.weights.shape[0], made.weights.shape[1])
         return _packed(group, layouts, machine, spec, made, made.weights, Tail(group, layouts, None))
@@ -265,6 +266,11 @@ def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     if a is None or b is None or made is None or a.data is not None or beta != 1:
         return None
     swapped, turned = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
+    if shape_of(a)[0 if swapped else 1] != made.weights.shape[1 if turned else 0]:
+        return None
+    addend = zip(reversed(_shape(node.input(2))), reversed(shape_of(node.output)), strict=False)
+    if any(have not in (1, want) for have, want in addend):
+        return None
     rows = expr(shape_of(a)[1 if swapped else 0])
     out, axes = shape_of(node.output), (1, 0) if swapped else ()
     added = node.input(2) if made.integers is None else None
@@ -317,6 +323,7 @@ def _product(
         lambda: matmul_kernels.build(spec, machine, tile, epilogue, name=name),
         [Operand(a, Form(shape_of(a), spec.dtype)), second, *tail.operands.all],
         [(tail.out, tail.form)],
+        equal=tail.operands.equal,
     )
 
 
@@ -337,6 +344,7 @@ def _blocked(group: Group, machine: Machine, made: Blocked, tail: Tail) -> Kerne
             *tail.operands.all,
         ],
         [(tail.out, tail.form)],
+        equal=tail.operands.equal,
     )
 
 

@@ -24,7 +24,8 @@ from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
 from ..kernels.math import sigmoid, tanh
 from ..kernels.tile import Epilogue
-from ..rules.core import Unsupported, dtype_of, static_shape
+from ..rules.core import Unsupported, dtype_of, numbers, shape_of, static_shape
+from .extents import Extent, atoms, expr, exprs, usual
 from .forms import Array, Expr, Form
 from .kernels import Kernel, Operand
 
@@ -42,8 +43,8 @@ class Cell:
     """A recurrent operator. Extents in elements."""
 
     op: str
-    steps: int
-    batch: int
+    steps: Extent
+    batch: Extent
     inputs: int
     hidden: int
     directions: int
@@ -78,9 +79,9 @@ def cell_of(node: Node) -> Cell:
     bias = node.input(3)
     if bias is not None and bias.data is None:
         raise Unsupported("a bias that is computed")
-    steps, batch, inputs = static_shape(x)
+    steps, batch, (inputs,) = *shape_of(x)[:2], numbers(shape_of(x)[2:])
     length = node.input(4)
-    if length is not None and (length.data is None or any(length.data.numpy() != steps)):
+    if length is not None and (length.data is None or any(n != steps for n in length.data.numpy().tolist())):
         raise Unsupported("sequences of different lengths")
     if node.input(7) is not None and np.any(_constant(node.input(7)) != 0):
         raise Unsupported("peepholes")
@@ -113,7 +114,7 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
     assert x is not None
     weights, recurrence, bias = _weights(node, cell)
     width = cell.directions * cell.gates * cell.hidden
-    product = matmul_kernels.MatMul((cell.steps,), cell.batch, cell.inputs, width)
+    product = matmul_kernels.MatMul((expr(cell.steps),), expr(cell.batch), cell.inputs, width)
     tile = matmul_kernels.tile_of(product, machine)
     packed = matmul_kernels.pack(weights, product, tile)
     gates = Form((cell.steps, cell.batch, width), "float32")
@@ -125,11 +126,12 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
         f"{product} {tile} bias",
         lambda: matmul_kernels.build(product, machine, tile, epilogue, name=f"{name}_product"),
         [
-            Operand(x, Form(product.a_shape, "float32")),
+            Operand(x, Form((cell.steps, cell.batch, cell.inputs), "float32")),
             Operand(packed, Form(packed.shape, "float32")),
             Operand(bias, Form(bias.shape, "float32")),
         ],
         [(inner, gates)],
+        atoms=list(atoms(gates.shape)),
     )
     operands = [Operand(inner, gates), Operand(recurrence, Form(recurrence.shape, "float32"))]
     state = Form((cell.directions, cell.batch, cell.hidden), "float32")
@@ -138,13 +140,19 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
         operands.append(Operand(np.ascontiguousarray(own), Form(own.shape, "float32")))
     for i in (5, 6)[: 2 if cell.op == "LSTM" else 1] if cell.state else ():
         given = node.input(i)
-        zeros = np.zeros((cell.directions, cell.batch, cell.hidden), np.float32)
-        operands.append(Operand(given if given is not None else zeros, state))
+        if given is None:
+            given = np.zeros((cell.directions, *numbers((cell.batch,)), cell.hidden), np.float32)
+        operands.append(Operand(given, state))
     results = [
-        (out, Form(static_shape(out), "float32")) for out, used in zip(node.outputs, cell.outputs, strict=True) if used
+        (out, Form(shape_of(out), "float32")) for out, used in zip(node.outputs, cell.outputs, strict=True) if used
     ]
     second = Kernel(
-        name, f"{cell} {machine.lanes()}", partial(_Steps.function, cell, machine.lanes(), name), operands, results
+        name,
+        f"{cell} {machine.lanes()}",
+        partial(_Steps.function, cell, machine.lanes(), name),
+        operands,
+        results,
+        atoms=list(atoms(gates.shape)),
     )
     return [first, second]
 
@@ -175,12 +183,13 @@ class _Steps:
         self.lanes = next(n for n in (lanes, 8, 4, 2, 1) if n <= lanes and cell.hidden % n == 0)
         hidden, gates = cell.hidden, cell.gates
         width = cell.directions * gates * hidden
-        self.x = emit.parameter("x", (cell.steps, cell.batch, width), "float32")
+        self.steps, self.batch = exprs((cell.steps, cell.batch))
+        self.x = emit.parameter("x", (self.steps, self.batch, width), "float32")
         self.r = emit.parameter("r", (cell.directions, hidden, gates * hidden), "float32")
         self.bias = emit.parameter("bias", (cell.directions, hidden), "float32")
-        shape = (cell.directions, cell.batch, hidden)
+        shape = (cell.directions, self.batch, hidden)
         self.start = [emit.parameter(name, shape, "float32") for name in ("h0", "c0")[: self.states]]
-        every = (cell.steps, cell.directions, cell.batch, hidden)
+        every = (self.steps, cell.directions, self.batch, hidden)
         shapes = [("y", every), ("h", shape), ("c", shape)][: len(cell.outputs)]
         self.results = [emit.parameter(name, s, "float32") for name, s in shapes]
         self.h = emit.local("state_h", hidden, "float32")
@@ -196,7 +205,8 @@ class _Steps:
         steps = _Steps(cell, lanes)
         operands = [steps.x, steps.r, *([steps.bias] if cell.separate else []), *(steps.start if cell.state else [])]
         results = [r for r, used in zip(steps.results, cell.outputs, strict=True) if used]
-        body = emit.parallel((cell.directions, cell.batch), steps.run, worth=cell.steps * cell.hidden**2 > 200_000)
+        worth = usual(cell.steps) * cell.hidden**2 > 200_000
+        body = emit.parallel((cell.directions, steps.batch), steps.run, worth=worth)
         return emit.function([*operands, *results], body, name)
 
     def run(self, d: Expr, b: Expr) -> Any:
@@ -214,9 +224,9 @@ class _Steps:
 
         def step(t: Expr) -> Any:
             backwards = cell.reverse or (cell.directions == 2 and d)
-            at = t if backwards is False else cell.steps - 1 - t
+            at = t if backwards is False else self.steps - 1 - t
             if cell.directions == 2:
-                at = emit.tir.Select(emit.tir.EQ(d, 1), cell.steps - 1 - t, t)
+                at = emit.tir.Select(emit.tir.EQ(d, 1), self.steps - 1 - t, t)
             return emit.seq(self._products(d, b, at), self._chunks(lambda j: self._update(d, b, at, j)))
 
         def end(j: Expr) -> Any:
@@ -227,7 +237,7 @@ class _Steps:
         return emit.seq(
             [emit.alloc(buffer) for buffer in (*own, self.sums)],
             self._chunks(lambda j: emit.seq(begin(j))),
-            emit.loop(cell.steps, step, name="t"),
+            emit.loop(self.steps, step, name="t"),
             self._chunks(lambda j: emit.seq(end(j))) if any(cell.outputs[1:]) else emit.NOTHING,
         )
 

@@ -162,11 +162,15 @@ def _shifted(x: Element, axis: int, start: Extent) -> Element:
 
 @rule(Kind.GATHERING, "Concat")
 def concat(c: Context) -> Element:
-    axis = int(c.node.attr("axis", 0)) % len(c.out_extents())
+    out = c.out_extents()
+    axis = int(c.node.attr("axis", 0)) % len(out)
     parts: list[tuple[Element, Extent, Extent]] = []
     start: Extent = 0
     for i in range(len(c.node.inputs)):
-        extent = c.extents(i)[axis]
+        shape = c.extents(i)
+        extent = shape[axis]
+        for have, want in zip(shape[:axis] + shape[axis + 1 :], out[:axis] + out[axis + 1 :], strict=True):
+            c.same(have, want)
         parts += [(c.x(i), start, start + extent)] if extent != 0 else []
         start = start + extent
 

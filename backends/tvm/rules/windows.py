@@ -181,7 +181,7 @@ def _looked_up(numbers: Sequence[int], at: Expr) -> Expr:
 @rule(Kind.CHANNELWISE, "Resize", "Upsample")
 def resize(c: Context) -> Element:
     """Nearest, linear and cubic interpolation; each axis by a table of sources and weights, computed here."""
-    shape, out, dtype, x = c.shape(0), c.out_shape(), c.dtype(), c.x(0)
+    shape, out, dtype, x = c.extents(0), c.out_extents(), c.dtype(), c.x(0)
     if c.node.attr("antialias", 0) or _text(c, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Unsupported("Resize with antialiasing, or one that keeps proportions")
     if _text(c, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
@@ -206,7 +206,9 @@ Neighbour = tuple[Callable[[Any], Any], Callable[[Any], Expr] | None]
 """Place on the operand's axis and weight (none: 1) by place on the result's."""
 
 
-def _neighbours(c: Context, axis: int, extent: int, out: int) -> list[Neighbour]:
+def _neighbours(c: Context, axis: int, extent: Extent, out: Extent) -> list[Neighbour]:
+    if not isinstance(extent, int) or not isinstance(out, int):
+        return _open_neighbours(c, axis, extent, out)
     table = _table(c, axis, extent, out)
     if table is None:
         return [(lambda i: i, None)]
@@ -225,6 +227,36 @@ def _neighbours(c: Context, axis: int, extent: int, out: int) -> list[Neighbour]
     return found
 
 
+def _open_neighbours(c: Context, axis: int, extent: Extent, out: Extent) -> list[Neighbour]:
+    """Of an axis of open extent that becomes a whole number of times as long: the table repeats itself."""
+    if extent == out:
+        return [(lambda i: i, None)]
+    factor = next((k for k in range(2, 33) if extent * k == out), None)
+    how = _text(c, "coordinate_transformation_mode", "half_pixel")
+    if factor is None or how == "align_corners" or c.node.attr("exclude_outside", 0):
+        raise Unsupported("Resize of an open extent by what is not a whole number")
+    table = _table(c, axis, _PERIODS, _PERIODS * factor, clip=False)
+    last = expr(extent) - 1
+    middle = _PERIODS // 2
+    found: list[Neighbour] = []
+    for places, weights in table or []:
+        shifts = places[middle * factor : (middle + 1) * factor] - middle
+        weight = c.param(weights[middle * factor : (middle + 1) * factor].astype(c.dtype()))
+        shift = None if not shifts.any() else c.param(shifts.astype(np.int32))
+
+        def place(i: Any, shift: Element | None = shift) -> Expr:
+            at = flat(i) // factor
+            return at if shift is None else tirx.max(tirx.min(at + shift((flat(i) % factor,)), last), 0)
+
+        def share(i: Any, weight: Element = weight) -> Expr:
+            return weight((flat(i) % factor,))
+
+        found.append((place, share if len(table or []) > 1 else None))
+    return found
+
+
+_PERIODS = 16
+"""Elements of the axis that stands for those of open extent."""
 Table = list[tuple[Array, Array]]
 """For each neighbour: its place and its weight, by output place."""
 
@@ -258,13 +290,14 @@ def _scale(c: Context, axis: int, extent: int, out: int) -> float:
     if not given:
         return out / extent
     if axes:
-        by_axis = {a % len(c.shape(0)): float(s) for a, s in zip(axes, given, strict=True)}
+        by_axis = {a % c.rank(): float(s) for a, s in zip(axes, given, strict=True)}
         return by_axis.get(axis, 1.0)
     return float(given[axis])
 
 
-def _table(c: Context, axis: int, extent: int, out: int) -> Table | None:
-    """The neighbours of every place, or ``None`` where the axis stays as it is."""
+def _table(c: Context, axis: int, extent: int, out: int, *, clip: bool = True) -> Table | None:
+    """The neighbours of every place, or ``None`` where the axis stays as it is; not ``clip``: those outside, too."""
+    highest, lowest = (extent - 1, 0) if clip else (2 * extent, -extent)
     scale = _scale(c, axis, extent, out)
     if extent == out and scale == 1:
         return None
@@ -273,7 +306,7 @@ def _table(c: Context, axis: int, extent: int, out: int) -> Table | None:
     at = _sources(how, np.arange(out, dtype=np.float64), scale, extent, out)
     if mode == "nearest":
         rounding = "floor" if old else _text(c, "nearest_mode", "round_prefer_floor")
-        return [(np.clip(_rounded(at, rounding), 0, extent - 1).astype(np.int64), np.ones(out))]
+        return [(np.clip(_rounded(at, rounding), lowest, highest).astype(np.int64), np.ones(out))]
     low = np.floor(at)
     part = at - low
     if mode == "linear":
@@ -288,7 +321,7 @@ def _table(c: Context, axis: int, extent: int, out: int) -> Table | None:
         weights = [w * ((p >= 0) & (p < extent)) for w, p in zip(weights, places, strict=True)]
         total = np.sum(weights, axis=0)
         weights = [w / total for w in weights]
-    return [(np.clip(p, 0, extent - 1).astype(np.int64), w) for p, w in zip(places, weights, strict=True)]
+    return [(np.clip(p, lowest, highest).astype(np.int64), w) for p, w in zip(places, weights, strict=True)]
 
 
 def _cubic(t: Array, a: float) -> list[Array]:
