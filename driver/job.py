@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .budget import Ledger, Paying, Purse, held_places, is_lossy
 from .calibrate import Kept, Observer, calibration_samples
 from .contract import contract_of
 from .dims import with_dims
+from .kernel_times import KernelTimes, kernel_times
 from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
 from .plans import Plan, expanded, short, without_groups
 from .prove.ledger import Ledger as Proofs
@@ -51,9 +53,7 @@ from .validation import RUNS, Validation, level_of
 from .versions import versions
 
 GROWTH_SLACK_BYTES = 512 << 10
-"""How many bytes a file may grow on top of ``MAX_GROWTH``: relative to a small file they are much, by themselves they
-are nothing that a machine with a runtime would miss (Basic Pitch grows from 230 to 488 kB and takes 0.88 of its time).
-"""
+"""How many bytes a file may grow on top of ``MAX_GROWTH``: nothing that a machine with a runtime would miss."""
 MAX_MEMORY_BYTES = 1 << 30
 """Models with more constants are not serialized into memory to be checked, but through temporary files."""
 
@@ -304,6 +304,7 @@ class Job:
             target=self.options.target,
             samples=[dict(s) for s in self.samples.items] if self.samples is not None else [],
             executor=Executor() if self.reference is not None else None,
+            race=self.race,
             observe=self.observe,
             seed=self.options.seed,
             fuel=Fuel(self.options.fuel),
@@ -442,6 +443,10 @@ class Job:
         backend = options.stopwatch.name if options.stopwatch is not None else ""
         times = TimesFile(options.target, settings, backend) if timed and options.cache else None
         return Paying(options.goal, timed, settings, options.progress, times, options.stopwatch)
+
+    @cached_property
+    def race(self) -> KernelTimes | None:
+        return kernel_times(self.options, self.unmeasurable)
 
     @property
     def unmeasurable(self) -> str:

@@ -9,8 +9,9 @@ others take and give the written order. The pass writes the choice into the valu
 
 **Why**    a convolution with a long, padded kernel along the last axis is 1.3 times as fast on ONNX Runtime with its
            spatial axes exchanged; what stands in front and behind can follow for nothing.
-**Needs**  a target of whose kernels there is a table: x86-64 with AVX-512 on ONNX Runtime. Constant weights.
-**Leaves** other targets; convolutions whose gain is within the table's error of 10 %.
+**Needs**  a target of whose kernels there is a table (x86-64 with AVX-512 on ONNX Runtime), or this machine to be the
+           target: what the table's model proposes is timed then (``Context.race``). Constant weights.
+**Leaves** other targets; convolutions whose gain is within the table's error of 10 %, or that won no race.
 **Numbers** exact: only types change.
 **Source** ``shared/layout/solve.py``, which also proves the choice.
 """
@@ -39,11 +40,12 @@ class AssignLayout(GraphPass):
 
     def run_graph(self, graph: Graph, r: Rewriter) -> None:
         target = r.ctx.target
-        if target is None or not has_table(target):
-            self._declined(r, "the target has no table of what kernels take under other layouts")
+        race = r.ctx.race
+        if target is None or (race is None and not has_table(target)):
+            self._declined(r, "the target has no table of what kernels take under other layouts, and cannot be asked")
             return
         sizes = sizes_of(graph, r.ctx)
-        ways = ways_on(target, sizes)
+        ways = ways_on(target, sizes, race)
         if not self._hopeful(graph, sizes, ways):
             self._declined(r, f"graph @{graph.name}: no operator is faster under another layout")
             return
@@ -58,8 +60,8 @@ class AssignLayout(GraphPass):
         for node, move in changed:
             for value, order in zip(node.outputs, move.gives, strict=True):
                 r.lay_out(value, layout_of(order))
-        gain = layouts.written() - solution.cost
-        r.ctx.note(f"graph @{graph.name}: other layouts save {gain / 1e3:,.1f} us by the table, {solution.verdict}")
+        gain, source = layouts.written() - solution.cost, "table" if race is None else "clock"
+        r.ctx.note(f"graph @{graph.name}: other layouts save {gain / 1e3:,.1f} us by the {source}, {solution.verdict}")
 
     def _hopeful(self, graph: Graph, sizes: Sizes, ways: Extra) -> bool:
         """Whether an operator is faster otherwise by itself, or works in an order in which Transposes would vanish."""

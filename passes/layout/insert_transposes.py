@@ -41,7 +41,7 @@ class InsertTransposes(GraphPass):
         if not said:
             return
         sizes = sizes_of(graph, r.ctx)
-        layouts = Layouts(graph, sizes, ways_on(r.ctx.target, sizes), annotated=True)
+        layouts = Layouts(graph, sizes, ways_on(r.ctx.target, sizes, r.ctx.race), annotated=True)
         try:
             solution = layouts.solution(seconds=self.seconds)
         except ValueError as error:

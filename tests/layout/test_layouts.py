@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -202,3 +203,40 @@ def test_samples_say_how_large_open_extents_are() -> None:
     Pipeline("assign-layout,insert-transposes").run(made, Context(target=target, samples=[sample]))
     assert [n.op for n in made.all_nodes()] == ["Transpose", "Conv", "Relu", "Transpose"]
     assert all(agree(a, b) for a, b in zip(want, outputs(made, sample), strict=True))
+
+
+def wide_convolution() -> Model:
+    b = Builder(opset=17)
+    x = b.input("x", DType.F32, (1, 8, 43, 264))
+    w = b.const(np.random.default_rng(0).standard_normal((16, 8, 3, 40), dtype=np.float32))
+    b.output(b.op("Relu", b.op("Conv", x, w, pads=(1, 19, 1, 20), strides=(1, 2))), "y")
+    return b.model()
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("share", [0.5, 0.999, 1.2])
+def test_the_clock_decides_where_there_is_one(target: str, share: float) -> None:
+    """What won a race is taken on any target, what lost on none, whatever the table says."""
+    raced: list[Model] = []
+
+    def race(models: Sequence[Model]) -> list[float]:
+        raced.extend(models)
+        return [1e6, share * 1e6]
+
+    model = wide_convolution()
+    sample = {"x": np.random.default_rng(1).standard_normal((1, 8, 43, 264), dtype=np.float32)}
+    want = outputs(model, sample)
+    context = Context(target=get_target(target), race=race)
+    Pipeline("assign-layout,insert-transposes").run(model, context)
+    assert ("Transpose" in [n.op for n in model.all_nodes()]) == (share < 0.9)
+    assert all(agree(a, b) for a, b in zip(want, outputs(model, sample), strict=True))
+    one, two = raced[:2]  # the same convolution in two layouts
+    x = np.random.default_rng(2).standard_normal((1, 8, 43, 264), dtype=np.float32)
+    turned = outputs(two, {"x": x.transpose(0, 1, 3, 2)})[0]
+    assert agree(outputs(one, {"x": x})[0].transpose(0, 1, 3, 2), turned)
+
+
+def test_without_a_clock_a_target_without_a_table_stays() -> None:
+    model = wide_convolution()
+    Pipeline("assign-layout,insert-transposes").run(model, Context(target=get_target("x86-64-v3")))
+    assert [n.op for n in model.all_nodes()] == ["Conv", "Relu"]

@@ -18,17 +18,19 @@ their own sums (4 cycles), six do not; a call for each row of results and of the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ....ir.builder import Builder
 from ....ir.dtypes import DType
-from ....ir.graph import Node, Value
+from ....ir.graph import Model, Node, Value
 from ...rewrite.rewriter import Rewriter
 from .costs import Sizes, apart_ns
 from .moves import Move, Operands, emitted
 from .moves_math import windows
-from .orders import Order
+from .orders import Order, permuted
 
 _TOGETHER = 6
 """Neighbouring results that a kernel computes at once."""
@@ -43,8 +45,16 @@ _DEPTHWISE_ROW, _DEPTHWISE_ALONE = 20.0, 1.5
 _MARGIN, _LEAST = 1.1, 25_000.0
 """A way that is not the written one must be faster than the model says by this factor and by these nanoseconds: the
 model's own error, which is larger for small convolutions."""
+_PROMISING, _LEAST_MEASURED = 0.95, 10_000.0
+"""Where kernels can be timed: by how much one must be faster for the model to be tried, and then by the clock."""
 _SWAPPED: Order = (0, 1, 3, 2)
 _LAST: Order = (0, 2, 3, 1)
+
+
+_WEIGHT = 0.01
+
+Race = Callable[[Sequence[Model]], "list[float] | None"]
+"""As ``Context.race``."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,21 @@ def _pair(node: Node, name: str, default: int, count: int) -> tuple[int, ...]:
     return tuple(int(n) for n in found) if isinstance(found, tuple) else (default,) * count  # type: ignore[arg-type]
 
 
+def alone(node: Node, shape: Shape, *, turned: bool = False) -> Model:
+    """A model of nothing but the convolution, for the clock; its spatial axes exchanged where ``turned``."""
+    weight = node.inputs[1]
+    assert weight is not None
+    order = _SWAPPED if turned else (0, 1, 2, 3)
+    extents = (shape.batch, shape.channels * shape.group, shape.high.extent, shape.wide.extent)
+    b = Builder(opset=node.version)
+    x = b.input("x", DType.F32, permuted(extents, order))
+    w = b.const(np.full(permuted(weight.numpy().shape, order), _WEIGHT, np.float32))
+    bias = [b.const(np.full(shape.filters, _WEIGHT, np.float32))] if node.input(2) is not None else []
+    attributes = {**node.attrs, **(windows(node, _SWAPPED) if turned else {})}
+    b.output(b.Conv(x, w, *bias, **attributes), "y")
+    return b.model()
+
+
 def swapped(node: Node) -> Move:
     """A convolution whose spatial axes are stored in the other order; weights are re-laid now."""
     changed = windows(node, _SWAPPED)
@@ -167,14 +192,20 @@ def channels_last(node: Node) -> Move | None:
     return Move((_LAST, *(None for _ in node.inputs[1:])), (_LAST,), build)
 
 
-def ways(node: Node, sizes: Sizes, lanes: int) -> list[tuple[float, Move]]:
-    """Other ways to compute a convolution, with what they take beside the written one (nanoseconds)."""
+def ways(node: Node, sizes: Sizes, lanes: int, race: Race | None = None) -> list[tuple[float, Move]]:
+    """Other ways to compute a convolution, with what they take beside the written one (nanoseconds).
+
+    With a ``race`` the model only proposes: what it calls faster is timed.
+    """
     shape = shape_of(node, sizes)
     if shape is None:
         return []
-    time = convolution_ns(shape, lanes)
-    gain = time - _MARGIN * convolution_ns(shape.swapped, lanes)
-    found = [(-gain if gain > _LEAST else max(0.0, -gain), swapped(node))]
+    time, other = convolution_ns(shape, lanes), convolution_ns(shape.swapped, lanes)
+    gain, least = time - _MARGIN * other, _LEAST
+    if race is not None and other < _PROMISING * time and time > _LEAST:
+        times = race([alone(node, shape), alone(node, shape, turned=True)])
+        gain, least = (times[0] - times[1], _LEAST_MEASURED) if times is not None else (0.0, 0.0)
+    found = [(-gain if gain > least else max(0.0, -gain), swapped(node))]
     last = channels_last(node)
     if last is not None:
         found.append(((_MARGIN - 1) * time + apart_ns(node, sizes), last))
