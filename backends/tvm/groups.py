@@ -100,7 +100,8 @@ def _within(node: Node, groups: list[Group]) -> list[Group]:
     """Those of the groups whose results stay inside when all of them become one with the node."""
     while groups:
         members = {node, *(member for group in groups for member in group.nodes)}
-        kept = [g for g in groups if all(user in members for user, _ in g.last.output.uses)]
+        # An anchor's operands lie in memory, so that what it reads is in no group of its own.
+        kept = [g for g in groups if all(u in members and not is_anchor(u) for u, _ in g.last.output.uses)]
         if len(kept) == len(groups):
             most = MAX_TAIL if any(map(is_anchor, members)) else MAX_EVALUATIONS
             if len(members) <= MAX_NODES and _evaluations(node, members) <= most:
