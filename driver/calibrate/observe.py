@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ...ir.graph import Model, Value
 from ...ir.types import TensorType
 from ...passes.shared.quant.accumulate import Accumulator, kept_bytes, passing_bytes
 from ...passes.shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
+from ..sizes import constant_bytes
 from .content import model_digest
 from .derived import Derivations
 from .file import CalibrationFile, Stage
@@ -36,6 +37,11 @@ MAX_MEMORY_BYTES = 1 << 30
 """What values and statistics may take together, besides the model and its own temporaries."""
 STRETCH_BYTES = 128 << 20
 """What the wanted values of one stretch take at most: more memory makes nothing faster."""
+
+
+LARGE_BYTES = 1 << 30
+"""Constants beyond which sessions take weights as they lie, without copies that kernels would read a little faster."""
+_AS_THEY_LIE = ("session.disable_prepacking", "1")
 
 
 @dataclass
@@ -135,7 +141,9 @@ class Observation:
         start: Statistics | None = None,
     ) -> None:
         """``start``: what was seen before, to go on from."""
-        self.model, self.settings, self.max_memory_bytes = model, settings, max_memory_bytes
+        self.model, self.max_memory_bytes = model, max_memory_bytes
+        large = constant_bytes(model) > LARGE_BYTES
+        self.settings = replace(settings, config=(*settings.config, _AS_THEY_LIE)) if large else settings
         self.names = value_names(model)
         self.count = 0 if start is None else start.samples
         self.declined: dict[str, str] = {}

@@ -6,9 +6,10 @@ Nearest rounding is best only where inputs are uncorrelated. The weight becomes 
 ``insert-qdq`` then stores as they are.
 
 **Why**    a third to nine tenths of the error that rounding weights causes goes, at no cost when the model runs.
-**Needs**  annotated weights (``assign-quant``) of MatMul and Gemm with one scale in all or for each output, and
-           samples, from which the second moments of the inputs are taken.
-**Leaves** convolutions, weights whose scales run along the inner dimension, rows that would not become better.
+**Needs**  annotated weights (``assign-quant``) of MatMul, Gemm and Conv with one scale in all or for each output, and
+           samples, from which the second moments of the inputs, for convolutions of patches, are taken.
+**Leaves** convolutions in groups, or with patches of more than 2,048 numbers; weights whose scales run along the inner
+           dimension; rows that would not become better.
 **Numbers** approximates: less error in all than without it, as a part of what ``assign-quant`` decided.
 **Source** Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers";
            ``shared/quant/gptq.py``.
@@ -27,13 +28,14 @@ from ..core import Numbers, Pass
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
 from ..shared.attributes import require_own_attributes
+from ..shared.factor.inputs import Inputs
+from ..shared.factor.observed import observe_inputs
 from ..shared.quant.blocks import Blocked, BlockScheme, picked
 from ..shared.quant.gptq import descend, gptq, output_error, regularized
 from ..shared.quant.scheme import Scheme, stored
-from ..shared.quant.statistics import Kind, Statistics, Want, value_names
 
 Array = np.ndarray[Any, Any]
-_PRODUCTS = ("MatMul", "Gemm")
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
 _SWEEPS = 2
 """Over all numbers of a row, after the first rounding."""
 
@@ -50,19 +52,17 @@ class RoundWeights(Pass):
         nodes = [n for n in nodes if _quant(n.inputs[1]) is not None]
         if not nodes:
             if r.ctx.trace:
-                r.ctx.note("no matrix product has an annotated weight; assign-quant makes them")
+                r.ctx.note("no product has an annotated weight; assign-quant makes them")
             return
         if r.ctx.observe is None:
             r.ctx.note("weights are rounded to nearest: second moments come from samples; give some with --samples")
             return
-        names = value_names(model)
-        inputs = dict.fromkeys(v for n in nodes if (v := n.inputs[0]) is not None and v in names)
-        seen = r.ctx.observe(model, [Want(names[v], Kind.MOMENTS, -1) for v in inputs])
+        seen = observe_inputs(model, nodes, r.ctx)
         for i, node in enumerate(nodes):
             if r.ctx.progress is not None:
                 r.ctx.progress("round-weights", i, len(nodes))
             try:
-                _round(node, seen, names, r)
+                _round(node, seen.of([node]), r)
             except NoMatch as declined:
                 if r.ctx.trace:
                     r.ctx.note(f"{node.op} {node.name or node.output.name!r}: {declined.reason}")
@@ -73,30 +73,33 @@ def _quant(value: Value | None) -> Quant | None:
     return value.tensor.quant if known and value is not None and value.tensor is not None else None
 
 
-def _round(node: Node, seen: Statistics, names: dict[Value, str], r: Rewriter) -> None:
+def _round(node: Node, inputs: Inputs | None, r: Rewriter) -> None:
     """Raises ``NoMatch`` before any change."""
     require_own_attributes(node)
-    x, weight = node.inputs[0], node.inputs[1]
+    weight = node.inputs[1]
     quant = _quant(weight)
     assert weight is not None
-    assert x is not None
     assert quant is not None
-    turned = node.op == "Gemm" and bool(node.attr("transB"))
-    if weight.rank != 2 or quant.block or quant.axis not in (None, 0 if turned else 1):
+    turned = node.op == "Conv" or (node.op == "Gemm" and bool(node.attr("transB")))
+    if node.op == "Conv" and node.attr("group", 1) != 1:
+        raise NoMatch("the channels of a group are few: nearest rounding loses little")
+    if (node.op != "Conv" and weight.rank != 2) or quant.block or quant.axis not in (None, 0 if turned else 1):
         raise NoMatch("the weight is no matrix with a scale for each output")
     if len(weight.uses) > 1:
         raise NoMatch(f"the weight %{weight.name} has another user, whose inputs differ")
-    observed = seen.get(names.get(x, ""))
-    if observed is None or observed.moments is None or (node.op == "Gemm" and node.attr("transA")):
-        raise NoMatch(f"second moments of %{x.name} were not observed")
+    if inputs is None or (node.op == "Gemm" and node.attr("transA")):
+        raise NoMatch("second moments of its inputs were not observed")
     w = weight.numpy() if turned else weight.numpy().T
-    grid = _grid(w, quant)
-    found = _best(w, grid, regularized(observed.moments, observed.rows))
+    rows = w.reshape(len(w), -1)
+    if rows.shape[1] != len(inputs.moments):
+        raise NoMatch(f"patches of {rows.shape[1]} numbers are too wide to be observed")
+    grid = _grid(rows, quant)
+    found = _best(rows, grid, regularized(inputs.moments, inputs.rows))
     if np.array_equal(found.codes, grid.codes):
         raise NoMatch("nearest rounding is best already")
     if not r.allow(node):
         return
-    real = found.real()
+    real = found.real().reshape(w.shape)
     r.begin(node)
     made = r.const(np.ascontiguousarray(real if turned else real.T), name=weight.name)
     r.annotate(made, quant)
