@@ -16,6 +16,7 @@ _FORMS = {
     "factorize-matmul/c": "compact",
     "factorize-matmul/r": "pair",
     "factorize-parallel/": "shared",
+    "factorize-residual/r": "codes and low rank",
     "factorize-conv/c": "Tucker, compact",
     "factorize-conv/t": "Tucker",
     "factorize-conv/s": "separable",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....ir.graph import Value
+from ....ir.graph import Node, Value
 from ...rewrite.rewriter import Rewriter, origin_of
 from ...rewrite.rule import NoMatch
 from ..emit import split
@@ -121,6 +121,19 @@ def _replace(r: Rewriter, product: Product, value: Value, shift: Array) -> None:
     r.begin(add, origin_of([add]))
     i = next(i for i, v in enumerate(add.inputs) if v is product.bias)
     r.set_input(add, i, product.constant_bias(r, product.bias_vector() + shift))
+
+
+def emit_beside(r: Rewriter, product: Product, whole: Array, a: Array, b: Array) -> Node:
+    """Replaces the product by ``x whole + (x a) b``; returns the node that multiplies with ``whole``."""
+    r.begin(product.node, origin_of([product.node]))
+    weight = product.constant(r, whole, "q")
+    bias = _inside(product, np.zeros(product.n))
+    main = product.multiply(r, product.x, weight, bias=bias, first=True)
+    node = main.producer
+    assert node is not None
+    z = product.multiply(r, product.x, product.constant(r, a, "u"))
+    r.replace(product.node, product.multiply(r, z, product.constant(r, b, "v"), add=main))
+    return node
 
 
 # -- parallel products
