@@ -9,7 +9,8 @@ eigenvalues. With a bias to be chosen too, ``C`` is the covariance: the mean is 
 (:func:`mean_shift`). One decomposition gives the errors of all ranks.
 
 Errors of outputs may weigh differently: ``E|(y - y') R|^2`` for a root ``R`` of what the model makes of them gives
-``W' = (W R V_r) (V_r^T R^-1)``.
+``W' = (W R V_r) (V_r^T R^-1)``. Where outputs are more than inputs, the same comes from the inputs' side, through
+``R R^T`` alone.
 
 Source: Eckart and Young 1936; Chen et al. 2021, "DRONE: Data-aware Low-rank Compression for Large NLP Models"; Wang et
 al. 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model Compression"; Yuan et al.
@@ -26,6 +27,10 @@ import scipy.linalg
 
 Array = np.ndarray[Any, Any]
 linalg: Any = scipy.linalg  # whose stubs leave types unknown
+
+
+_LEAST = 1e-12
+"""Of the largest second moment: what directions without any count as where they are divided by."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,31 @@ def decompose(weight: Array, second: Array | None = None, outputs: Array | None 
     output errors: [N], positive, or [N, N], positive definite.
     """
     w = np.asarray(weight, np.float64)
+    if outputs is not None and outputs.ndim == 2 and w.shape[1] > w.shape[0]:
+        return _from_inputs(w, second, outputs)
     scaled, undo = _weighted(w, outputs)
     energies, right = _eigen_outputs(scaled, second) if w.shape[1] <= w.shape[0] else _svd(scaled, second)
     right = right * _signs(right)
     back = right if undo is None else (right / undo if undo.ndim == 1 else np.linalg.solve(undo.T, right.T).T)
     return Decomposition(scaled @ right.T, back, energies)
+
+
+def _from_inputs(w: Array, second: Array | None, outputs: Array) -> Decomposition:
+    """Of a wide matrix, from ``S W H W^T S^T`` [K, K] for a root ``S`` of ``second``: ``W' = S^-1 U_r U_r^T S W``, so
+    that no root of ``H`` [N, N] is needed."""
+    root = undo = np.eye(len(w))
+    if second is not None:
+        values, vectors = linalg.eigh(second)
+        scale = np.sqrt(np.maximum(values, max(float(values[-1]), 1e-300) * _LEAST))
+        root, undo = scale[:, None] * vectors.T, vectors / scale
+    mapped = root @ w
+    gram = mapped @ (outputs @ mapped.T)
+    energies, u = linalg.eigh((gram + gram.T) / 2)
+    energies, u = np.maximum(energies[::-1], 0.0), u[:, ::-1]
+    size = np.sqrt(np.where(energies > 0, energies, 1.0))
+    left, right = (undo @ u) * size, (u.T @ mapped) / size[:, None]
+    signs = _signs(right)
+    return Decomposition(left * signs.T, right * signs, energies)
 
 
 def _weighted(w: Array, outputs: Array | None) -> tuple[Array, Array | None]:
