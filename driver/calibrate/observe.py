@@ -77,7 +77,7 @@ class Observer:
         wants = merged(wants)
         missing = [w for w in wants if w.value not in known.declined and not _covers(known.values.get(w.value), w)]
         if missing:
-            wider = [_joined(w, known.values[w.value][0]) if w.value in known.values else w for w in missing]
+            wider = [_widened(w, known.values[w.value][0]) if w.value in known.values else w for w in missing]
             found = self.run(model, wider)
             known.samples = found.samples
             known.declined.update(found.declined)
@@ -225,6 +225,11 @@ def merged(wants: Iterable[Want]) -> list[Want]:
     for want in wants:
         found[want.value] = _joined(want, found[want.value]) if want.value in found else want
     return list(found.values())
+
+
+def _widened(want: Want, known: Want) -> Want:
+    """What is wanted, with what is known already; channels along another axis than before take their place."""
+    return Want(want.value, want.kinds | known.kinds, want.axis if Kind.CHANNELS in want.kinds else known.axis)
 
 
 def _joined(a: Want, b: Want) -> Want:

@@ -80,8 +80,8 @@ def _means(model: Model, nodes: list[Node], names: dict[Value, str], ctx: Contex
 
 
 def _axis(node: Node) -> int:
-    """Of the input channels in ``x``."""
-    return 0 if node.op == "Gemm" and node.attr("transA") else 1
+    """Of the input channels in ``x``; as others ask for it, so that it is observed once."""
+    return 1 if node.op == "Conv" else 0 if node.attr("transA") else -1
 
 
 def _correct(node: Node, seen: Statistics, names: dict[Value, str], on_grid: dict[Value, Value], r: Rewriter) -> None:

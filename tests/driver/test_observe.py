@@ -183,6 +183,21 @@ def test_asking_again_runs_nothing() -> None:
     assert count == 3
 
 
+def test_channels_along_another_axis_are_observed_anew() -> None:
+    """Passes that want different axes of one value may run behind each other."""
+    model, samples = classifier(), [{"x": image} for image in images(2)]
+    watch = observer(samples)
+    images_ = np.stack([s["x"] for s in samples]).astype(np.float64)
+    rank = images_.ndim - 1
+    for axis in (1, -1, 1):
+        found = watch(model, [Want("x", Kind.CHANNELS | Kind.HISTOGRAM, axis)]).get("x")
+        assert found is not None
+        assert found.channels is not None
+        assert found.histogram is not None
+        others = tuple(i for i in range(rank + 1) if i != axis % rank + 1)
+        np.testing.assert_allclose(found.channels.mean, images_.mean(axis=others), rtol=1e-5, atol=1e-6)
+
+
 def test_what_cannot_be_observed_is_said() -> None:
     model = parse_model(LOOP)
     found = observe(model, [{"n": np.array(1), "x": np.ones(3, np.float32)}], "nothing", "yes")
