@@ -6,7 +6,7 @@ whose outputs are the group's; the group takes that node's place in the order, s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from ...ir.graph import Graph, Node, Value
@@ -79,13 +79,15 @@ def groups_of(graph: Graph, absorbed: Collection[Node] = ()) -> list[Group]:
 def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
     """Groups of producers that a node takes in: all whose results nobody else reads."""
     kind = kind_of(node)
-    if is_anchor(node) or len(node.outputs) > 1:
+    if is_anchor(node) or len(node.outputs) > 1 or kind is Kind.OWN:
         return []
     light = kind not in (Kind.ELEMENTWISE, Kind.MOVEMENT)  # elements are read several times: conversions only
     found: list[Group] = []
     for value in dict.fromkeys(v for v in node.inputs if v is not None and v.producer is not None):
         group = of.get(value.producer) if value.producer is not None else None
-        if group is None or group.is_view or (light and group.nodes[0].op != "DequantizeLinear"):
+        if group is None or group.is_view or kind_of(group.last) is Kind.OWN:
+            continue
+        if light and group.nodes[0].op != "DequantizeLinear":
             continue
         if (light and len(group.nodes) > 1) or value.producer is not group.last or len(group.last.outputs) > 1:
             continue
@@ -93,7 +95,39 @@ def _joined(node: Node, of: dict[Node, Group]) -> list[Group]:
         small = usual(count(shape_of(value))) < usual(count(shape_of(node.output)))
         if not small and _fits(node, kind, value, group, found):
             found.append(group)
-    return _within(node, found)
+    return _with_shared(node, _within(node, found), of)
+
+
+def _with_shared(node: Node, groups: list[Group], of: dict[Node, Group]) -> list[Group]:
+    """The groups, and those in front of them whose result several of them read, and nobody else: quantized numbers that
+    an activation reads twice."""
+    if not groups or kind_of(node) is not Kind.ELEMENTWISE:
+        return groups
+    refused: set[Node] = set()
+    while True:
+        members = dict.fromkeys([node, *(member for group in groups for member in group.nodes)])
+        found = next((g for g in _read_by(members, of) if g.last not in refused and _shared(g, members)), None)
+        if found is None:
+            return groups
+        refused.add(found.last)
+        joined = _within(node, [*groups, found])
+        groups = joined if len(joined) > len(groups) else groups
+
+
+def _read_by(members: Collection[Node], of: dict[Node, Group]) -> Iterator[Group]:
+    """Groups in front of the members whose results these read."""
+    producers = (v.producer for member in members for v in member.inputs if v is not None)
+    return (of[p] for p in dict.fromkeys(producers) if p is not None and p in of and p not in members)
+
+
+def _shared(group: Group, members: Collection[Node]) -> bool:
+    """Whether only the members read the group's result, element by element at its own place."""
+    if group.is_view or len(group.last.outputs) > 1:
+        return False
+    value = group.last.output
+    readers = [user for user, _ in value.uses]
+    own = all(kind_of(r) is Kind.ELEMENTWISE and shape_of(r.output) == shape_of(value) for r in readers)
+    return own and all(r in members for r in readers) and _fits(readers[0], Kind.ELEMENTWISE, value, group, [])
 
 
 def _within(node: Node, groups: list[Group]) -> list[Group]:

@@ -7,13 +7,14 @@ Infinities and NaN go through as in libm; results below the smallest normal numb
 from __future__ import annotations
 
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from typing import Any
 
 import tvm_ffi
 from tvm import ir
 
-from .emit import Expr, tir
-from .stages import named_apart
+from .emit import VECTORIZED, Expr, alloc, local, seq, store, tir, tir_stmt
+from .stages import named_apart, rewritten, variables
 
 _ffi: Any = tvm_ffi
 
@@ -166,4 +167,35 @@ def with_math(node: Any) -> Any:
         own = _KNOWN.get(getattr(node.op, "name", ""))
         return own(node.args[0]) if own is not None and node.ty.dtype == "float32" else node
 
-    return _ffi.structural_map(named_apart(node), (ir.Call, call))
+    found = _ffi.structural_map(named_apart(node), (ir.Call, call))
+    return _ffi.structural_map(found, (tir.For, _laid_down))
+
+
+def _laid_down(made: Any) -> Any:
+    """A vector's loop of one store with the names in its value as small buffers, which LLVM keeps in registers: TVM's
+    passes look at the value of a name once for every name around it, which takes them seconds where names nest."""
+    if made.kind != VECTORIZED or not isinstance(made.body, tir.BufferStore) or made.annotations:
+        return made
+    bound: dict[Expr, Expr] = {}
+    guarded = False
+
+    def let(found: Any) -> Any:
+        bound[found.var] = found.value
+        return found.body
+
+    def call(found: Any) -> None:
+        nonlocal guarded
+        guarded = guarded or getattr(found.op, "name", "") == "tirx.if_then_else"
+
+    _ffi.structural_walk(made.body.value, (ir.Call, call))
+    value = _ffi.structural_map(made.body.value, (tir.Let, let))
+    if guarded or not bound:  # what stands behind a condition may be read only where it holds
+        return made
+    buffers = {name: local(name.name, int(made.extent), str(name.ty.dtype)) for name in bound}
+    at = {name: buffer[made.loop_var] for name, buffer in buffers.items()}
+    read = {name: [v for v in variables(of) if v in bound] for name, of in bound.items()}
+    names: list[Expr] = list(TopologicalSorter(read).static_order())
+    stores = [store(buffers[name], rewritten(bound[name], at), made.loop_var) for name in names]
+    last = store(made.body.buffer, rewritten(value, at), *made.body.indices)
+    whole = tir_stmt.For(made.loop_var, made.min, made.extent, made.kind, seq(stores, last))
+    return seq([alloc(b) for b in buffers.values()], whole)

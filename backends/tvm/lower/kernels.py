@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ....ir.graph import Node, Value
@@ -11,9 +11,9 @@ from .. import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its 
 from ..api import te, tirx, tvm
 from ..groups import Group
 from ..layout import Layouts
-from ..rules.core import Context, Made, apply, dtype_of, kind_of, number, shape_of
+from ..rules.core import Context, Kind, Made, apply, dtype_of, kind_of, number, shape_of
 from .extents import Extent, atoms, variable
-from .forms import Array, Element, Expr, Form
+from .forms import Array, Element, Expr, Form, Index
 
 Source: TypeAlias = Value | Array
 """What an operand of a kernel is: a value, or weights made at compile time."""
@@ -101,13 +101,57 @@ def _immediate(value: Value) -> Element | None:
 
 def run_rules(nodes: Sequence[Node], operands: Operands, block: int, given: dict[Value, Element]) -> list[Made]:
     """The results of the last node; ``given`` are inner values that are known otherwise."""
-    inner = dict(given)
+    names = _Names()
+    # Bodies of reductions and moved elements have indices of their own, for which no name holds.
+    share = names.shared if all(kind_of(node) is Kind.ELEMENTWISE for node in nodes) else lambda element: element
+    inner = {v: share(element) if len(v.uses) > 1 else element for v, element in given.items()}
     made: list[Made] = []
     for node in nodes:
         elements = [None if v is None else inner[v] if v in inner else operands.element(v) for v in node.inputs]
         made = apply(Context(node, elements, block, operands.table, operands.equal))
-        inner.update((v, m.element) for v, m in zip(node.outputs, made, strict=False))
-    return made
+        for value, m in zip(node.outputs, made, strict=False):
+            inner[value] = share(m.element) if len(value.uses) > 1 else m.element
+    return [replace(m, element=names.whole(m.element)) for m in made]
+
+
+class _Names:
+    """Names for elements that several nodes read, so that each is computed once."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], Expr] = {}
+        self.bound: list[tuple[Expr, Expr]] = []
+        self.kept: list[Index] = []
+        """What identities in ``known`` are of."""
+        self.inside = False
+
+    def shared(self, element: Element) -> Element:
+        """The element by a name of its own, for each index."""
+
+        def read(index: Index) -> Expr:
+            key = (id(element), *map(id, index))
+            if not self.inside:
+                return element(index)
+            if key not in self.known:
+                value = element(index)
+                self.kept.append(index)
+                self.known[key] = tirx.Var("t", value.ty)
+                self.bound.append((self.known[key], value))
+            return self.known[key]
+
+        return read
+
+    def whole(self, element: Element) -> Element:
+        """The element with all names that it reads."""
+
+        def read(index: Index) -> Expr:
+            self.inside = True
+            found = element(index)
+            for name, value in reversed(self.bound):
+                found = tirx.Let(name, value, found)
+            self.known, self.bound, self.kept, self.inside = {}, [], [], False
+            return found
+
+        return read
 
 
 def group_name(group: Group) -> str:
