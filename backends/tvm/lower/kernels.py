@@ -103,14 +103,20 @@ def run_rules(nodes: Sequence[Node], operands: Operands, block: int, given: dict
     """The results of the last node; ``given`` are inner values that are known otherwise."""
     names = _Names()
     # Bodies of reductions and moved elements have indices of their own, for which no name holds.
-    share = names.shared if all(kind_of(node) is Kind.ELEMENTWISE for node in nodes) else lambda element: element
-    inner = {v: share(element) if len(v.uses) > 1 else element for v, element in given.items()}
+    named = all(kind_of(node) is Kind.ELEMENTWISE for node in nodes)
+    inner: dict[Value, Element] = {}
+
+    def keep(value: Value, element: Element) -> None:
+        inner[value] = names.shared(element) if named and len(value.uses) > 1 else element
+
+    for value, element in given.items():
+        keep(value, element)
     made: list[Made] = []
     for node in nodes:
         elements = [None if v is None else inner[v] if v in inner else operands.element(v) for v in node.inputs]
         made = apply(Context(node, elements, block, operands.table, operands.equal))
         for value, m in zip(node.outputs, made, strict=False):
-            inner[value] = share(m.element) if len(value.uses) > 1 else m.element
+            keep(value, m.element)
     return [replace(m, element=names.whole(m.element)) for m in made]
 
 
