@@ -132,6 +132,9 @@ INTEGER_CONVS = [
     Conv(1, 12, 11, 9, 20, (3, 3), pads=(1, 2, 0, 1), dilations=(2, 1), in_block=8, out_block=8),
     Conv(2, 32, 6, 6, 64, (1, 1), groups=2, in_block=8, out_block=16),
     Conv(1, 20, 9, 17, 20, (5, 3), (2, 1), pads=(2, 1, 2, 1), groups=20, in_block=16, out_block=16),
+    Conv(1, 32, 2, 27, 32, (5, 5), pads=(2, 2, 2, 2), groups=32, in_block=16, out_block=16),
+    Conv(2, 24, 7, 31, 24, (3, 3), (2, 2), pads=(1, 1, 1, 1), groups=24, in_block=8, out_block=8),
+    Conv(1, 16, 5, 25, 16, (3, 3), groups=16, in_block=16, out_block=16),
 ]
 
 

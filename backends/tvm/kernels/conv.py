@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.errors import BackendError
-from . import depthwise
+from . import depthwise, depthwise_bytes
 from .arithmetic import Arithmetic, arithmetic_of, widened
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns
 from .emit import (
@@ -56,7 +56,7 @@ from .window import (
 def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
     if depthwise.fits(conv):
-        return depthwise.tiles(conv, machine)
+        return (depthwise_bytes if depthwise_bytes.fits(conv, machine) else depthwise).tiles(conv, machine)
     depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
     depth = depth if conv.in_block % depth == 0 else 1
     ranked = rank_tiles(conv.usual_row, conv.outputs // conv.groups, machine, depth)
@@ -96,7 +96,7 @@ def tile_of(conv: Conv, machine: Machine) -> Tile:
 def pack(weights: Array, conv: Conv, tile: Tile) -> Array:
     """Weights ``[M, C / groups, kH, kW]`` in the order in which ``build``'s kernel reads them; flat."""
     if depthwise.fits(conv):
-        return depthwise.pack(weights, conv)
+        return (depthwise_bytes if tile.depth > 1 else depthwise).pack(weights, conv)
     order = reduction_order(weights, conv.in_block, tile.depth)
     panels = _panels(conv, tile)
     return np.concatenate([pack_columns(g.T, panels, tile.depth) for g in np.split(order, conv.groups)])
@@ -126,6 +126,8 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
     if (why := unsupported(conv)) is not None:
         raise BackendError(f"no kernel for {conv}: {why}", where="tvm", help="planish must not have asked for it")
     if depthwise.fits(conv):
+        if tile.depth > 1:
+            return depthwise_bytes.build(conv, machine, tile, epilogue, name)
         return depthwise.build(conv, tile, epilogue, name)
     writer = _Writer(conv, tile, epilogue, _arithmetic(conv, machine, tile))
     extras = writer.extras

@@ -46,11 +46,13 @@ def pack(weights: Array, conv: Conv) -> Array:
 
 def build(conv: Conv, tile: Tile, epilogue: Epilogue, name: str) -> Any:
     """The kernel ``(x, weights as packed, extras..., output)``."""
-    writer = _Writer(conv, tile, epilogue)
+    writer = Writer(conv, tile, epilogue)
     return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name))
 
 
-class _Writer:
+class Writer:
+    """Writes the loop nest of one depthwise convolution."""
+
     def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue) -> None:
         self.conv, self.tile, self.epilogue = conv, tile, epilogue
         self.arithmetic = arithmetic = in_float(conv.dtype, conv.depth)
@@ -64,12 +66,14 @@ class _Writer:
     def body(self) -> Stmt:
         conv = self.conv
 
-        def row(n: Expr, block: Expr, y: Expr) -> Stmt:
-            if not isinstance(conv.row, int):
-                return open_tiles(conv.row, self.tile.rows, partial(self._open_row, n, block, y))
-            return seq([self._span(n, block, y, *s) for s in row_tiles(conv, self.tile.rows)])
+        return parallel((conv.batch, self.blocks, conv.out_height), self.row, worth=conv.worth)
 
-        return parallel((conv.batch, self.blocks, conv.out_height), row, worth=conv.worth)
+    def row(self, n: Expr, block: Expr, y: Expr) -> Stmt:
+        """One row of the result, of a block of channels."""
+        conv = self.conv
+        if not isinstance(conv.row, int):
+            return open_tiles(conv.row, self.tile.rows, partial(self._open_row, n, block, y))
+        return seq([self.span(n, block, y, *s) for s in row_tiles(conv, self.tile.rows)])
 
     def _open_row(self, n: Expr, block: Expr, y: Expr, size: int) -> Stmt:
         """Tiles of a row whose end is symbolic."""
@@ -78,19 +82,20 @@ class _Writer:
             first, named = open_first(self.conv.row, t, size)
             condition = inside_when_run(self.conv, first, size)
             if condition is None:
-                return seq(named, self._tile(n, block, y, first, size, True))
-            checked = self._tile(n, block, y, first, size, True, checked=True)
-            here = when(condition, self._tile(n, block, y, first, size, True), checked) if size > 1 else checked
+                return seq(named, self.tile_at(n, block, y, first, size, True))
+            checked = self.tile_at(n, block, y, first, size, True, checked=True)
+            here = when(condition, self.tile_at(n, block, y, first, size, True), checked) if size > 1 else checked
             return seq(named, here)
 
         return loop(ceildiv(self.conv.row, size), tile, name="xt")
 
-    def _span(self, n: Expr, block: Expr, y: Expr, begin: int, count: int, rows: int) -> Stmt:
+    def span(self, n: Expr, block: Expr, y: Expr, begin: int, count: int, rows: int) -> Stmt:
+        """``count`` tiles one after the other."""
         whole = inside(self.conv, begin, rows)
-        return loop(count, lambda t: self._tile(n, block, y, begin + t * rows, rows, whole), name="xt")
+        return loop(count, lambda t: self.tile_at(n, block, y, begin + t * rows, rows, whole), name="xt")
 
-    def _tile(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool, *, checked: bool = False) -> Stmt:
-        """``checked``: whether a pixel is read left or right of the image shows when it runs."""
+    def tile_at(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool, *, checked: bool = False) -> Stmt:
+        """One tile. ``checked``: whether a pixel is read left or right of the image shows when it runs."""
         conv, size = self.conv, self.conv.in_block
         registers = Registers(rows, self.tile.vectors, self.tile.lanes, self.arithmetic.sums)
         columns = range(conv.kernel[1])
@@ -132,9 +137,10 @@ class _Writer:
                 return seq([position(ky, kx, ()) for kx in columns])
 
             parts += [loop(first, outside, name="ky"), loop(conv.kernel[0] - end, outside, name="ky", begin=end)]
-        return seq(registers.start(), parts, self._write(registers, n, block, y, x))
+        return seq(registers.start(), parts, self.write(registers, n, block, y, x))
 
-    def _write(self, registers: Registers, n: Expr, block: Expr, y: Expr, x: Expr) -> Stmt:
+    def write(self, registers: Registers, n: Expr, block: Expr, y: Expr, x: Expr) -> Stmt:
+        """Stores the sums of a tile."""
         conv = self.conv
 
         def put(row: int, column: int, element: Callable[[Expr], Expr]) -> Stmt:
