@@ -86,9 +86,7 @@ class _Writer(depthwise.Writer):
         """The input's column that a pixel's quad begins at."""
         return x * self.conv.strides[1] - self.conv.pads[1] + quad * QUAD
 
-    def tile_at(
-        self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool, *, checked: bool = False
-    ) -> Stmt:
+    def tile_at(self, n: Expr, block: Expr, y: Expr, x: Expr, rows: int, whole: bool, *, checked: bool = False) -> Stmt:
         conv, width = self.conv, self.lanes
         registers = Registers(rows, 1, width, "int32")
         at = lanes(0, width)
