@@ -22,7 +22,7 @@ from planish.backends.ort.session import SessionSettings
 from planish.driver.deploy import static_dims
 from planish.driver.dims import with_dims
 from planish.driver.document import bytes_text
-from planish.driver.peak_memory import peak_bytes
+from planish.driver.peak_memory import Peak, peak_memory
 from planish.ir.graph import Model
 from planish.ir.onnx_reader import read_model
 from planish.ir.onnx_writer import model_to_bytes
@@ -58,8 +58,8 @@ class Row:
     unknown: int
     """Values whose size depends on data: counted as nothing."""
     tvm: int | None = None
-    runtime: list[int | None] = field(default_factory=list[int | None])
-    """Peaks of resident memory: the file under defaults, then in our order without the memory pattern."""
+    runtime: list[Peak | None] = field(default_factory=list[Peak | None])
+    """Under defaults, without the memory pattern, and so in our order."""
 
 
 def greedy(tasks: Tasks, rule: Rule) -> int:
@@ -161,9 +161,9 @@ def row_of(name: str, model: Model, sample: dict[str, Any] | None, steps: int) -
         lean = SessionSettings(threads=1, memory_pattern=False)
         ordered = SessionSettings(threads=1, memory_pattern=False, execution_order="priority")
         row.runtime = [
-            peak_bytes(before, settings, [sample]),
-            peak_bytes(before, lean, [sample]),
-            peak_bytes(model_to_bytes(model), ordered, [sample]),
+            peak_memory(before, settings, [sample]),
+            peak_memory(before, lean, [sample]),
+            peak_memory(model_to_bytes(model), ordered, [sample]),
         ]
     return row
 
@@ -207,14 +207,14 @@ def runtime_table(rows: list[Row]) -> list[str]:
         "model",
         "live at the peak: file's order",
         "ours",
-        "resident: defaults",
+        "resident (arena): defaults",
         "no pattern",
         "no pattern, our order",
     ]
     lines = [head, ["---"] * len(head)]
     for r in rows:
         if r.runtime and None not in r.runtime:
-            peaks = [bytes_text(n or 0) for n in r.runtime]
+            peaks = [f"{bytes_text(p.resident)} ({bytes_text(p.arena)})" for p in r.runtime if p is not None]
             lines.append([r.name, bytes_text(r.file), bytes_text(r.ours.peak), *peaks])
     return [f"| {' | '.join(line)} |" for line in lines]
 
@@ -262,7 +262,7 @@ Bytes that are alive at the peak, without weights, by the model of `passes/share
 model's first sample. `=` in the column *bound*: the order is proved to be the best; in the column *arena*: offsets
 (multiples of 64) were found in no more bytes than are alive at the peak. The best of four greedy orders is named. TVM:
 bytes that `StaticPlanBlockMemory` allocates for the nodes in our order, and its ratio to ours; it writes over nothing
-in place. Seconds are processor time of the search, interpreted. `*`: some sizes depend on data and are not counted;
+in place. Seconds are processor time of the search. `*`: some sizes depend on data and are not counted;
 `order-nodes` leaves such graphs alone.
 Made by `python benchmarks/schedule.py --out docs/results/schedule.md`.
 
@@ -271,10 +271,12 @@ Made by `python benchmarks/schedule.py --out docs/results/schedule.md`.
 _RUNTIME = """## What ONNX Runtime takes
 
 Growth of the resident memory of a process of its own while a model is loaded and run three times on one thread, with
-weights. The live set does not count weights, packed copies of them, and what convolutions need while they run. Two runs
-differ by up to 5 MB. What is gained is the memory pattern's: half of the peak of PP-OCR's detector, a third of Basic
-Pitch's. Our order changes nothing beyond that noise: of the zoo's models it is hardly better than the file's where the
-runtime follows it, and the weights that light_* models make by nodes are folded when a session loads.
+weights; in brackets what the runtime's arena took from the system for values, in powers of two, which is the same in
+every run. The live set does not count weights, packed copies of them, and what convolutions need while they run.
+Resident peaks of two runs differ by up to 5 MB, Basic Pitch's by 8. What is gained is the memory pattern's: half of the
+peak of PP-OCR's detector. Our order changes nothing beyond that noise: of the zoo's models it is hardly better than the
+file's where the runtime follows it, the weights that light_* models make by nodes are folded when a session loads, and
+on the irregular cells the runtime's own fusions add nodes where they like (`docs/memory.md`).
 """.splitlines()
 
 
