@@ -16,6 +16,7 @@ import argparse
 import json
 import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import planish
 from planish.backends.measure import compare
 from planish.backends.ort.session import Session, SessionSettings
+from planish.driver.kernel_times import KernelTimes
 from planish.driver.plans import expanded, without_passes
 from planish.driver.versions import versions
 from planish.ir.graph import Model
@@ -41,8 +43,9 @@ Written by `python -P benchmarks/layout.py` with onnxruntime {onnxruntime}, one 
 (models made for it). Ratios of run times, medians of {rounds} rounds with new sessions (smallest and largest in
 brackets): below 1 is faster, *same model* where the passes changed nothing. Transposes: of the plain model, after the
 default pipeline without layout passes, and with them. *Moves by the table*: what Transposes, concatenations, pieces and
-reductions take by the table of costs, before and after the layout passes. Differences are the largest of any output
-element, relative to the largest element.
+reductions take by the table of costs, before and after the layout passes. *Races*: convolutions with their spatial axes
+exchanged that the model of kernels proposed, timed beside the written ones (at the most, with 99 % confidence); what
+gains 10 us is taken. Differences are the largest of any output element, relative to the largest element.
 
 """
 COLUMNS = (
@@ -52,8 +55,19 @@ COLUMNS = (
     "default with / without layout passes",
     "plain model after cancel-transposes",
     "difference",
+    "races",
     "proof",
 )
+INTEGERS = """
+## Convolutions on integers
+
+Models of `--quantize int8`, as the runtime runs them (channels-last, by its `NhwcTransformer`) and without that: time
+of the second over the first, medians of {rounds} rounds. A setting of the session that `--tune` tries.
+
+| model | channels first / channels last |
+|---|---|
+"""
+CHANNELS_FIRST = SessionSettings(threads=1, disabled_optimizers=("NhwcTransformer",))
 
 
 def main() -> None:
@@ -63,6 +77,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--quantized", type=Path, help="folder of NAME.onnx, made by --quantize int8")
     parser.add_argument("--stage", choices=("write", "measure", "table"))
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
@@ -85,6 +100,13 @@ def write(name: str, args: argparse.Namespace) -> None:
     samples = entry.samples(1)
     found: dict[str, Any] = {"transposes": [], "moves_us": [], "proof": ""}
     without = without_passes(expanded("default"), PASSES)
+    race = KernelTimes(target, SessionSettings(), cache=False)
+    raced: list[list[float] | None] = []
+
+    def noted(models: Sequence[Model]) -> list[float] | None:
+        raced.append(race(models))
+        return raced[-1]
+
     for kind, pipeline in (
         ("plain", "none"),
         ("cancel", "cancel-transposes"),
@@ -93,7 +115,7 @@ def write(name: str, args: argparse.Namespace) -> None:
     ):
         model = planish.load(entry.path())
         notes: list[str] = []
-        planish.Pipeline(pipeline).run(model, Context(target=target, samples=samples, sink=notes.append))
+        planish.Pipeline(pipeline).run(model, Context(target=target, samples=samples, sink=notes.append, race=noted))
         (args.work / f"{name}.{kind}.onnx").write_bytes(model_to_bytes(model))
         if kind != "cancel":
             found["transposes"].append(sum(node.op == "Transpose" for node in model.all_nodes()))
@@ -102,6 +124,7 @@ def write(name: str, args: argparse.Namespace) -> None:
         if kind == "with":
             proofs = [re.search(r"(no choice costs less|within \S+ of the bound).*", note) for note in notes]
             found["proof"] = "; ".join(proof.group() for proof in proofs if proof is not None)
+    found["races"] = list(dict.fromkeys(round(times[1] / times[0], 2) for times in raced if times is not None))
     save(name, found, args)
 
 
@@ -118,11 +141,17 @@ def measure(name: str, args: argparse.Namespace) -> None:
         if files[0] != files[1]:
             found[key] = [ratio(files, sample, args.seconds) for _ in range(args.rounds)]
             found[f"{key}_difference"] = difference(files, sample)
+    quantized = args.quantized / f"{name}.onnx" if args.quantized is not None else None
+    if quantized is not None and quantized.exists():
+        both = [SessionSettings(threads=1), CHANNELS_FIRST]
+        content = quantized.read_bytes()
+        found["integers"] = [ratio([content, content], sample, args.seconds, both) for _ in range(args.rounds)]
     save(name, found, args)
 
 
-def ratio(files: list[bytes], sample: Any, seconds: float) -> float:
-    sessions = [Session(f, SessionSettings(threads=1)) for f in files]
+def ratio(files: list[bytes], sample: Any, seconds: float, settings: Sequence[SessionSettings] = ()) -> float:
+    chosen = settings or [SessionSettings(threads=1)] * len(files)
+    sessions = [Session(f, s) for f, s in zip(files, chosen, strict=True)]
     return compare([lambda _, s=s: s.run(sample) for s in sessions], seconds=seconds)[0].ratio
 
 
@@ -149,11 +178,19 @@ def table(args: argparse.Namespace) -> str:
             wrong = [found[key] for key in ("default_difference", "cancel_difference") if key in found]
             cells = [name, " -> ".join(map(str, found["transposes"])), f"{before:,.0f} -> {after:,.0f}"]
             cells += [ratio_text(found.get("default")), ratio_text(found.get("cancel"))]
-            cells += [f"{max(wrong):.1e}" if wrong else "-", found["proof"] or "no Transposes, nothing to choose"]
+            cells += [f"{max(wrong):.1e}" if wrong else "-", ", ".join(map(str, found["races"])) or "-"]
+            cells += [found["proof"] or "no Transposes, nothing to choose"]
             lines.append(f"| {' | '.join(cells)} |")
     header = HEADER.format(onnxruntime=versions()["onnxruntime"], machine=native(), rounds=args.rounds)
     head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    return header + "\n".join([*head, *lines]) + "\n"
+    return header + "\n".join([*head, *lines]) + "\n" + integers(args)
+
+
+def integers(args: argparse.Namespace) -> str:
+    """The second table; empty where nothing was measured."""
+    rows = {n: load(n, args).get("integers") for n in zoo.available() if (args.work / f"{n}.json").exists()}
+    lines = [f"| {name} | {ratio_text(ratios)} |" for name, ratios in rows.items() if ratios]
+    return INTEGERS.format(rounds=args.rounds) + "\n".join(lines) + "\n" if lines else ""
 
 
 def ratio_text(ratios: list[float] | None) -> str:
