@@ -106,7 +106,7 @@ def _with_shared(node: Node, groups: list[Group], of: dict[Node, Group]) -> list
     refused: set[Node] = set()
     while True:
         members = dict.fromkeys([node, *(member for group in groups for member in group.nodes)])
-        found = next((g for g in _read_by(members, of) if g.last not in refused and _shared(g, members)), None)
+        found = next((g for g in _read_by(members, of) if g.last not in refused and _shared(g, members, groups)), None)
         if found is None:
             return groups
         refused.add(found.last)
@@ -120,14 +120,14 @@ def _read_by(members: Collection[Node], of: dict[Node, Group]) -> Iterator[Group
     return (of[p] for p in dict.fromkeys(producers) if p is not None and p in of and p not in members)
 
 
-def _shared(group: Group, members: Collection[Node]) -> bool:
+def _shared(group: Group, members: Collection[Node], taken: list[Group]) -> bool:
     """Whether only the members read the group's result, element by element at its own place."""
     if group.is_view or len(group.last.outputs) > 1:
         return False
     value = group.last.output
     readers = [user for user, _ in value.uses]
     own = all(kind_of(r) is Kind.ELEMENTWISE and shape_of(r.output) == shape_of(value) for r in readers)
-    return own and all(r in members for r in readers) and _fits(readers[0], Kind.ELEMENTWISE, value, group, [])
+    return own and all(r in members for r in readers) and _fits(readers[0], Kind.ELEMENTWISE, value, group, taken)
 
 
 def _within(node: Node, groups: list[Group]) -> list[Group]:

@@ -260,3 +260,19 @@ def test_a_quantized_hard_swish_is_in_the_write_back() -> None:
     off = np.abs(found - want)
     assert off.max() <= 1.6 * 0.0625  # a step of the last quantizer, where an inner one lies on a tie
     assert (off > 1e-6).mean() < 0.01
+
+
+def test_a_sum_of_two_convolutions_is_in_the_write_back_of_one() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((1, 16, 5, 7)).astype(np.float32)
+    constants = {n: rng.standard_normal((16, 16, 1, 1)).astype(np.float32) for n in "vw"}
+    nodes = [
+        helper.make_node("Conv", ["x", "v"], ["a"]),
+        helper.make_node("Conv", ["x", "w"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    data = onnx_model(nodes, {"x": x}, ["y"], constants)
+    names = [call.kernel.name for call in Module(Machine(TARGET)).lower(read_model(data).graph, "main").calls]
+    assert [name for name in names if "conv" in name] == ["conv", "conv_add_relu"]
+    assert_close(lowered(data).run({"x": x}), expected(data, {"x": x}), products=16)
