@@ -32,7 +32,7 @@ def layers_of(model: Any, samples: list[Any], least: int) -> list[Layer]:
     from planish.passes.core import Context
     from planish.passes.shared.factor.observed import observe_inputs
 
-    nodes = [n for n in model.all_nodes() if _counts(n, least)]
+    nodes = [n for n in model.all_nodes() if counts(n, least)]
     seen = observe_inputs(model, nodes, Context(observe=observer(samples)))
     found: list[Layer] = []
     for node in nodes:
@@ -41,7 +41,8 @@ def layers_of(model: Any, samples: list[Any], least: int) -> list[Layer]:
     return found
 
 
-def _counts(node: Any, least: int) -> bool:
+def counts(node: Any, least: int) -> bool:
+    """Whether a node's weight is one of the layers."""
     if node.op not in ("MatMul", "Gemm", "Conv") or node.domain or node.attr("group", 1) != 1:
         return False
     weight = node.inputs[1]

@@ -295,8 +295,10 @@ class Job:
 
     def _context(self, disabled: frozenset[str] | None = None) -> Context:
         """For a run without lossy passes, unless the caller accepts differences and has no budget."""
-        lossless = self.options.budget is not None or not (self.options.tolerance or self.options.allow_different)
-        return self.context(self.options.disabled if disabled is None else disabled, Choices(lossless=lossless))
+        budgeted = self.options.budget is not None
+        lossless = budgeted or not (self.options.tolerance or self.options.allow_different)
+        choices = Choices(lossless=lossless, idle=budgeted)  # who spends the budget runs the pipeline with others
+        return self.context(self.options.disabled if disabled is None else disabled, choices)
 
     def context(self, disabled: frozenset[str], choices: Choices) -> Context:
         """For one run of a pipeline."""

@@ -36,11 +36,14 @@ class Unit:
 class Choices:
     """Answers to what lossy passes propose in one run of a pipeline, and the record of it."""
 
-    def __init__(self, left: Collection[str] = (), *, lossless: bool = False, nothing: bool = False) -> None:
+    def __init__(
+        self, left: Collection[str] = (), *, lossless: bool = False, nothing: bool = False, idle: bool = False
+    ) -> None:
         """Takes everything but the units whose keys are in ``left``; nothing at all where ``lossless``, nor where
-        ``nothing``, to see all options of a place: the model is prepared then as if something might be taken."""
+        ``nothing``, to see all options of a place: the model is prepared then as if something might be taken. ``idle``:
+        nobody reads what is offered either, so that passes may leave out what only predictions need."""
         self.left = frozenset(left)
-        self.lossless, self.nothing = lossless, nothing or lossless
+        self.lossless, self.nothing, self.idle = lossless, nothing or lossless, idle
         self.offered: dict[str, Unit] = {}
         """Every unit that was proposed, by key, in order."""
         self._subjects: dict[tuple[str, str], dict[object, int]] = {}

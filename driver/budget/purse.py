@@ -270,15 +270,14 @@ class Purse:
         self, stages: Stages, units: Sequence[Unit], outcome: Outcome, base: Spending
     ) -> tuple[tuple[Model, RunRecord], Spending]:
         """The model of a selection, and what it spends by all samples; with layers fitted again where that is less."""
-        left = _left(units, outcome.taken)
-        built = stages.build(left)
+        built = stages.build(_left(units, outcome.taken))
         if not outcome.taken:
             return built, base
         final = spending_of(self.judge, self.job.runnable(built[0], "candidate"), BOTH)
         observe = self.job.observe
         if observe is None or not any(key.startswith(FACTORIZES) for key in outcome.taken):
             return built, final
-        again = stages.build(left, refit=observe.run)
+        again = stages.build(_left(units, outcome.taken), refit=observe.run)
         found = spending_of(self.judge, self.job.runnable(again[0], "candidate"), BOTH)
         better = found.spent <= max(final.spent, 1) and found.typical < final.typical
         self.steps.append(

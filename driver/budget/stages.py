@@ -43,11 +43,18 @@ class Stages:
         fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
         ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
         model = clone_model(self.model)
-        ctx.before = Before(self.model, dict(zip(_values(model), _values(self.model), strict=True)), refit)
         steps = [s for s in self.rest if not all(p.lossy for p in flatten([s]))] if choices.lossless else self.rest
-        record = Pipeline(steps).run(model, ctx, [VerifyEach()])
-        record.passes = [*self.record.passes, *record.passes]
+        cut = next((i for i, step in enumerate(steps) if _approximates(step)), len(steps))
+        first = Pipeline(steps[:cut]).run(model, ctx, [VerifyEach()])
+        before = clone_model(model)
+        ctx.before = Before(before, dict(zip(_values(model), _values(before), strict=True)), refit)
+        record = Pipeline(steps[cut:]).run(model, ctx, [VerifyEach()])
+        record.passes = [*self.record.passes, *first.passes, *record.passes]
         return model, record
+
+
+def _approximates(step: Step) -> bool:
+    return any(p.numbers is Numbers.APPROXIMATES for p in flatten([step]))
 
 
 def _values(model: Model) -> list[Value]:

@@ -143,7 +143,7 @@ class FactorizeConv(Pass):
             help = f"methods: {', '.join(METHODS)}; forms: {', '.join(FORMS)}; kept: shares between 0 and 1"
             raise PipelineError(f"{wrong[0]} is not valid", where="factorize-conv", help=help)
         places = self._places(model, r)
-        if not places:
+        if not places or r.ctx.choices.idle:
             return
         nodes = [k.node for place in places for k in place.kernels]
         seen = observe_inputs(model, nodes, r.ctx)

@@ -72,6 +72,8 @@ class FactorizeMatmul(MatrixOptions):
     def run(self, model: Model, r: Rewriter) -> None:
         self.require_options()
         found = list(places(model, r, self.min_parameters))
+        if r.ctx.choices.idle:
+            return
         nodes = [node for place in found for node in place.nodes]
         seen = observe_inputs(model, nodes, r.ctx)
         metrics = observe_outputs(model, nodes, r.ctx) if self.by_model else OutputMetrics()

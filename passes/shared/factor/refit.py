@@ -36,8 +36,8 @@ WIDEST = 4096
 """Numbers of both inputs together beyond which a layer is not fitted again: moments take 8 bytes for the square."""
 DAMPING = 1e-2
 """Of the mean variance of the inputs."""
-_ROWS = 10
-"""Rows for each number of the input, with fewer the damping grows."""
+_ROWS, _FEWEST = 10, 2
+"""Rows for each number of the input: with fewer the damping grows; with fewer than these it is not fitted again."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def fitted(model: Model, nodes: Sequence[Node], weight: Array, ctx: Context, *, 
     k = len(weight)
     if len(both.mean) != 2 * k:
         raise NoMatch(f"both inputs have {len(both.mean)} numbers, expected {2 * k}")
+    if both.rows < _FEWEST * k:
+        raise NoMatch(f"{both.rows} rows are too few for {k} numbers")
     after, before = slice(0, k), slice(k, None)
     inputs = Inputs(both.moments[after, after], both.mean[after], both.rows)
     own, cross = both.moments[after, after] / both.rows, both.moments[after, before] / both.rows
