@@ -15,10 +15,9 @@ from pathlib import Path
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import planish
-from planish.backends.tvm.backend import TvmBackend
+from planish.backends.tvm.backend import TvmBackend, readied
 from planish.backends.tvm.kernels.machine import Machine
 from planish.backends.tvm.lower.program import Module
-from planish.backends.tvm.partition import partition
 from planish.backends.tvm.tune.choose import Chooser, local_runner
 from planish.backends.tvm.tune.database import load_database
 from planish.driver.deploy import for_passes, static_dims
@@ -40,7 +39,7 @@ def tune(name: str, chooser: Chooser) -> None:
     if text != "none":
         Pipeline(text).run(result.model, Context(target=for_passes(target)))
     module = Module(Machine(target, chooser.tile))
-    for i, piece in enumerate(partition(result.model)):
+    for i, piece in enumerate(readied(result.model, module.machine)[1]):
         if piece.backend == "tvm":
             module.lower(piece.model.graph, f"main{i}")
 
