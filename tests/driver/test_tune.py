@@ -306,6 +306,8 @@ def test_choices_are_those_that_can_matter() -> None:
     assert "level extended" in labels
     assert not [label for label in labels if "fusion" in label]
     assert "without SkipLayerNorm fusion" in dict(speed_choices(DEFAULT, ["LayerNormalization", "Add"]))
+    assert "without channels-last" in dict(speed_choices(DEFAULT, ["Conv", "DequantizeLinear", "QuantizeLinear"]))
+    assert "without channels-last" not in dict(speed_choices(DEFAULT, ["Conv", "Relu"]))
     off = replace(DEFAULT, memory_pattern=False, memory_arena=False)
     assert [label for label, _ in memory_choices(off)] == ["no prepacking", "no prepacking, no arena, no pattern"]
     assert memory_choices(replace(off, config=(NO_PREPACKING,))) == []
