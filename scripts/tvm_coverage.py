@@ -20,12 +20,12 @@ import ml_dtypes
 import numpy as np
 
 from planish.backends.tvm.api import relax, tvm
-from planish.backends.tvm.backend import TvmBackend
+from planish.backends.tvm.backend import TvmBackend, readied
 from planish.backends.tvm.kernels.machine import Machine
 from planish.backends.tvm.lower.program import Module
 from planish.backends.tvm.partition import refusals
 from planish.ir.errors import PlanishError
-from planish.ir.graph import Model
+from planish.ir.graph import Model, Value
 from planish.ir.infer import infer_model
 from planish.ir.onnx_reader import read_model
 from planish.models import zoo
@@ -88,11 +88,12 @@ def judged(case: Case, inputs: list[Any], outputs: list[Any]) -> Outcome | Ready
         model = read_model(case.model.SerializeToString())
         with_shapes(model, inputs)
         how = decomposed(model)
-        refused = refusals(model.graph)
+        model, pieces = readied(model, Machine(TARGET))
     except PlanishError as error:
         return Outcome(case.name, op, ORT, error.message)
+    refused = [why for piece in pieces for why in piece.reasons.values()]
     if refused:
-        return Outcome(case.name, op, ORT, next(iter(refused.values())))
+        return Outcome(case.name, op, ORT, refused[0])
     return Ready(Outcome(case.name, op, how), case, model, inputs, outputs)
 
 
@@ -114,12 +115,12 @@ def checked(tests: list[Ready]) -> Iterator[Outcome]:
 
 
 def with_shapes(model: Model, inputs: list[Any]) -> None:
-    """Small whole-number operands become constants, as they are in models; extents are those of the arrays."""
+    """Operands that are constants in models become so; extents are those of the arrays."""
     from planish.ir.constants import ArrayConstant
 
     graph = model.graph
     for value, array in zip(list(graph.inputs), inputs, strict=False):
-        if array.dtype in (np.int64, np.int32) and array.ndim <= 1 and array.size <= 16 and value.tensor is not None:
+        if value.tensor is not None and fixed_in_models(value, array):
             constant = graph.add_constant(ArrayConstant(array), value.name)
             used = [(user, i) for user, i in value.uses if i > 0 and not user.is_return]
             for user, i in used:
@@ -127,6 +128,18 @@ def with_shapes(model: Model, inputs: list[Any]) -> None:
             if not used:
                 graph.remove_constant(constant)
     infer_model(model)
+
+
+WEIGHTS = {"LSTM": 3, "GRU": 3, "RNN": 3, "Resize": 2, "Upsample": 1, "QLinearMatMul": 7, "QLinearConv": 7}
+"""Operators with the last of their operands behind the first that are weights, scales and the like."""
+
+
+def fixed_in_models(value: Value, array: Any) -> bool:
+    """Small whole numbers (axes, extents, numbers of elements), weights of cells, scales."""
+    small = array.dtype in (np.int64, np.int32) and array.ndim <= 1 and array.size <= 16
+    users = [(user.op, i) for user, i in value.uses if not user.is_return]
+    weights = bool(users) and all(0 < i <= WEIGHTS.get(op, 0) for op, i in users)
+    return small or (weights and array.size > 0)
 
 
 def decomposed(model: Model) -> str:

@@ -37,7 +37,9 @@ class TvmBackend:
             if known and why_not(node) is not None:
                 wanted.add(full)
         names = ", ".join(f'"{name}"' for name in sorted(wanted))
-        return f"expand-fused{{ops=[{names}]}},clean" if names else "none"
+        steps = ["lower-einsum,clean"] if any(node.op == "Einsum" for node in model.graph) else []
+        steps += [f"expand-fused{{ops=[{names}]}},clean"] if names else []
+        return ",".join(steps) or "none"
 
     def lower(self, model: Model, target: Target, *, pipeline: str = "", source: str | None = None) -> Artifact:
         """The artifact of a legalized model; the model is not changed. Extents may be symbols, but for GPUs.

@@ -16,6 +16,7 @@ from . import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its m
 from .layout import Layouts
 from .lower.kernels import Operands, run_rules
 from .lower.recurrent import cell_of, recurrent
+from .lower.scatter import scatter_kernels, scattering
 from .rules.core import Unsupported, dtype_of, shape_of
 
 
@@ -47,6 +48,9 @@ def why_not(node: Node) -> str | None:
                 dtype_of(value)
         if recurrent(node):
             cell_of(node)
+            return None
+        if scattering(node):
+            scatter_kernels(node)
             return None
         for value, made in zip(node.outputs, run_rules([node], Operands(layouts), 1, {}), strict=False):
             if value.uses:

@@ -25,6 +25,7 @@ from .forms import Array, Form
 from .integers import integers_of, prepare
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
 from .recurrent import recurrent, recurrent_kernels
+from .scatter import scatter_kernels, scattering
 from .schedule import schedule
 
 
@@ -153,8 +154,9 @@ class _Lowering:
     def _group(self, group: Group) -> None:
         if group.is_view and self._view(group):
             return
-        if recurrent(group.last):
-            for kernel in recurrent_kernels(group.last, self.machine):
+        if recurrent(group.last) or scattering(group.last):
+            made = recurrent_kernels if recurrent(group.last) else scatter_kernels
+            for kernel in made(group.last, self.machine):
                 self._call(kernel)
             return
         kernel = None

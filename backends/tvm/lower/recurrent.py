@@ -24,13 +24,16 @@ from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
 from ..kernels.math import sigmoid, tanh
 from ..kernels.tile import Epilogue
-from ..rules.core import Unsupported, dtype_of, numbers, shape_of, static_shape
+from ..rules.core import Unsupported, dtype_of, numbers, register_own, shape_of, static_shape
 from .extents import Extent, atoms, expr, exprs, usual
 from .forms import Array, Expr, Form
 from .kernels import Kernel, Operand
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+
+
+register_own(*GATES)
 
 
 def recurrent(node: Node) -> bool:

@@ -54,6 +54,8 @@ class Kind(Enum):
     """Reductions that stay within a channel: pooling, means over space. They keep a blocked layout."""
     STAGE = "stage"
     """Everything else that is made of reductions."""
+    OWN = "own"
+    """Loops of its own, written where results go: nothing joins it."""
 
     @property
     def is_elementwise(self) -> bool:
@@ -199,6 +201,16 @@ def rule(kind: Kind, *ops: str, domain: str = "") -> Callable[[_R], _R]:
         return function
 
     return register
+
+
+def register_own(*ops: str) -> None:
+    """Says that operators have kernels that are no expressions."""
+
+    def none(c: Context) -> Element:
+        raise Unsupported(f"{c.node.op} is no expression")
+
+    for op in ops:
+        RULES["", op] = Entry(Kind.OWN, none)
 
 
 def kind_of(node: Node) -> Kind:

@@ -260,9 +260,11 @@ def power(c: Context) -> Element:
             return lambda index: named(x(index), lambda value: _product(value, int(n)))
         if n == 0.5 and is_float(dtype):
             return lambda index: named(x(index), lambda value: _root(value, dtype))
-    if not is_float(dtype):
-        raise Unsupported("whole numbers to a power that is not 1 to 4")
     y = c.spread(1)
+    if not is_float(dtype):  # as ONNX Runtime has it
+        return lambda index: libm("pow", "float64", x(index).astype("float64"), y(index).astype("float64")).astype(
+            dtype
+        )
     return lambda index: tirx.power(x(index), y(index).astype(dtype))
 
 
@@ -282,28 +284,40 @@ def _product(x: Expr, n: int) -> Expr:
 def modulo(c: Context) -> Element:
     a, b, dtype, by_c = c.spread(0), c.spread(1), c.dtype(), bool(c.node.attr("fmod", 0))
     if is_float(dtype):
-        if not by_c:
-            raise Unsupported("the floored remainder of floats")
-        return lambda index: libm("fmod", dtype, a(index), b(index))
+        if by_c:
+            return lambda index: libm("fmod", dtype, a(index), b(index))
+        return lambda index: named(b(index), lambda y: named(libm("fmod", dtype, a(index), y), _floored(y, dtype)))
     return lambda index: (tirx.truncmod if by_c else tirx.floormod)(a(index), b(index))
+
+
+def _floored(y: Expr, dtype: str) -> Callable[[Expr], Expr]:
+    """Of a remainder by ``y`` of the dividend's sign, the one of the divisor's."""
+    zero = number(0, dtype)
+    return lambda rest: tirx.Select(
+        tirx.all(tirx.NE(rest, zero), tirx.NE((rest < zero).astype("int32"), (y < zero).astype("int32"))),
+        rest + y,
+        rest,
+    )
 
 
 @rule(Kind.ELEMENTWISE, "BitShift")
 def shift(c: Context) -> Element:
     a, b = c.spread(0), c.spread(1)
     left, dtype = c.node.attr("direction") in ("LEFT", b"LEFT"), c.dtype()
-    if not dtype.startswith("uint"):
-        raise Unsupported("shifts of signed numbers")
     bits = number(np.iinfo(dtype).bits, dtype)
+    signed = not dtype.startswith("uint") and not left
+    last = number(np.iinfo(dtype).bits - 1, dtype)
 
     def element(index: Index) -> Expr:
-        return named(b(index), lambda n: tirx.Select(n < bits, _shifted(a(index), n, left), number(0, dtype)))
+        def shifted(n: Expr) -> Expr:
+            inside = n < bits if dtype.startswith("uint") else tirx.all(n >= number(0, dtype), n < bits)
+            if signed:  # nothing but the sign is left
+                return a(index) >> tirx.Select(inside, n, last)
+            return tirx.Select(inside, a(index) << n if left else a(index) >> n, number(0, dtype))
+
+        return named(b(index), shifted)
 
     return element
-
-
-def _shifted(x: Expr, n: Expr, left: bool) -> Expr:
-    return x << n if left else x >> n
 
 
 @rule(Kind.ELEMENTWISE, "Clip")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..api import te, tirx
-from ..lower.extents import Extents, expr
+from ..lower.extents import Extent, Extents, expr
 from ..lower.forms import Element, Expr, Index, flat
-from .core import Context, Kind, number, reduce_axis, rule
+from .core import Context, Kind, Unsupported, number, reduce_axis, rule
 from .windows import may_reach, windows
 
 
@@ -59,6 +59,57 @@ def gemm(c: Context) -> Element:
         return scaled
     added = c.spread(2)
     return lambda index: scaled(index) + (added(index) if beta == 1 else added(index) * number(beta, dtype))
+
+
+@rule(Kind.STAGE, "Einsum")
+def einsum(c: Context) -> Element:
+    """The sum of products over labels that the result has not; what is a product of matrices is one before."""
+    written = c.node.attr("equation")
+    equation = (written.decode() if isinstance(written, bytes) else str(written)).replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    count, dtype = len(c.node.inputs), c.dtype()
+    terms = [_labels(term, c.rank(i)) for i, term in enumerate(left.split(","))]
+    if len(terms) != count:
+        raise Unsupported(f"{equation} for {count} operands")
+    extents: dict[str, Extent] = {}
+    for i, labels in enumerate(terms):
+        for label, extent in zip(labels, c.extents(i), strict=True):
+            if extent != 1 and extents.get(label, 1) != 1:
+                c.same(extents[label], extent)
+            extents[label] = extents[label] if extents.get(label, 1) != 1 else extent
+    spread = sorted({label for labels in terms for label in labels if label.startswith(".")}, reverse=True)
+    if arrow:
+        head, dots, tail = right.partition("...")
+        result = [*head, *(spread if dots else []), *tail]
+    else:
+        every = "".join(left.split(",")).replace("...", "")
+        result = [*spread, *sorted(label for label in set(every) if every.count(label) == 1)]
+    summed = [label for label in extents if label not in result]
+
+    def element(index: Index, reduced: dict[str, Expr]) -> Expr:
+        at = dict(zip(result, index, strict=True)) | reduced
+        total: Expr = None
+        for i, labels in enumerate(terms):
+            own = zip(labels, c.extents(i), strict=True)
+            term = c.x(i)(tuple(0 if extent == 1 else at[label] for label, extent in own))
+            total = term if total is None else total * term
+        return total
+
+    if not summed:
+        return lambda index: element(index, {})
+
+    def fill(index: Index) -> Expr:
+        loops = {label: reduce_axis(extents[label], f"r{i}") for i, label in enumerate(summed)}
+        return te.sum(element(index, loops), axis=list(loops.values()))
+
+    return c.compute(tuple(extents[label] for label in result), dtype, fill, name="einsum")
+
+
+def _labels(term: str, rank: int) -> list[str]:
+    """A label for every axis; those of an ellipsis are numbered from the last."""
+    head, dots, tail = term.partition("...")
+    spread = rank - len(head) - len(tail) if dots else 0
+    return [*head, *(f".{i}" for i in reversed(range(spread))), *tail]
 
 
 @rule(Kind.STAGE, "Conv")

@@ -221,27 +221,33 @@ def _worst(least: bool, last: bool) -> Callable[[Any, Any], Any]:
 def layer_norm(c: Context) -> list[Made]:
     """(x - mean) / sqrt(var + epsilon) * scale + bias over the axes from ``axis`` on; RMS without the mean."""
     shape, dtype, x = c.extents(0), c.dtype(), c.x(0)
-    if any(out.uses for out in c.node.outputs[1:]):
-        raise Unsupported("the statistics of a normalization")
     axis = int(c.node.attr("axis", -1)) % len(shape)
     axes, inner = list(range(axis, len(shape))), numbers(shape[axis:])
     epsilon, size = float(c.node.attr("epsilon", 1e-5)), math.prod(inner)
-    centred: Element = x
+    centred = mean = x
     if c.node.op == "LayerNormalization":
         total = reduced(c, x, shape, axes, te.sum, dtype, "norm_sum")
-        centred = c.compute(
-            shape, dtype, lambda index: x(index) - total(index) * number(1 / size, dtype), name="norm_centred"
-        )
+        mean = _scaled(total, 1 / size, dtype)
+        centred = c.compute(shape, dtype, lambda index: x(index) - mean(index), name="norm_centred")
     squares = reduced(c, lambda index: centred(index) * centred(index), shape, axes, te.sum, dtype, "norm_squares")
     scale = _right(c, 1, inner, axis)
     bias = _right(c, 2, inner, axis) if c.has(2) else None
 
+    def gain(index: Index) -> Expr:
+        return number(1, dtype) / tirx.sqrt(squares(index) * number(1 / size, dtype) + number(epsilon, dtype))
+
     def element(index: Index) -> Expr:
-        gain = number(1, dtype) / tirx.sqrt(squares(index) * number(1 / size, dtype) + number(epsilon, dtype))
-        found = centred(index) * gain * scale(index)
+        found = centred(index) * gain(index) * scale(index)
         return found if bias is None else found + bias(index)
 
-    return [c.made(element)]
+    statistics = [mean, gain][0 if c.node.op == "LayerNormalization" else 1 :]
+    if any(out.uses and c.out_dtype(i + 1) != dtype for i, out in enumerate(c.node.outputs[1:])):
+        raise Unsupported(f"the statistics of a normalization of {dtype}")
+    return [c.made(element), *(c.made(each, i + 1) for i, each in enumerate(statistics[: len(c.node.outputs) - 1]))]
+
+
+def _scaled(x: Element, factor: float, dtype: str) -> Element:
+    return lambda index: x(index) * number(factor, dtype)
 
 
 def _right(c: Context, i: int, inner: tuple[int, ...], axis: int) -> Element:
@@ -307,20 +313,3 @@ def local_response_norm(c: Context) -> Element:
         return tirx.power(base, number(beta, dtype))
 
     return lambda index: x(index) / power(number(bias, dtype) + number(alpha / size, dtype) * total(index))
-
-
-@rule(Kind.STAGE, "CumSum")
-def cumulative_sum(c: Context) -> Element:
-    """As a sum over what lies in front: short axes only."""
-    shape, dtype, x = c.shape(0), c.dtype(), c.x(0)
-    axis = int(c.const(1).reshape(-1)[0]) % len(shape)
-    if shape[axis] > 256:
-        raise Unsupported(f"a cumulative sum of {shape[axis]} elements")
-    reverse, exclusive = bool(c.node.attr("reverse", 0)), bool(c.node.attr("exclusive", 0))
-
-    def fill(index: Index) -> Expr:
-        r, at = reduce_axis(shape[axis], "r"), flat(index[axis])
-        before = (r > at if exclusive else r >= at) if reverse else (r < at if exclusive else r <= at)
-        return te.sum(tirx.Select(before, x((*index[:axis], r, *index[axis + 1 :])), number(0, dtype)), axis=[r])
-
-    return c.compute(shape, dtype, fill)

@@ -118,22 +118,20 @@ def average_pool(c: Context) -> Element:
     w = windows(c, shape[2:], cast("Any", c.node.attrs["kernel_shape"]), out[2:])
     _refuse_windows_outside(c, w, shape[2:], out[2:])
     p = int(c.node.attr("p", 2)) if c.node.op == "LpPool" else 0
-    if p not in (0, 1, 2):
-        raise Unsupported(f"p = {p}")
 
     def fill(index: Index) -> Expr:
         loops = [reduce_axis(k, f"k{i}") for i, k in enumerate(w.kernel)]
         places = _places(w, index, loops)
         inside = _inside(places, w, shape[2:], out[2:])
         found = x((*index[:2], *places))
-        found = found * found if p == 2 else tirx.abs(found) if p == 1 else found
+        found = found if p == 0 else found * found if p == 2 else _power(tirx.abs(found), p, dtype)
         if inside:
             found = tirx.if_then_else(tirx.all(*inside), found, number(0, dtype))
         return te.sum(found, axis=loops)
 
     total = c.compute(out, dtype, fill, name="pool_sum")
     if p:
-        return (lambda index: tirx.sqrt(total(index))) if p == 2 else total
+        return (lambda index: tirx.sqrt(total(index))) if p == 2 else lambda i: _power(total(i), 1 / p, dtype)
     padded = bool(c.node.attr("count_include_pad", 0))
     counts = [_counts(w, i, shape[2 + i], out[2 + i], padded) for i in range(len(w.kernel))]
     if all(isinstance(n, int) for n in counts):
@@ -146,6 +144,10 @@ def average_pool(c: Context) -> Element:
         return total(index) / count.astype(dtype)
 
     return element
+
+
+def _power(x: Expr, p: float, dtype: str) -> Expr:
+    return x if p == 1 else tirx.power(x, number(p, dtype))
 
 
 def _counts(w: Windows, axis: int, extent: Extent, out: Extent, padded: bool) -> int | Callable[[Expr], Expr]:
@@ -303,6 +305,8 @@ def _table(c: Context, axis: int, extent: int, out: int, *, clip: bool = True) -
         return None
     mode, old = _text(c, "mode", "nearest"), c.node.version < 11 or c.node.op == "Upsample"
     how = "asymmetric" if old else _text(c, "coordinate_transformation_mode", "half_pixel")
+    if how == "align_corners" and scale * extent != out and out > 1 and scale != out / extent:
+        raise Unsupported("Resize to a part of an element")  # the standard counts it, ONNX Runtime does not
     at = _sources(how, np.arange(out, dtype=np.float64), scale, extent, out)
     if mode == "nearest":
         rounding = "floor" if old else _text(c, "nearest_mode", "round_prefer_floor")
