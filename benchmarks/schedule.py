@@ -271,12 +271,13 @@ Made by `python benchmarks/schedule.py --out docs/results/schedule.md`.
 _RUNTIME = """## What ONNX Runtime takes
 
 Growth of the resident memory of a process of its own while a model is loaded and run three times on one thread, with
-weights; in brackets what the runtime's arena took from the system for values, in powers of two, which is the same in
-every run. The live set does not count weights, packed copies of them, and what convolutions need while they run.
-Resident peaks of two runs differ by up to 5 MB, Basic Pitch's by 8. What is gained is the memory pattern's: half of the
-peak of PP-OCR's detector. Our order changes nothing beyond that noise: of the zoo's models it is hardly better than the
-file's where the runtime follows it, the weights that light_* models make by nodes are folded when a session loads, and
-on the irregular cells the runtime's own fusions add nodes where they like (`docs/memory.md`).
+weights; in brackets what the runtime's arena took from the system for values, in powers of two, which differs between
+runs only with the pattern. The live set does not count weights, packed copies of them, and what convolutions need while
+they run. Resident peaks of two runs differ by up to 5 MB, Basic Pitch's by 8. What is gained is the memory pattern's:
+half of the peak of PP-OCR's detector. Our order changes no model's arena, and resident memory beyond that noise only of
+RandWire WS(48), by 7 MB: of the zoo's models it is hardly better than the file's where the runtime follows it, the
+weights that light_* models make by nodes are folded when a session loads, and on the irregular cells the runtime's own
+fusions add nodes where they like (`docs/memory.md`).
 """.splitlines()
 
 

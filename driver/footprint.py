@@ -33,9 +33,9 @@ class Footprint:
     after_bytes: int | None = None
     """With those that were chosen here."""
     arena_bytes: int | None = None
-    """What the runtime's arena took for values, of the optimized model with the settings that were chosen for time."""
+    """What the runtime's arena took for values, of the optimized model without the memory pattern."""
     ordered_bytes: int | None = None
-    """The same where the runtime follows the file's order of the nodes."""
+    """The same where the runtime follows the file's order of the nodes, which is ours."""
     candidates: list[Candidate] = field(default_factory=list[Candidate])
     because: str = ""
     """Why nothing was measured."""

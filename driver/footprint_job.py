@@ -34,20 +34,22 @@ def choose_for_memory(job: Job, result: Result) -> Footprint:
     source = job.runnable(result.model, "result")
     items = job.samples.ordinary.items
     base = result.settings
+    lean = replace(base, memory_pattern=False)
     timed = replace(base, threads=base.threads or 1)
     found.original_bytes = peak_bytes(job.source, SessionSettings(threads=base.threads), items)
     before = peak_memory(source, base, items)
     if before is None:
         return Footprint(because="this system does not tell what a process takes, or inputs are no numbers")
     found.before_bytes = found.after_bytes = before.resident
-    found.arena_bytes = before.arena
     tried: list[tuple[Candidate, SessionSettings]] = []
     for i, (label, settings) in enumerate(choices(base)):
         if job.options.progress is not None:
             job.options.progress(f"memory: {label}", i, 0)
         peak = peak_memory(source, settings, items)
         tried.append((Candidate(label, peak and peak.resident, peak and peak.arena), settings))
-        if peak is not None and settings == replace(base, execution_order="priority"):
+        if peak is not None and settings == lean:
+            found.arena_bytes = peak.arena
+        if peak is not None and settings == replace(lean, execution_order="priority"):
             found.ordered_bytes = peak.arena
     found.candidates = [candidate for candidate, _ in tried]
     for candidate, settings in sorted(tried, key=lambda pair: pair[0].peak_bytes or 0):

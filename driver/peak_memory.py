@@ -41,8 +41,8 @@ class Peak:
     resident: int
     """Growth of the resident set, at its peak: with weights, and whatever else the runtime keeps."""
     arena: int
-    """What the arena took from the system for values, in steps that are powers of two; 0 without an arena. The same in
-    every run."""
+    """What the arena took from the system for values, in steps that are powers of two; 0 without an arena. With
+    the memory pattern it differs now and then, as neighbouring blocks happen to become one or not."""
 
 
 def peak_bytes(model: Runnable, settings: SessionSettings, samples: Sequence[Sample]) -> int | None:

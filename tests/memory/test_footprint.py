@@ -61,7 +61,9 @@ def test_the_peak_is_measured_and_the_artifact_has_the_settings(
 
 def _orders(found: dict[str, Any]) -> list[str]:
     """What may be said of the order, by the arena with and without it."""
-    ordered = [c["arena_bytes"] for c in found["candidates"] if c["settings"] == "nodes in file order"]
+    arenas = {c["settings"]: c["arena_bytes"] for c in found["candidates"]}
+    assert found["arena_bytes"] == arenas["no memory pattern"]
+    ordered = [arenas[label] for label in arenas if label == "no memory pattern, nodes in file order"]
     if not ordered:
         return [""]
     assert min(ordered[0], found["arena_bytes"]) >= 256 * 256 * 16 * 4
