@@ -11,7 +11,8 @@ the same calibration samples; errors are measured on others, and the task metric
 Ours gets an error budget: the task metric may fall by ``--drop``. What cannot keep it is refused by planish, which
 then writes its float form; peers have no such budget, so that theirs may lose everything: the metric tells.
 ``error`` is the root mean square error of the worst output slice relative to that slice, on samples that nobody
-calibrated with (see ``Budget``, ``rms``; classes that a sample does not show make it large where scores are judged). ``made in`` is processor time.
+calibrated with (see ``Budget``, ``rms``; classes that a sample does not show make it large where scores are judged).
+``made in`` is processor time.
 Without a task metric our budget is 5 % of that error on the calibration samples.
 """
 
