@@ -172,10 +172,12 @@ def differs(found: list[Any], wanted: list[Any], case: Case) -> str:
             if off and not ("quantize" in case.name and np.abs(a.astype(np.int64) - b.astype(np.int64)).max() <= 1):
                 return f"{off} of {a.size} elements differ"
             continue
-        scale = float(np.abs(b[np.isfinite(b)]).max(initial=0))
-        bound = max(64 * float(ml_dtypes.finfo(a.dtype).eps) * scale, case.atol)
+        finite: Any = b[np.isfinite(b)]
+        scale = float(max(finite.max(initial=0), -finite.min(initial=0)))
+        eps: Any = ml_dtypes.finfo(a.dtype).eps
+        bound = max(64 * float(eps) * scale, case.atol)
         # Some tests were written down with four digits.
-        coarse = b.size < 1000 and bool((np.round(b, 4) == b).all())
+        coarse = b.size < 1000 and bool((b.round(4) == b).all())
         rtol = case.rtol if coarse or a.dtype == np.float16 else min(case.rtol, 1e-5)
         if not np.allclose(a, b, rtol=rtol, atol=bound, equal_nan=True):
             apart = np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64)))
