@@ -32,8 +32,8 @@ OPTIMIZERS: Mapping[str, tuple[frozenset[str], tuple[str, ...]]] = {
     "ConvAdd fusion": (frozenset({"Conv", "Add"}), ("ConvAddActivationFusion",)),
 }
 """Fusions of the runtime known to cost time on some models: SkipLayerNormalization 7 % of a small BERT, whole-block
-Attention 6 %, the transpose optimizer moves transposes into blocks that fused before; convolutions on integers in
-channels-last layout are 3 % slower on a small classifier, where they are 5 to 16 % faster on larger models."""
+Attention 6 %, the transpose optimizer moves transposes into blocks that fused before. Channels-last
+convolutions on integers are 0 to 14 % faster here than without; other processors may differ."""
 
 
 def speed_choices(
