@@ -184,6 +184,22 @@ def test_what_depends_on_extents_is_checked_when_it_runs() -> None:
     assert "L = 6" in str(caught.value)
 
 
+def test_a_reshape_that_leaves_elements_over_is_refused() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "view"], ["v"]),
+        helper.make_node("Relu", ["v"], ["y"]),
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Reshape", ["r", "view"], ["z"]),
+    ]
+    model = onnx_model(nodes, {"x": floats(2, 6)}, ["y", "z"], {"view": np.array([-1, 4])})
+    model = opened(model, {"x": ("N", 6)})
+    artifact = lowered(model)
+    feeds = {"x": floats(4, 6)}
+    assert_close(artifact.run(feeds), expected(model, feeds))
+    with pytest.raises(BackendError, match="cannot run the model"):
+        artifact.run({"x": floats(3, 6)})
+
+
 def test_the_manifest_names_open_extents_and_their_memory(sequences: Artifact) -> None:
     manifest = sequences.manifest
     assert manifest["symbols"] == ["L", "N"]

@@ -52,13 +52,13 @@ class Emitter:
         self.views: dict[tuple[Key | int, Extents], Any] = {}
         self.arena: Any = None
 
-    def run(self, name: str) -> None:
-        """The function, called so."""
+    def run(self, name: str, equal: Sequence[tuple[Extent, Extent]]) -> None:
+        """The function, called so; ``equal`` is to be checked beside what kernels take for granted."""
         bb = self.builder
         variables = self._variables()
         with bb.function(name, variables, pure=False):
             if self.symbols:
-                self._know()
+                self._know([*equal, *(pair for call in self.calls for pair in call.kernel.equal)])
             self._lay()
             for number, call in enumerate(self.calls):
                 self._call(call, number in self.plan.taken_over)
@@ -87,14 +87,14 @@ class Emitter:
             variables.append(relax.Var(_identifier("extents", taken), relax.ShapeType(list(self.chosen.values()))))
         return variables
 
-    def _know(self) -> None:
-        """Atoms, each computed once, and checks of what kernels take for granted."""
+    def _know(self, equal: Sequence[tuple[Extent, Extent]]) -> None:
+        """Atoms, each computed once, and checks."""
         known = {text: tirx.Var(f"a{i}", "int64") for i, text in enumerate(self.atoms)}
         self._match([self.values[text] for text in self.atoms], list(known.values()))
         self.values = known
-        equal = dict.fromkeys(pair for call in self.calls for pair in call.kernel.equal)
-        if equal:
-            self._match([self._extent(a) for a, _ in equal], [self._extent(b) for _, b in equal])
+        pairs = dict.fromkeys(equal)
+        if pairs:
+            self._match([self._extent(a) for a, _ in pairs], [self._extent(b) for _, b in pairs])
         if self.made:  # nothing is made for tensors without elements, nor for windows that do not fit
             self._match([tirx.min(self._extent(e), 1) for e in self.made], [tirx.const(1, "int64")] * len(self.made))
 

@@ -20,7 +20,7 @@ from ..rules.core import Unsupported, dtype_of, shape_of
 from .anchors import anchored_kernel
 from .blocked import looked_through
 from .emission import Emitter
-from .extents import Extent
+from .extents import Extent, count
 from .forms import Array, Form
 from .integers import integers_of, prepare
 from .kernels import Kernel, Operand, copy_kernel, plain_kernel
@@ -132,6 +132,8 @@ class _Lowering:
         self.root: dict[Value, Key] = {v: v for v in graph.inputs}
         """The storage of every plain value that is a view of another."""
         self.sizes: dict[Key, Extent] = {}
+        self.equal: list[tuple[Extent, Extent]] = []
+        """Sizes that views take to be the same."""
         self.converted: dict[tuple[Value, int], Key] = {}
         """Copies of values in other blocks."""
 
@@ -181,6 +183,8 @@ class _Lowering:
         if source is None or source.data is not None:
             return False
         self.root[out] = self._plain(source)
+        sizes = count(shape_of(source)), count(shape_of(out))
+        self.equal += [sizes] if sizes[0] != sizes[1] else []
         return True
 
     def _plain_operands(self, group: Group) -> None:
@@ -250,5 +254,5 @@ class _Lowering:
         plan = plan_memory(steps, elsewhere)
         params = sorted({key for call in self.calls for key in call.reads if isinstance(key, int)})
         emitter = Emitter(self.module, self.graph, self.calls, self.sizes, outputs, params, plan)
-        emitter.run(self.name)
+        emitter.run(self.name, self.equal)
         return Program(self.name, plan, self.calls, params, emitter.symbols)

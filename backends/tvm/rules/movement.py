@@ -47,6 +47,7 @@ def raveled(index: Index, shape: Extents) -> Expr:
 def reshape(c: Context) -> Element:
     """Axes that make the same extent together on both sides are taken apart on their own."""
     x, shape, out = c.x(0), c.extents(0), c.out_extents()
+    c.same(count(shape), count(out))
     parts = _segments(shape, out)
 
     def element(index: Index) -> Expr:
