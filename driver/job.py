@@ -476,7 +476,7 @@ class Job:
         report.validation, report.measured = attempt.validation, attempt.measured
         report.tuning, report.budget = self.tuning, attempt.ledger
         unsupported = [str(u) for u in OrtBackend().unsupported(attempt.model, self.options.target)]
-        report.notes = [*self.notes, *(f"{self.options.target.name}: {u}" for u in unsupported)]
+        report.notes = [*dict.fromkeys(self.notes), *(f"{self.options.target.name}: {u}" for u in unsupported)]
         report.seconds = time.process_time() - self.start
         report.versions = versions()
         return report

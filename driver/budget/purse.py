@@ -430,7 +430,7 @@ def _units(stages: Stages) -> list[Unit]:
     """All that is proposed: where everything is taken, and, of options that exclude each other, where nothing is."""
     everything, nothing = Choices(), Choices(nothing=True)
     if stages.lossy:
-        stages.build(everything)
+        stages.build(everything, heard=True)
         stages.build(nothing)
     return list({**nothing.offered, **everything.offered}.values())
 

@@ -37,11 +37,13 @@ class Stages:
     def lossy(self) -> bool:
         return bool(self.rest)
 
-    def build(self, choices: Choices, *, refit: Observe | None = None) -> tuple[Model, RunRecord]:
+    def build(self, choices: Choices, *, refit: Observe | None = None, heard: bool = False) -> tuple[Model, RunRecord]:
         """The model with these choices; ``choices`` records what was proposed. With ``refit``, which observes models
-        once, factorized layers are fitted to what those in front of them give: a run over the samples for each."""
+        once, factorized layers are fitted to what those in front of them give: a run over the samples for each.
+        ``heard``: what passes have to say goes to the report."""
         fuel = Fuel(self.ctx.fuel.limit, self.ctx.fuel.spent)
-        ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=None)
+        sink = self.ctx.sink if heard else None
+        ctx = replace(self.ctx, choices=choices, fuel=fuel, statistics={}, sink=sink)
         model = clone_model(self.model)
         steps = [s for s in self.rest if not all(p.lossy for p in flatten([s]))] if choices.lossless else self.rest
         cut = next((i for i, step in enumerate(steps) if _approximates(step)), len(steps))

@@ -78,6 +78,8 @@ class AssignQuant(Pass):
     """Error of a value, relative to its root mean square, that sharing a scale may cause."""
 
     def run(self, model: Model, r: Rewriter) -> None:
+        if r.ctx.choices.idle:  # what there is to say is said where something may be taken
+            return
         try:
             work = _Work(self, model, r)
         except NoMatch as declined:
