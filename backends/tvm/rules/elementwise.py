@@ -356,6 +356,14 @@ def cast(c: Context) -> Element:
     return lambda index: x(index).astype(wanted)
 
 
+@rule(Kind.ELEMENTWISE, "BitCast")
+def bit_cast(c: Context) -> Element:
+    x, source, wanted = c.spread(0), c.dtype(), c.out_dtype()
+    if "bool" in (source, wanted) and source != wanted:
+        raise Unsupported(f"the bits of {source} as {wanted}")
+    return lambda index: tirx.reinterpret(wanted, x(index))
+
+
 @rule(Kind.ELEMENTWISE, "Identity", "Dropout")
 def identity(c: Context) -> Element:
     if c.node.op == "Dropout" and any(out.uses for out in c.node.outputs[1:]):

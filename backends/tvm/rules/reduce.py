@@ -106,12 +106,14 @@ def reduce_(c: Context) -> Element:
             x = c.x(0)
             return (lambda index: before(x(index), dtype)) if before else x
         axes = list(range(len(shape)))
-    if dtype == "bool" and how != "sum":
-        raise Unsupported("a reduction of booleans")
-    x = c.x(0)
+    given, boolean = c.x(0), dtype == "bool"
+    dtype = "uint8" if boolean else dtype
+    x: Element = (lambda index: given(index).astype(dtype)) if boolean else given
     terms: Element = (lambda index: before(x(index), dtype)) if before else x
     found = reduced(c, terms, shape, axes, combiner(how, dtype), dtype)
     every = count(shape[a] for a in axes)
+    if boolean:
+        return _in_place(c, lambda i: found(i) > number(0, dtype), axes, bool(c.node.attr("keepdims", 1)))
     return _in_place(
         c,
         (lambda index: behind(found(index), dtype, every)) if behind else found,

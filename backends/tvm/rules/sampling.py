@@ -1,4 +1,4 @@
-"""Sampling at places that data says: ``GridSample``.
+"""Sampling at places that data says: ``GridSample``, and the places that a matrix makes.
 
 Source: GridSample-22: places in [-1, 1] are those of the operand's edges (or of its outer elements' centres with
 ``align_corners``); the grid's last axis has them in the reverse order of the axes.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..api import tirx
 from ..lower.extents import Extent, expr
-from ..lower.forms import Element, Expr, Index
+from ..lower.forms import Element, Expr, Index, flat
 from .core import Context, Kind, Unsupported, named, number, rule
 
 Body = Callable[[Expr], Expr]
@@ -120,6 +120,30 @@ def grid_sample(c: Context) -> Element:
             return bound((*done, at)) if mode == "nearest" else named(at, lambda name: bound((*done, name)))
 
         return bound(())
+
+    return element
+
+
+@rule(Kind.GATHERING, "AffineGrid")
+def affine_grid(c: Context) -> Element:
+    """Places of all elements of a result, turned by a matrix for each sample. Source: AffineGrid-20."""
+    theta, out, dtype = c.x(0), c.out_extents(), c.out_dtype()
+    space, aligned = len(out) - 2, bool(c.node.attr("align_corners", 0))
+
+    def place(i: Expr, extent: Extent) -> Expr:
+        """In [-1, 1]."""
+        at, n, one = flat(i).astype(dtype), number(extent, dtype), number(1, dtype)
+        if aligned:
+            return number(2, dtype) * at / tirx.max(n - one, one) - one
+        return (number(2, dtype) * at + one) / n - one
+
+    def element(index: Index) -> Expr:
+        row = flat(index[-1])
+        total: Expr = theta((index[0], row, space))
+        for k in range(space):
+            axis = space - 1 - k
+            total = total + theta((index[0], row, k)) * place(index[1 + axis], out[1 + axis])
+        return total
 
     return element
 
