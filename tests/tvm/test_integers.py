@@ -276,3 +276,23 @@ def test_a_sum_of_two_convolutions_is_in_the_write_back_of_one() -> None:
     names = [call.kernel.name for call in Module(Machine(TARGET)).lower(read_model(data).graph, "main").calls]
     assert [name for name in names if "conv" in name] == ["conv", "conv_add_relu"]
     assert_close(lowered(data).run({"x": x}), expected(data, {"x": x}), products=16)
+
+
+def test_an_operand_of_a_product_is_a_result_of_the_graph_too() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((3, 8)).astype(np.float32)
+    constants = {
+        "s": np.float32(0.05),
+        "z": np.int8(-3),
+        "w": rng.integers(-100, 100, (8, 8)).astype(np.int8),
+        "sw": np.float32(0.02),
+        "zw": np.int8(0),
+    }
+    nodes = [
+        *pair("x", "s", "z"),
+        helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["w_d"]),
+        helper.make_node("MatMul", ["x_d", "w_d"], ["y"]),
+    ]
+    model = onnx_model(nodes, {"x": x}, ["y", "x_d"], constants)
+    for found, wanted in zip(lowered(model).run({"x": x}), expected(model, {"x": x}), strict=True):
+        assert_close(found, wanted)

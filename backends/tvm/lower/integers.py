@@ -187,11 +187,11 @@ def split_transposed(graph: Graph) -> None:
 
 
 def prepare(graph: Graph) -> None:
-    """Readies a graph for groups: dequantizers of several readers become one each."""
+    """Readies a graph for groups: dequantizers of several readers become one each; results of the graph stay."""
     split_transposed(graph)
     for node in list(graph):
-        if node.op == "DequantizeLinear" and node.domain == "" and node.output not in graph.outputs:
-            for user, i in list(node.output.uses)[1:]:
+        if node.op == "DequantizeLinear" and node.domain == "":
+            for user, i in sorted(node.output.uses, key=lambda use: not use[0].is_return)[1:]:
                 copy = Node(node.op, list(node.inputs), dict(node.attrs), name=node.name)
                 graph.insert_before(node, copy)
                 copy.output.type = node.output.type
