@@ -92,8 +92,6 @@ def cell_of(node: Node) -> Cell:
         raise Unsupported(f"{node.op} of {dtype_of(x)}")
     state = node.input(5) is not None or node.input(6) is not None
     separate = node.op == "GRU" and bool(attrs.get("linear_before_reset"))
-    if node.op == "GRU" and not separate:
-        raise Unsupported("GRU with a reset gate in front of the product")
     used = tuple(bool(out.uses) for out in node.outputs)
     return Cell(
         node.op, steps, batch, inputs, static_shape(r)[-1], directions, direction == "reverse", separate, state, used
@@ -198,6 +196,9 @@ class _Steps:
         self.h = emit.local("state_h", hidden, "float32")
         self.c = emit.local("state_c", hidden, "float32")
         self.sums = emit.local("sums", gates * hidden, "float32")
+        self.kept = emit.local("kept", hidden, "float32")
+        """GRU: what the reset gate leaves of the state, where that is in front of the product."""
+        self.resets = cell.op == "GRU" and not cell.separate
 
     @property
     def states(self) -> int:
@@ -230,7 +231,7 @@ class _Steps:
             at = t if backwards is False else self.steps - 1 - t
             if cell.directions == 2:
                 at = emit.tir.Select(emit.tir.EQ(d, 1), self.steps - 1 - t, t)
-            return emit.seq(self._products(d, b, at), self._chunks(lambda j: self._update(d, b, at, j)))
+            return emit.seq(self._sums(d, b, at), self._chunks(lambda j: self._update(d, b, at, j)))
 
         def end(j: Expr) -> Any:
             at = emit.lanes(j, self.lanes)
@@ -238,7 +239,7 @@ class _Steps:
             return [emit.store(result, s[at], d, b, at) for result, s, used in last if used]
 
         return emit.seq(
-            [emit.alloc(buffer) for buffer in (*own, self.sums)],
+            [emit.alloc(buffer) for buffer in (*own, self.sums, *([self.kept] if self.resets else []))],
             self._chunks(lambda j: emit.seq(begin(j))),
             emit.loop(self.steps, step, name="t"),
             self._chunks(lambda j: emit.seq(end(j))) if any(cell.outputs[1:]) else emit.NOTHING,
@@ -247,22 +248,41 @@ class _Steps:
     def _chunks(self, body: Callable[[Expr], Any]) -> Any:
         return emit.loop(self.cell.hidden // self.lanes, lambda i: body(i * self.lanes), name="chunk")
 
-    def _products(self, d: Expr, b: Expr, t: Expr) -> Any:
-        """sums = (x_t +) h R: several vectors of sums side by side, one broadcast of the state for all."""
+    def _sums(self, d: Expr, b: Expr, t: Expr) -> Any:
+        """All gates' sums; a candidate for the state may want another one first."""
+        hidden, every = self.cell.hidden, self.cell.gates * self.cell.hidden
+        if not self.resets:
+            return self._products(d, b, t, 0, every, self.h)
+
+        def reset(j: Expr) -> Any:
+            return emit.loop(self.lanes, lambda lane: self._reset(j + lane), kind=emit.VECTORIZED, name="lane")
+
+        first, last = (
+            self._products(d, b, t, 0, 2 * hidden, self.h),
+            self._products(d, b, t, 2 * hidden, every, self.kept),
+        )
+        return emit.seq(first, self._chunks(reset), last)
+
+    def _reset(self, at: Expr) -> Any:
+        return emit.store(self.kept, sigmoid(self._gate(1, at)) * self.h[at], at)
+
+    def _products(self, d: Expr, b: Expr, t: Expr, begin: int, end: int, state: Any) -> Any:
+        """sums = (x_t +) h R in some columns: several vectors of sums side by side, one broadcast of the state for
+        all."""
         cell, n = self.cell, self.lanes
-        total = cell.gates * cell.hidden // n
+        total = (end - begin) // n
         wide = next(w for w in (8, 4, 2, 1) if total % w == 0)
-        candidate = 2 * cell.hidden if cell.separate else cell.gates * cell.hidden
+        candidate = min(end, 2 * cell.hidden if cell.separate else cell.gates * cell.hidden) - begin
 
         def panel(p: Expr) -> Any:
             registers = [emit.local(f"sum{i}", n, "float32") for i in range(wide)]
             at = emit.lanes(0, n)
 
             def place(i: int) -> Expr:
-                return emit.lanes((p * wide + i) * n, n)
+                return emit.lanes(begin + (p * wide + i) * n, n)
 
             def add(k: Expr) -> Any:
-                name, bound = emit.bind("hk", emit.spread(self.h[k], n))
+                name, bound = emit.bind("hk", emit.spread(state[k], n))
                 return emit.seq(
                     bound, [emit.store(s, s[at] + name * self.r[d, k, place(i)], at) for i, s in enumerate(registers)]
                 )
@@ -282,7 +302,7 @@ class _Steps:
 
         return emit.seq(
             emit.loop(total // wide, panel, name="panel"),
-            emit.loop(candidate // n, lambda i: with_operand(i * n), name="chunk"),
+            emit.loop(candidate // n, lambda i: with_operand(begin + i * n), name="chunk"),
         )
 
     def _update(self, d: Expr, b: Expr, t: Expr, j: Expr) -> Any:
@@ -309,7 +329,7 @@ class _Steps:
         z, r = (sigmoid(self._gate(g, at)) for g in range(2))
         cell = self.cell
         given = self.x[t, b, d * (cell.gates * cell.hidden) + 2 * cell.hidden + at]
-        g = tanh(given + r * (self._gate(2, at) + self.bias[d, at]))
+        g = tanh(self._gate(2, at) if self.resets else given + r * (self._gate(2, at) + self.bias[d, at]))
         one = emit.const(1, "float32")
         return self._out(d, b, t, at, (one - z) * g + z * self.h[at])
 
