@@ -222,7 +222,9 @@ class _Writer:
             if condition is None:
                 return seq(named, self._tile(panels, here, size))
             checked = self._tile(panels, replace(here, checked=True), size)
-            return seq(named, when(condition, self._tile(panels, here, size), checked) if size > 1 else checked)
+            if size < self.tile.rows:  # of narrow images alone: not worth the code of both
+                return seq(named, checked)
+            return seq(named, when(condition, self._tile(panels, here, size), checked))
 
         return loop(ceildiv(self.conv.row, size), tile, name="xt")
 

@@ -84,8 +84,9 @@ class Writer:
             if condition is None:
                 return seq(named, self.tile_at(n, block, y, first, size, True))
             checked = self.tile_at(n, block, y, first, size, True, checked=True)
-            here = when(condition, self.tile_at(n, block, y, first, size, True), checked) if size > 1 else checked
-            return seq(named, here)
+            if size < self.tile.rows:  # of narrow images alone: not worth the code of both
+                return seq(named, checked)
+            return seq(named, when(condition, self.tile_at(n, block, y, first, size, True), checked))
 
         return loop(ceildiv(self.conv.row, size), tile, name="xt")
 
