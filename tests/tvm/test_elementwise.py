@@ -181,3 +181,11 @@ def test_extremes_of_rows_with_nan() -> None:
         made.outputs, lowered(model).run({"x": rows}), [largest, least, largest, near, all_], strict=True
     ):
         np.testing.assert_array_equal(found, right, err_msg=name)
+
+
+def test_an_empty_constant_is_joined() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    made = _Nodes()
+    made.add("Concat", "x", "empty", axis=1)
+    model = onnx_model(made.nodes, {"x": x}, made.outputs, {"empty": np.zeros((2, 0), np.float32)})
+    np.testing.assert_array_equal(lowered(model).run({"x": x})[0], x)

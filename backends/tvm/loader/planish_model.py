@@ -176,6 +176,9 @@ def tensor(array: np.ndarray) -> Any:
         aligned = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         aligned[...] = array
         array = aligned
+    if not array.size:  # whose strides in numpy are none of a dense tensor
+        strides = [array.itemsize * int(np.prod(array.shape[i + 1 :])) for i in range(array.ndim)]
+        array = np.lib.stride_tricks.as_strided(array, strides=strides)
     return tvm_ffi.from_dlpack(array)
 
 
@@ -225,7 +228,11 @@ def _checked(spec: Mapping[str, Any], given: Any, extents: dict[str, int]) -> np
     array = np.asarray(given)
     if not fits(spec["shape"], array.shape, extents) or array.dtype != np.dtype(spec["dtype"]):
         said = ", ".join(f"{name} = {extent}" for name, extent in sorted(extents.items()))
-        want = f"{spec['dtype']}{spec['shape']}" + (f" with {said}" if said else "")
+        want = (
+            f"{spec['dtype']}{spec['shape']}"
+            + (f" with {said}" if said else "")
+            + (", none empty" if 0 in array.shape else "")
+        )
         raise ValueError(f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {want}")
     return array
 
