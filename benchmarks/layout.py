@@ -17,14 +17,17 @@ import json
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import planish
-from planish.backends.measure import compare
+from planish.backends.measure import Run, compare
 from planish.backends.ort.session import Session, SessionSettings
+from planish.driver.deploy import static_dims
+from planish.driver.dims import with_dims
 from planish.driver.kernel_times import KernelTimes
 from planish.driver.plans import expanded, without_passes
 from planish.driver.versions import versions
@@ -67,6 +70,15 @@ of the second over the first, medians of {rounds} rounds. A setting of the sessi
 | model | channels first / channels last |
 |---|---|
 """
+BLOCKS = """
+## The TVM backend
+
+Blocks of channels as `backends/tvm/layout.py` gives them, beside plain NCHW everywhere, with the kernels for each: time
+of the first over the second, medians of {rounds} rounds in turns on one thread.
+
+| model | blocks / plain |
+|---|---|
+"""
 CHANNELS_FIRST = SessionSettings(threads=1, disabled_optimizers=("NhwcTransformer",))
 
 
@@ -78,7 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--quantized", type=Path, help="folder of NAME.onnx, made by --quantize int8")
-    parser.add_argument("--stage", choices=("write", "measure", "table"))
+    parser.add_argument("--stage", choices=("write", "measure", "tvm", "table"), help="tvm only where it is asked for")
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -87,6 +99,8 @@ def main() -> None:
             write(name, args)
         if args.stage in (None, "measure"):
             measure(name, args)
+        if args.stage == "tvm":
+            measure_tvm(name, args)
     if args.stage in (None, "table"):
         text = table(args)
         print(text)
@@ -149,6 +163,35 @@ def measure(name: str, args: argparse.Namespace) -> None:
     save(name, found, args)
 
 
+def measure_tvm(name: str, args: argparse.Namespace) -> None:
+    """The TVM backend's layouts beside plain ones everywhere: its kernels in this process, on one thread."""
+    from planish.backends.tvm import layout
+    from planish.backends.tvm.backend import TvmBackend
+    from planish.backends.tvm.lower import program
+    from planish.backends.tvm.trial import Trials
+
+    found, sample = load(name, args), zoo.get(name).samples(1)[0]
+    target = replace(get_target(args.target), runtime="tvm")
+    model = planish.load(zoo.get(name).path())
+    model = with_dims(model, static_dims(model, {}, sample))
+    context = Context(target=target, samples=[sample])
+    planish.Pipeline("default").run(model, context)
+    planish.Pipeline(TvmBackend().legalize(model, target)).run(model, context)
+    trials = Trials(target, lambda piece: Session(piece, SessionSettings(threads=1)).run)
+    chosen = trials.runner(model)
+
+    def plain(groups: Any, _: Any, outputs: Any) -> layout.Layouts:
+        return layout.assign_layouts(groups, lambda channels: 1, outputs)
+
+    program.assign_layouts = plain
+    beside = trials.runner(model)
+    program.assign_layouts = layout.assign_layouts
+    given = {k: np.ascontiguousarray(v) for k, v in sample.items()}
+    runs: list[Run] = [lambda _: beside(given), lambda _: chosen(given)]
+    found["tvm"] = [compare(runs, seconds=args.seconds)[0].ratio for _ in range(args.rounds)]
+    save(name, found, args)
+
+
 def ratio(files: list[bytes], sample: Any, seconds: float, settings: Sequence[SessionSettings] = ()) -> float:
     chosen = settings or [SessionSettings(threads=1)] * len(files)
     sessions = [Session(f, s) for f, s in zip(files, chosen, strict=True)]
@@ -183,14 +226,14 @@ def table(args: argparse.Namespace) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     header = HEADER.format(onnxruntime=versions()["onnxruntime"], machine=native(), rounds=args.rounds)
     head = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    return header + "\n".join([*head, *lines]) + "\n" + integers(args)
+    return header + "\n".join([*head, *lines]) + "\n" + more(args, "integers", INTEGERS) + more(args, "tvm", BLOCKS)
 
 
-def integers(args: argparse.Namespace) -> str:
-    """The second table; empty where nothing was measured."""
-    rows = {n: load(n, args).get("integers") for n in zoo.available() if (args.work / f"{n}.json").exists()}
+def more(args: argparse.Namespace, key: str, head: str) -> str:
+    """A further table; empty where nothing was measured."""
+    rows = {n: load(n, args).get(key) for n in zoo.available() if (args.work / f"{n}.json").exists()}
     lines = [f"| {name} | {ratio_text(ratios)} |" for name, ratios in rows.items() if ratios]
-    return INTEGERS.format(rounds=args.rounds) + "\n".join(lines) + "\n" if lines else ""
+    return head.format(rounds=args.rounds) + "\n".join(lines) + "\n" if lines else ""
 
 
 def ratio_text(ratios: list[float] | None) -> str:
