@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 SHARES = (1.0, 0.9, 0.7)
 """Of the budget, for selections judged on ONNX Runtime: kernels round ties of quantized values otherwise, so that what
 just fits there may not fit in what is built."""
+
+
+NARROW = frozenset(("weights", "int4-weights"))
+"""Ways to quantize that store weights in blocks of 4 bits."""
+STANDARD_BLOCKS = "raise-opset{to=21,when=lossy}"
+"""The standard has blocks from there on; before, only ONNX Runtime's own operators have."""
 
 
 @dataclass
@@ -82,6 +88,8 @@ def deploy(
     budget = Budget(asked) if isinstance(asked, int | float) else asked
     if measure and here and budget is not None:
         options.setdefault("stopwatch", TvmStopwatch(_built_for(chosen), bench.items, lambda m: legalized(m, chosen)))
+    if NARROW.intersection(_names(options.get("quantize", ()))) and options.get("pipeline", "default") == "default":
+        options["pipeline"] = f"lossless,{STANDARD_BLOCKS}"
     options |= {"dims": fixed, "tolerance": tolerance, "seed": seed, "measure": False}
     spent: list[Spending] = []
     for share in SHARES:
@@ -99,6 +107,10 @@ def deploy(
         if spent[-1].spent <= 1:
             return Deployed(result, artifact, len(fitting))
     raise _overspent(spent)
+
+
+def _names(said: str | Sequence[str]) -> list[str]:
+    return [said] if isinstance(said, str) else list(said)
 
 
 def _overspent(spent: list[Spending]) -> BudgetError:

@@ -117,3 +117,20 @@ def test_a_tightened_budget(metric: str) -> None:
     assert whole.tightened(1.0) == whole
     assert (part.max_error > 0.2) == (metric == "snr")
     assert (part.outputs["y"] > 0.1) == (metric == "snr")
+
+
+def test_weights_of_four_bits_in_models_of_old_opsets() -> None:
+    text = """
+model ir=8 opset {"" = 17}
+graph @main(%x: f32[4,256]) {
+  %w: f32[256,512] = const rand<1>
+  %y: f32[4,512] = MatMul(%x, %w)
+  return %y
+}
+"""
+    rng = np.random.default_rng(0)
+    given = [{"x": rng.uniform(-1, 1, (4, 256)).astype(np.float32)} for _ in range(2)]
+    budget = Budget(0.3, "rms")
+    made = deploy(parse_model(text), samples=given, budget=budget, quantize="int4-weights", measure=False, cache=False)
+    stored = [entry for entry in made.artifact.manifest["params"] if entry["dtype"] == "uint8"]
+    assert sum(int(np.prod(entry["shape"])) for entry in stored) == 256 * 512 // 2
