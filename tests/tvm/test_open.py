@@ -166,6 +166,20 @@ def test_extents_that_do_not_go_together_are_refused(sequences: Artifact) -> Non
         sequences.run({"x": floats(1, 0, 16), "mask": floats(1, 1, 1, 0)})
 
 
+def test_tensors_of_more_elements_than_kernels_count_are_refused() -> None:
+    shape = [helper.make_node("Shape", ["x"], ["n"]), helper.make_node("Concat", ["n", "many"], ["shape"], axis=0)]
+    column = helper.make_node("ReduceSum", ["y", "last"], ["z"], keepdims=0)
+    constants = {"many": np.array([1 << 28]), "last": np.array([1])}
+    nodes = [
+        *shape,
+        helper.make_node("Unsqueeze", ["x", "last"], ["c"]),
+        helper.make_node("Expand", ["c", "shape"], ["y"]),
+    ]
+    model = opened(onnx_model([*nodes, column], {"x": floats(2)}, ["z"], constants), {"x": ("N",)})
+    with pytest.raises(BackendError, match="cannot run the model"):
+        lowered(model).run({"x": floats(8)})
+
+
 def test_what_depends_on_extents_is_checked_when_it_runs() -> None:
     """A table of 5 rows for sequences of any length: longer ones have no row."""
     nodes = [

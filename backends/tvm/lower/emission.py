@@ -15,7 +15,7 @@ from ..api import relax, tirx
 from ..kernels.emit import function, maximum, parameter, seq, store
 from ..plan import ALIGNMENT, Key, Plan
 from ..rules.core import dtype_of, shape_of
-from .extents import Extent, Extents, atoms, computed, polynomial, symbols, variable
+from .extents import Extent, Extents, atoms, computed, count, polynomial, symbols, variable
 
 if TYPE_CHECKING:
     from .program import Call, Module
@@ -41,6 +41,8 @@ class Emitter:
         every = [extent for v in values for extent in shape_of(v)]
         self.made = [e for e in dict.fromkeys(every) if isinstance(e, SymDim) and e.name is None]
         """Extents that are not the caller's own."""
+        self.counts = [n for n in dict.fromkeys(count(shape_of(v)) for v in values) if isinstance(n, SymDim)]
+        """Elements of tensors."""
         self.atoms = atoms(every)
         self.symbols = symbols(every)
         """What the function takes as its last argument, in this order."""
@@ -95,6 +97,11 @@ class Emitter:
         pairs = dict.fromkeys(equal)
         if pairs:
             self._match([self._extent(a) for a, _ in pairs], [self._extent(b) for _, b in pairs])
+        if self.counts:  # kernels count in 32 bits
+            most: Any = tirx.const(0, "int64")
+            for n in self.counts:
+                most = maximum(most, self._extent(n))
+            self._match([most // (1 << 31)], [tirx.const(0, "int64")])
         if self.made:  # nothing is made for tensors without elements, nor for windows that do not fit
             self._match([tirx.min(self._extent(e), 1) for e in self.made], [tirx.const(1, "int64")] * len(self.made))
 
