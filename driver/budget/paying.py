@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SECONDS = 1.5
 """For one timing: both models in turns."""
-FEW = 12
+FEW = 8
 """Samples by which many units are weighed."""
 TURNS = 7
 """That one timing takes at least: the interval is all of them then, with 98 % confidence. Many selections are timed,
@@ -88,7 +88,8 @@ class PayingLab:
         self._base: Session | None = None
         self._base_model: Model | None = None
         self._built: tuple[frozenset[str], Model, Runnable] | None = None
-        self._judged: tuple[frozenset[str], Judge, Sequence[str], Spending] | None = None
+        self._judged: dict[tuple[frozenset[str], Judge, tuple[str, ...]], Spending] = {}
+        """Kept from one selection to the next: limits change, what a model spends does not."""
 
     def spent(self, taken: frozenset[str]) -> float:
         """Share of the budget, with the model as users run it."""
@@ -107,13 +108,13 @@ class PayingLab:
         """``weight``, where the least error is wanted, by few of the samples."""
         if not self.least_error:
             return self.weight(taken)
-        return spending_of(self.few, self._source(taken), (OPTIMIZED,)).typical
+        return self._spending(taken, self.few, (OPTIMIZED,)).typical
 
     def _spending(self, taken: frozenset[str], judge: Judge, levels: Sequence[str]) -> Spending:
-        """Both questions are asked one after the other."""
-        if self._judged is None or self._judged[:3] != (taken, judge, levels):
-            self._judged = taken, judge, levels, spending_of(judge, self._source(taken), levels)
-        return self._judged[3]
+        key = taken, judge, tuple(levels)
+        if key not in self._judged:
+            self._judged[key] = spending_of(judge, self._source(taken), levels)
+        return self._judged[key]
 
     def timing(self, taken: frozenset[str]) -> Timing | None:
         """In turns with the model without lossy units, on the ordinary samples."""
