@@ -110,11 +110,12 @@ def differs(found: list[Any], wanted: list[Any]) -> float:
     )
 
 
-def page(rows: list[dict[str, Any]]) -> str:
+def page(rows: list[dict[str, Any]], *, shipped: bool) -> str:
+    schedules = "with the shipped database of schedules" if shipped else "without per-model tuning"
     lines = [
         "# The TVM backend beside ONNX Runtime",
         "",
-        "Made by `benchmarks/tvm.py`; one thread of a Zen 4 core with AVX-512, without per-model tuning. `ORT` is ONNX",
+        f"Made by `benchmarks/tvm.py`; one thread of a Zen 4 core with AVX-512, {schedules}. `ORT` is ONNX",
         "Runtime on the original at its full optimization, `ours on ORT` the same on our optimized model, `TVM` the",
         "library built from that. Milliseconds of CPU time, the least of runs in turns; `TVM / ORT` below 1 is faster.",
         "The error is the largest difference from ORT's outputs on up to five samples, relative to the largest",
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument("--time", type=Path, help="time what lies in this folder")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seconds", type=float, default=3.0, help="for each model")
+    parser.add_argument("--shipped", action="store_true", help="what lies there was built with the shipped database")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     names = options.models.split(",")
@@ -150,7 +152,7 @@ def main() -> int:
     folder = options.time or (options.build if options.markdown else None)
     if folder is not None:
         rows = [timed(name, folder / name, options.seconds) for name in names if (folder / name / "row.json").exists()]
-        text = page(rows)
+        text = page(rows, shipped=options.shipped)
         if options.markdown:
             options.markdown.write_text(text, "utf-8")
         sys.stdout.write(text)
