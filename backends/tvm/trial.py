@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...ir.dims import Dim, SymDim
 from ...ir.graph import Model
 from ...passes.target import Target
 from ..core import Outputs, Sample
@@ -16,6 +17,7 @@ from .kernels.machine import Machine
 from .loader.planish_model import Processor, call
 from .lower.kernels import Kernel
 from .lower.program import Module
+from .partition import Piece
 from .tune.choose import shipped
 
 Run = Callable[[Sample], Outputs]
@@ -25,7 +27,7 @@ Run = Callable[[Sample], Outputs]
 class _Kernels:
     """Machine code of kernels by what makes them equal."""
 
-    names: dict[tuple[str, bool], str] = field(default_factory=dict[Any, str])
+    names: dict[tuple[str, tuple[str, ...], bool], str] = field(default_factory=dict[Any, str])
     waiting: dict[str, Any] = field(default_factory=dict[str, Any])
     """Functions that are not compiled yet."""
     libraries: list[Any] = field(default_factory=list[Any])
@@ -45,7 +47,7 @@ class _Module(Module):
         self.kernels = kernels
 
     def function(self, kernel: Kernel, overwrites: bool) -> Any:
-        key = (kernel.key, overwrites)
+        key = (kernel.key, tuple(kernel.atoms), overwrites)
         names = self.kernels.names
         if key not in names:
             names[key] = f"kernel{len(names)}"
@@ -68,9 +70,10 @@ class Trials:
         return int(tvm.runtime.num_threads())
 
     def runner(self, model: Model) -> Run:
-        """Runs a legalized model with static extents. Raises ``BackendError`` for what cannot be built."""
+        """Runs a legalized model. Raises ``BackendError`` for what cannot be built."""
         model, pieces = readied(model, self.machine)
         module = _Module(self.machine, self.kernels)
+        shapes = [[value.shape or () for value in piece.model.graph.inputs] for piece in pieces]
         programs = [
             module.lower(piece.model.graph, f"main{i}") if piece.backend == "tvm" else None
             for i, piece in enumerate(pieces)
@@ -80,11 +83,12 @@ class Trials:
         weights = [Processor().tensor(array) for array in module.weights.arrays]
         names = [port.name for port in model.graph.ports]
         steps: list[tuple[Callable[[dict[str, Any]], Any], list[str]]] = []
-        for piece, program in zip(pieces, programs, strict=True):
+        for i, (piece, program) in enumerate(zip(pieces, programs, strict=True)):
             if program is None:
                 run = _with_inputs(self.session(piece.model), piece.inputs)
             else:
-                run = _function(virtual_machine[program.name], piece.inputs, [weights[i] for i in program.params])
+                own = [weights[i] for i in program.params]
+                run = _function(virtual_machine[program.name], piece, shapes[i], own, program.symbols)
             steps.append((run, piece.outputs))
 
         def whole(sample: Sample) -> Outputs:
@@ -102,8 +106,22 @@ class Trials:
         return relax.VirtualMachine(executable.mod, tvm.cpu())  # not of ``executable`` itself, which links first
 
 
-def _function(function: Any, inputs: list[str], weights: list[Any]) -> Callable[[dict[str, Any]], Any]:
-    return lambda values: call(function, [values[name] for name in inputs], weights, Processor())
+def _function(
+    function: Any, piece: Piece, shapes: list[tuple[Dim, ...]], weights: list[Any], symbols: list[str]
+) -> Callable[[dict[str, Any]], Any]:
+    """Calls a program with the extents that its inputs have."""
+    processor = Processor()
+
+    def run(values: dict[str, Any]) -> Any:
+        arrays = [values[name] for name in piece.inputs]
+        found: dict[str, int] = {}
+        for array, shape in zip(arrays, shapes, strict=True):
+            for dim, extent in zip(shape, array.shape, strict=True):
+                if isinstance(dim, SymDim) and dim.name is not None:
+                    found[dim.name] = int(extent)
+        return call(function, arrays, weights, processor, [found[name] for name in symbols])
+
+    return run
 
 
 def _with_inputs(run: Run, inputs: list[str]) -> Callable[[dict[str, Any]], Any]:
