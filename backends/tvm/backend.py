@@ -86,7 +86,7 @@ def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
     if not machine.is_gpu:  # which has no kernels for them
         keep_blocked(model.graph)
     fold_dequantizers(model.graph, (lambda _: False) if machine.is_gpu else on_integers)
-    return model, partition(model)
+    return model, partition(model, gpu=machine.is_gpu)
 
 
 def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:

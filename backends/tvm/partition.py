@@ -17,7 +17,7 @@ from .layout import Layouts
 from .lower.kernels import Operands, run_rules
 from .lower.recurrent import cell_of, recurrent
 from .lower.scatter import scatter_kernels, scattering
-from .rules.core import Unsupported, dtype_of, shape_of
+from .rules.core import Kind, Unsupported, dtype_of, kind_of, shape_of
 
 
 @dataclass
@@ -60,19 +60,21 @@ def why_not(node: Node) -> str | None:
     return None
 
 
-def refusals(graph: Graph) -> dict[Node, str]:
+def refusals(graph: Graph, *, gpu: bool = False) -> dict[Node, str]:
     """Nodes that TVM cannot run, and why."""
     found: dict[Node, str] = {}
     for node in graph:
         why = why_not(node)
+        if why is None and gpu and kind_of(node) is Kind.OWN:
+            why = "loops of its own, which there are for processors only"
         if why is not None:
             found[node] = why
     return found
 
 
-def partition(model: Model) -> list[Piece]:
+def partition(model: Model, *, gpu: bool = False) -> list[Piece]:
     """The pieces in the order in which they run; one where TVM runs everything."""
-    refused = refusals(model.graph)
+    refused = refusals(model.graph, gpu=gpu)
     if not refused:
         names = [v.name for v in model.graph.inputs]
         return [Piece("tvm", model, names, [p.name for p in model.graph.ports], {})]

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from onnx import NodeProto, helper
 
+from planish.backends.tvm.partition import refusals
+from planish.ir.onnx_reader import read_model
+
 from .models import assert_close, expected, lowered, onnx_model
 from .test_open import floats, opened
 
@@ -113,6 +116,14 @@ def test_open_extents(name: str) -> None:
     artifact = lowered(opened(fixed, subject.open))
     assert not artifact.manifest["steps"]
     assert_close(artifact.run(subject.feeds), expected(fixed, subject.feeds), products=16)
+
+
+def test_gpus_leave_them_to_onnx_runtime() -> None:
+    """Loops of their own are for processors."""
+    subject = SUBJECTS["sums up to each, backwards"]
+    model = read_model(onnx_model(subject.nodes, subject.feeds, subject.outputs, subject.constants))
+    assert not refusals(model.graph)
+    assert list(refusals(model.graph, gpu=True).values()) == ["loops of its own, which there are for processors only"]
 
 
 @pytest.mark.slow
