@@ -352,6 +352,28 @@ def _row(row: Quality, best: Quality) -> str:
     )
 
 
+def picture(results: list[Result], path: Path) -> None:
+    """What is lost by cut, method and model."""
+    from planish.driver.select import new_picture
+
+    figure, kind = new_picture(path)
+    shown = [r for r in results if r.rows]
+    figure.set_size_inches(3.2 * len(shown), 2.8)
+    for i, r in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), i + 1)
+        for method, marker in ((OURS, "o"), (METHODS[1], "s"), (METHODS[0], "x")):
+            rows = sorted((row for row in r.rows if row.method == method), key=lambda row: row.cut)
+            lost = [max(1 - row.cosine, 1e-5) for row in rows]
+            axes.plot([100 * row.reached for row in rows], lost, marker=marker, label=method)
+        axes.set_yscale("log")
+        axes.set_title(r.model, fontsize=9)
+        axes.set_xlabel("% of the parameters cut")
+        if i == 0:
+            axes.set_ylabel("1 - cosine")
+            axes.legend(fontsize=7)
+    figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
+
+
 # -- command line
 
 
@@ -429,11 +451,12 @@ def main() -> None:
     preface = (__doc__ or "").partition("A cut is")[2].strip()
     text = (
         f"# Low rank\n\n{machine()}\n\n    python benchmarks/lowrank.py --models {args.models} --cuts {args.cuts} "
-        f"--target {args.target}\n\nA cut is {preface}\n\n{table(results)}"
+        f"--target {args.target}\n\n![what cuts lose](lowrank.svg)\n\nA cut is {preface}\n\n{table(results)}"
     )
     print(text)
     if args.markdown:
         args.markdown.write_text(text)
+        picture(results, args.markdown.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
