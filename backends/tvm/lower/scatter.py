@@ -170,23 +170,23 @@ def _top_k(node: Node) -> Kernel:
         raise Unsupported("a number of elements that is computed")
     axis = int(node.attr("axis", -1)) % len(shape)
     least = not node.attr("largest", 1)
-    used = [v for v in node.outputs if v.uses]
     if k == 0:
         raise Unsupported("none of the elements")
 
     def make() -> Any:
-        return _TopK(x, [bool(v.uses) for v in node.outputs], axis, k, least).function()
+        return _TopK(x, axis, k, least).function()
 
-    return _kernel(node, [x], used, make, f"{axis} {k} {least} {[bool(v.uses) for v in node.outputs]}")
+    # Both results, whoever reads them: TVM loses a buffer where it finds that nobody reads another.
+    return _kernel(node, [x], node.outputs, make, f"{axis} {k} {least}")
 
 
 class _TopK:
     """Writes the loops: what was found so far lies in order in buffers of k elements."""
 
-    def __init__(self, x: Value, used: Sequence[bool], axis: int, k: int, least: bool) -> None:
+    def __init__(self, x: Value, axis: int, k: int, least: bool) -> None:
         shape, dtype = shape_of(x), dtype_of(x)
         self.outer, self.inner = expr(count(shape[:axis])), expr(count(shape[axis + 1 :]))
-        self.extent, self.k, self.least, self.used = expr(shape[axis]), k, least, used
+        self.extent, self.k, self.least = expr(shape[axis]), k, least
         total = self.outer * k * self.inner
         self.x = _buffer("x", x)
         self.results = [emit.parameter(n, (total,), t) for n, t in (("values", dtype), ("places", "int64"))]
@@ -194,9 +194,7 @@ class _TopK:
         self.at = emit.local("at", 1, "int32")
 
     def function(self) -> Any:
-        results = [r for r, used in zip(self.results, self.used, strict=True) if used]
-        body = emit.parallel((self.outer, self.inner), self._row)
-        return emit.function([self.x, *results], body, "topk")
+        return emit.function([self.x, *self.results], emit.parallel((self.outer, self.inner), self._row), "topk")
 
     def _row(self, o: Expr, i: Expr) -> Stmt:
         def element(t: Expr) -> Stmt:
@@ -206,9 +204,10 @@ class _TopK:
 
         def written(j: Expr) -> Stmt:
             to = (o * self.k + j) * self.inner + i
-            found = (self.values[j], tir.Cast("int64", self.places[j]))
-            pairs = zip(self.results, found, self.used, strict=True)
-            return emit.seq([emit.store(result, value, to) for result, value, used in pairs if used])
+            values, places = self.results
+            return emit.seq(
+                emit.store(values, self.values[j], to), emit.store(places, tir.Cast("int64", self.places[j]), to)
+            )
 
         return emit.seq(
             [emit.alloc(b) for b in (self.values, self.places, self.at)],
