@@ -18,6 +18,7 @@ from planish.backends.tvm.api import tvm
 from planish.backends.tvm.groups import Group, groups_of
 from planish.backends.tvm.layout import assign_layouts
 from planish.backends.tvm.lower.kernels import Kernel, plain_kernel
+from planish.backends.tvm.rules.core import numbers
 from planish.ir.graph import Model, Value
 from planish.passes.target import Target
 
@@ -87,7 +88,7 @@ class EmulatedGpu:
         arrays = {f"p{i}": self._value(o.source, values) for i, o in enumerate(kernel.operands)}
         for i, (value, form) in enumerate(kernel.results):
             # What a kernel forgets to write stays NaN.
-            values[value] = arrays[f"out{i}"] = np.full(form.shape, -77, form.dtype)
+            values[value] = arrays[f"out{i}"] = np.full(numbers(form.shape), -77, form.dtype)
             if form.dtype.startswith("float"):
                 values[value].fill(np.nan)
         wanted = [arrays[p.removesuffix("_ptr")] for p in self.arguments[f"{name}_kernel"]]

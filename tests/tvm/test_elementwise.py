@@ -189,3 +189,26 @@ def test_an_empty_constant_is_joined() -> None:
     made.add("Concat", "x", "empty", axis=1)
     model = onnx_model(made.nodes, {"x": x}, made.outputs, {"empty": np.zeros((2, 0), np.float32)})
     np.testing.assert_array_equal(lowered(model).run({"x": x})[0], x)
+
+
+def test_floats_are_not_simplified_as_if_they_were_real() -> None:
+    """What TVM's simplifier makes of them: numbers that are rounded by adding a large one, inf - inf, NaN == NaN."""
+    x = np.array([0.3, 1.7, -2.5, 3.5, np.inf, np.nan, 0.0, 1e-3], np.float32)
+    y = np.array([1e8, 3, 1e20, np.inf, 1, 2, 3, -1e7], np.float32)
+    constants = {"large": np.float32(1.5 * 2**23), "zero": np.float32(0)}
+    nodes = [
+        helper.make_node("Add", ["x", "large"], ["moved"]),
+        helper.make_node("Sub", ["moved", "large"], ["rounded"]),
+        helper.make_node("Add", ["x", "y"], ["sum"]),
+        helper.make_node("Sub", ["sum", "y"], ["first"]),
+        helper.make_node("Sub", ["x", "sum"], ["second"]),
+        helper.make_node("Sub", ["x", "x"], ["nothing"]),
+        helper.make_node("Mul", ["zero", "x"], ["zeros"]),
+        helper.make_node("Equal", ["x", "x"], ["same"]),
+        helper.make_node("Where", ["same", "x", "zero"], ["numbers"]),
+    ]
+    names = ["rounded", "first", "second", "nothing", "zeros", "numbers"]
+    model = onnx_model(nodes, {"x": x, "y": y}, names, constants)
+    feeds = {"x": x, "y": y}
+    for name, found, wanted in zip(names, lowered(model).run(feeds), expected(model, feeds), strict=True):
+        np.testing.assert_array_equal(found, wanted, err_msg=name)

@@ -183,15 +183,37 @@ def _differ(a: Expr, b: Expr) -> Expr:
     return tirx.any(tirx.all(a, tirx.Not(b)), tirx.all(tirx.Not(a), b))
 
 
+# TVM simplifies floats as if they were real: (x + y) - y is x to it, though the sum has been rounded (which models use
+# to round); x - x and x * 0 are 0 for infinities and NaN too, and x == x holds for NaN. What follows says the same in
+# forms that it leaves alone; the compiler behind it makes one subtraction of the first.
+
+
+def _minus(a: Expr, b: Expr, d: str) -> Expr:
+    return a + b * number(-1, d) if is_float(d) else a - b
+
+
+def _times(a: Expr, b: Expr, d: str) -> Expr:
+    for zero, other in ((a, b), (b, a)):
+        if isinstance(zero, tirx.FloatImm) and zero.value == 0:
+            return _minus(other, other, d)
+    return a * b
+
+
+def _equal(a: Expr, b: Expr, d: str) -> Expr:
+    if d == "bool":
+        return tirx.Not(_differ(a, b))
+    return tirx.all(a <= b, b <= a) if is_float(d) else tirx.EQ(a, b)
+
+
 BINARY: dict[str, Binary] = {
     "Add": lambda a, b, d: a + b,
-    "Sub": lambda a, b, d: a - b,
-    "Mul": lambda a, b, d: a * b,
+    "Sub": _minus,
+    "Mul": _times,
     "Div": _divide,
     "Max": lambda a, b, d: _extreme(a, b, d, larger=True),
     "Min": lambda a, b, d: _extreme(a, b, d, larger=False),
     "Sum": lambda a, b, d: a + b,
-    "Equal": lambda a, b, d: tirx.Not(_differ(a, b)) if d == "bool" else tirx.EQ(a, b),
+    "Equal": _equal,
     "Greater": lambda a, b, d: a > b,
     "GreaterOrEqual": lambda a, b, d: a >= b,
     "Less": lambda a, b, d: a < b,
