@@ -172,9 +172,9 @@ def with_math(node: Any) -> Any:
 
 
 def _laid_down(made: Any) -> Any:
-    """A vector's loop of one store with the names in its value as small buffers, which LLVM keeps in registers: TVM's
-    passes look at the value of a name once for every name around it, which takes them seconds where names nest."""
-    if made.kind != VECTORIZED or not isinstance(made.body, tir.BufferStore) or made.annotations:
+    """A loop of one store with the names in its value as small buffers, which LLVM keeps in registers: TVM's passes
+    look at the value of a name once for every name around it, which takes them minutes where names nest."""
+    if not isinstance(made.body, tir.BufferStore) or made.annotations:
         return made
     bound: dict[Expr, Expr] = {}
     guarded = False
@@ -191,11 +191,15 @@ def _laid_down(made: Any) -> Any:
     value = _ffi.structural_map(made.body.value, (tir.Let, let))
     if guarded or not bound:  # what stands behind a condition may be read only where it holds
         return made
-    buffers = {name: local(name.name, int(made.extent), str(name.ty.dtype)) for name in bound}
-    at = {name: buffer[made.loop_var] for name, buffer in buffers.items()}
+    vector = made.kind == VECTORIZED
+    place: Expr = made.loop_var if vector else 0
+    buffers = {name: local(name.name, int(made.extent) if vector else 1, str(name.ty.dtype)) for name in bound}
+    at = {name: buffer[place] for name, buffer in buffers.items()}
     read = {name: [v for v in variables(of) if v in bound] for name, of in bound.items()}
     names: list[Expr] = list(TopologicalSorter(read).static_order())
-    stores = [store(buffers[name], rewritten(bound[name], at), made.loop_var) for name in names]
+    stores = [store(buffers[name], rewritten(bound[name], at), place) for name in names]
     last = store(made.body.buffer, rewritten(value, at), *made.body.indices)
-    whole = tir_stmt.For(made.loop_var, made.min, made.extent, made.kind, seq(stores, last))
-    return seq([alloc(b) for b in buffers.values()], whole)
+    room = [alloc(b) for b in buffers.values()]
+    body = seq(stores, last) if vector else seq(room, stores, last)
+    whole = tir_stmt.For(made.loop_var, made.min, made.extent, made.kind, body)
+    return seq(room, whole) if vector else whole
