@@ -121,11 +121,12 @@ def _unnamed(model: Model) -> bool:
 
 
 def _fits(sample: Sample, model: Model) -> bool:
-    """Whether the sample has the inputs (defaults cannot be overridden) and extents for which the artifact was made."""
+    """Whether the sample has the inputs (defaults cannot be overridden) and extents that the artifact takes: of open
+    ones, 1 and more."""
     if set(sample) != {value.name for value in model.graph.inputs if value not in model.graph.defaults}:
         return False
     for value in model.graph.inputs:
         extents = zip(value.shape or (), sample[value.name].shape if value.name in sample else (), strict=False)
-        if any(isinstance(wanted, int) and wanted != given for wanted, given in extents):
+        if any(wanted != given if isinstance(wanted, int) else given == 0 for wanted, given in extents):
             return False
     return True
