@@ -226,13 +226,15 @@ def checked(spec: dict[str, Any], given: Any, extents: dict[str, int]) -> Array:
     array = np.asarray(given)
     if array.dtype != np.dtype(spec["dtype"]) or not fits(spec["shape"], array.shape, extents):
         said = ", ".join(f"{name} = {extent}" for name, extent in sorted(extents.items()))
-        empty = 0 in array.shape and any(isinstance(want, str) for want in spec["shape"])
+        open_ = any(isinstance(want, str) for want in spec["shape"])
         raise BackendError(
             f"input {spec['name']} is {array.dtype}{list(array.shape)}, the model takes {spec['dtype']}{spec['shape']}"
             + (f" with {said}" if said else ""),
             where="tvm",
             help="open extents are 1 and more: of nothing there is nothing to compute"
-            if empty
+            if open_ and 0 in array.shape
+            else "inputs have to agree on extents of one name; those that are numbers are fixed: build it again for others"
+            if open_
             else "the artifact was built for these extents: build it again with --dim for others",
         )
     return array
