@@ -233,7 +233,7 @@ def checked(spec: dict[str, Any], given: Any, extents: dict[str, int]) -> Array:
             where="tvm",
             help="open extents are 1 and more: of nothing there is nothing to compute"
             if open_ and 0 in array.shape
-            else "inputs have to agree on extents of one name; those that are numbers are fixed: build it again for others"
+            else "inputs have to agree on extents of one name; numbers are fixed: build it again for others"
             if open_
             else "the artifact was built for these extents: build it again with --dim for others",
         )
