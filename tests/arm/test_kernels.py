@@ -28,7 +28,7 @@ from planish.passes.target import get_target
 from .emulation import Emulation
 
 IMAGE, CHANNELS, OUTPUTS, ZERO_POINT = (7, 9), 16, 24, 9
-ROWS, DEPTH, COLUMNS = 6, 37, 20
+ROWS, DEPTH, COLUMNS = 7, 37, 20
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,29 @@ class Case:
 
 def integer_conv(target: str) -> Case:
     """A 3x3 convolution of u8 with zero point 9 by s8, in blocks of channels."""
+    return _integer_conv(target, Machine(get_target(target)).block, "uint8", ZERO_POINT)
+
+
+def narrow_conv(target: str) -> Case:
+    """The same in blocks of four channels, which instructions for eight do not take."""
+    return _integer_conv(target, 4, "uint8", ZERO_POINT)
+
+
+def signed_conv(target: str) -> Case:
+    """The same of s8 with a zero point below 0."""
+    return _integer_conv(target, Machine(get_target(target)).block, "int8", -ZERO_POINT)
+
+
+def _integer_conv(target: str, block: int, dtype: str, zero_point: int) -> Case:
     machine = Machine(get_target(target))
-    block = machine.block
     draw = np.random.default_rng(11)
-    x = draw.integers(0, 256, (1, CHANNELS, *IMAGE)).astype(np.uint8)
+    known = np.iinfo(dtype)
+    x = draw.integers(known.min, known.max + 1, (1, CHANNELS, *IMAGE)).astype(dtype)
     w = draw.integers(-128, 128, (OUTPUTS, CHANNELS, 3, 3)).astype(np.int8)
     spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block)
-    spec = replace(spec, dtype="uint8", zero_point=ZERO_POINT)
+    spec = replace(spec, dtype=dtype, zero_point=zero_point)
     tile = convs.tiles(spec, machine)[0]
-    padded = np.pad(x.astype(np.int32) - ZERO_POINT, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    padded = np.pad(x.astype(np.int32) - zero_point, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     sums = np.einsum("nchwij,ocij->nohw", windows, w.astype(np.int32))
     # Kernels sum what is stored; the epilogue takes off the zero point that they see.
@@ -85,12 +99,21 @@ def integer_conv(target: str) -> Case:
 
 
 def integer_product(target: str) -> Case:
-    """A matrix product of s8 by s8 whose depth no instruction divides."""
+    """A matrix product of s8 by s8 whose depth no instruction divides, with an odd number of rows."""
+    return _integer_product(target, ROWS)
+
+
+def integer_row(target: str) -> Case:
+    """A single row, which needs no instruction for two."""
+    return _integer_product(target, 1)
+
+
+def _integer_product(target: str, rows: int) -> Case:
     machine = Machine(get_target(target))
     draw = np.random.default_rng(12)
-    a = draw.integers(-128, 128, (ROWS, DEPTH)).astype(np.int8)
+    a = draw.integers(-128, 128, (rows, DEPTH)).astype(np.int8)
     b = draw.integers(-128, 128, (DEPTH, COLUMNS)).astype(np.int8)
-    spec = MatMul((), ROWS, DEPTH, COLUMNS, dtype="int8")
+    spec = MatMul((), rows, DEPTH, COLUMNS, dtype="int8")
     assert products.seen_zero_point(spec, machine, 0) == 0
     tile = products.tiles(spec, machine)[0]
     function = products.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
@@ -143,6 +166,9 @@ def share(body: list[str]) -> float:
         (integer_conv, "rpi4", "cortex-a53"),
         (integer_conv, "rpi5", "cortex-a76"),
         (integer_conv, "aarch64-i8mm", "max"),
+        (signed_conv, "neoverse-v1", "max"),
+        (narrow_conv, "aarch64-i8mm", "max"),
+        (integer_product, "aarch64-i8mm", "max"),
         (integer_product, "rpi4", "cortex-a72"),
         (integer_product, "rpi5", "neoverse-n1"),
     ],
@@ -165,7 +191,11 @@ def test_integers_are_exact(
         (integer_product, "rpi4", (), ("sdot", "udot", "usdot", "smmla")),
         (integer_conv, "rpi5", ("sdot",), ("usdot", "smmla")),
         (integer_product, "rpi5", ("sdot",), ("usdot", "smmla")),
-        (integer_conv, "aarch64-i8mm", ("usdot",), ()),
+        (integer_conv, "aarch64-i8mm", ("usmmla",), ("usdot",)),
+        (signed_conv, "neoverse-v1", ("smmla",), ("sdot",)),
+        (integer_product, "aarch64-i8mm", ("smmla",), ("sdot",)),
+        (narrow_conv, "aarch64-i8mm", ("usdot",), ("usmmla",)),
+        (integer_row, "aarch64-i8mm", ("sdot",), ("smmla",)),
     ],
 )
 def test_integer_instructions(

@@ -1,7 +1,8 @@
 """What one step of a product is: single precision, or integers of 8 bits summed exactly in 32.
 
 Integer processors take several neighbours of the reduction at once: ``vpdpbusd`` (VNNI) and ``sdot``, ``usdot`` (ARM)
-four, ``vpmaddwd`` two that were widened to 16 bits. ``vpmaddubsw`` of AVX2 adds two products in 16 bits and
+four, ``vpmaddwd`` two that were widened to 16 bits; ``smmla`` and ``usmmla`` (ARM) eight, of two rows and two columns.
+``vpmaddubsw`` of AVX2 adds two products in 16 bits and
 saturates; it is used only where the weights are known to stay within 7 bits, where it cannot. All are exact.
 """
 
@@ -32,6 +33,8 @@ class Arithmetic:
     """LLVM's name by the number of sums in a register."""
     flipped: bool = False
     """The instruction wants the other sign: inputs have their highest bit turned over, which moves them by 128."""
+    rows: int = 1
+    """Rows whose sums share a register: 2 where an instruction multiplies matrices (``pairs.py``)."""
 
     def zero_point(self, zero_point: int) -> int:
         """Where the inputs' zero point lies as the products see it."""
@@ -39,7 +42,9 @@ class Arithmetic:
         return zero_point + moved if self.flipped else zero_point
 
     def value(self, read: Read, start: Expr, count: int) -> Expr:
-        """One row's neighbours, the same for ``count`` columns."""
+        """One row's neighbours, the same for ``count`` columns; as one word of 64 bits where rows share registers."""
+        if self.rows > 1:
+            return tir.reinterpret("int64", read(start, self.depth))
         if self.depth == 4:
             return spread(self._turned(tir.reinterpret("int32", read(start, 4))), count)
         if self.depth == 2:
@@ -50,16 +55,17 @@ class Arithmetic:
         """What ``value`` gives where every neighbour is the same number."""
         if self.depth == 1:
             return const(value, self.sums, count)
-        bits = 8 if self.depth == 4 else 16
+        bits = 16 if self.depth == 2 else 8
+        size = bits * self.depth
         word = sum((value % (1 << bits)) << (bits * i) for i in range(self.depth))
-        return spread(tir.const(word - (1 << 32) * (word >> 31), "int32"), count)
+        return self._spread(tir.const(word - (1 << size) * (word >> (size - 1)), f"int{size}"), count)
 
     def column(self, read: Read, start: Expr, count: int) -> Expr:
         """Weights of ``count`` columns, ``depth`` neighbours of each."""
         loaded = read(start, count * self.depth)
         if self.depth == 2:
             return tir.Cast(f"int16x{2 * count}", loaded)
-        return loaded if self.depth == 4 else self.widened(loaded, count)
+        return loaded if self.depth > 1 else self.widened(loaded, count)
 
     def add(self, total: Expr, a: Expr, w: Expr, count: int) -> Expr:
         """``total`` plus the products of one step."""
@@ -79,13 +85,16 @@ class Arithmetic:
 
     def part(self, read: Read, start: Expr, left: int, count: int) -> Expr:
         """``value`` of the last ``left`` neighbours, fewer than ``depth``: what would be beyond them is 0."""
-        bits = 32 // self.depth
-        mask = tir.const((1 << bits) - 1, "int32")
-        word = tir.const(0, "int32")
+        bits = 16 if self.depth == 2 else 8
+        dtype = f"int{bits * self.depth}"
+        mask, word = tir.const((1 << bits) - 1, dtype), tir.const(0, dtype)
         for i in range(left):
-            one = tir.bitwise_and(tir.Cast("int32", read(start + i, 1)), mask)
-            word = tir.bitwise_or(word, tir.shift_left(one, tir.const(bits * i, "int32")))
-        return spread(self._turned(word), count)
+            one = tir.bitwise_and(tir.Cast(dtype, read(start + i, 1)), mask)
+            word = tir.bitwise_or(word, tir.shift_left(one, tir.const(bits * i, dtype)))
+        return self._spread(self._turned(word), count)
+
+    def _spread(self, word: Expr, count: int) -> Expr:
+        return word if self.rows > 1 else spread(word, count)
 
     def _turned(self, word: Expr) -> Expr:
         return tir.bitwise_xor(word, tir.const(0x80808080 - (1 << 32), "int32")) if self.flipped else word
@@ -106,25 +115,36 @@ _MADDUBS = (
 _VNNI = ((16, "llvm.x86.avx512.vpdpbusd.512"), (8, "llvm.x86.avx512.vpdpbusd.256"), (4, "llvm.x86.avx512.vpdpbusd.128"))
 
 
-def arithmetic_of(dtype: str, machine: Machine, *, narrow: bool = False) -> Arithmetic:
-    """The fastest exact way to multiply inputs of ``dtype`` (``float32``, ``uint8``, ``int8``) by weights: ``float32``
-    or ``int8``. ``narrow``: weights are within -64 to 63."""
+def _neon(name: str) -> tuple[tuple[int, str], ...]:
+    return ((4, f"llvm.aarch64.neon.{name}.v4i32.v16i8"),)
+
+
+def arithmetics(dtype: str, machine: Machine, *, narrow: bool = False) -> list[Arithmetic]:
+    """Exact ways to multiply inputs of ``dtype`` (``float32``, ``uint8``, ``int8``) by weights (``float32`` or
+    ``int8``), the fastest first; each has a ``depth`` of its own. ``narrow``: weights are within -64 to 63."""
     if dtype == "float32":
-        return FLOAT
-    unsigned = dtype == "uint8"
-    if machine.processor.arch == "x86_64":
-        if machine.has("vnni"):
-            return Arithmetic("vnni", dtype, "int8", "int32", 4, _VNNI, flipped=not unsigned)
-        if unsigned and narrow:
-            return Arithmetic("maddubs", dtype, "int8", "int32", 4, _MADDUBS)
-        return Arithmetic("maddwd", dtype, "int8", "int32", 2, _MADDWD)
-    if machine.processor.arch == "aarch64":
-        if unsigned and machine.has("i8mm"):
-            return Arithmetic("usdot", dtype, "int8", "int32", 4, ((4, "llvm.aarch64.neon.usdot.v4i32.v16i8"),))
-        if machine.has("dotprod"):
-            name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-            return Arithmetic("sdot", dtype, "int8", "int32", 4, ((4, name),), flipped=unsigned)
-    return widened(dtype)
+        return [FLOAT]
+    found = [widened(dtype)]
+    unsigned, arch = dtype == "uint8", machine.processor.arch
+    if arch == "x86_64" and machine.has("vnni"):
+        found.append(Arithmetic("vnni", dtype, "int8", "int32", 4, _VNNI, flipped=not unsigned))
+    elif arch == "x86_64" and unsigned and narrow:
+        found.append(Arithmetic("maddubs", dtype, "int8", "int32", 4, _MADDUBS))
+    elif arch == "x86_64":
+        found.append(Arithmetic("maddwd", dtype, "int8", "int32", 2, _MADDWD))
+    elif arch == "aarch64" and machine.has("i8mm"):
+        dot, product = ("usdot", "usmmla") if unsigned else ("sdot", "smmla")
+        found.append(Arithmetic(dot, dtype, "int8", "int32", 4, _neon(dot)))
+        found.append(Arithmetic(product, dtype, "int8", "int32", 8, _neon(product), rows=2))
+    elif arch == "aarch64" and machine.has("dotprod"):
+        found.append(Arithmetic("sdot", dtype, "int8", "int32", 4, _neon("sdot"), flipped=unsigned))
+    return found[::-1]
+
+
+def arithmetic_of(dtype: str, machine: Machine, *, narrow: bool = False, rows: int = 2, block: int = 0) -> Arithmetic:
+    """The fastest of them for ``rows`` rows whose neighbours lie in blocks of ``block`` (0: any number)."""
+    ways = arithmetics(dtype, machine, narrow=narrow)
+    return next(w for w in ways if w.rows <= rows and block % w.depth == 0)
 
 
 def widened(dtype: str) -> Arithmetic:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ....ir.errors import BackendError
 from . import depthwise, depthwise_bytes
-from .arithmetic import Arithmetic, arithmetic_of, widened
+from .arithmetic import Arithmetic, arithmetic_of, arithmetics
 from .columns import Array, Panels, pack_columns, packed_columns, split_columns
 from .emit import (
     Buffer,
@@ -39,6 +39,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
+from .pairs import registers_of
 from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles
 from .window import (
     Conv,
@@ -57,9 +58,9 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
     if depthwise.fits(conv):
         return (depthwise_bytes if depthwise_bytes.fits(conv, machine) else depthwise).tiles(conv, machine)
-    depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow).depth
-    depth = depth if conv.in_block % depth == 0 else 1
-    ranked = rank_tiles(conv.usual_row, conv.outputs // conv.groups, machine, depth)
+    rows = conv.usual_row
+    depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow, rows=rows, block=conv.in_block).depth
+    ranked = rank_tiles(rows, conv.outputs // conv.groups, machine, depth)
     steps = 4 if by_lane(machine) else 2
     unroll = steps if conv.in_block % (steps * depth) == 0 else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
@@ -141,8 +142,7 @@ def seen_zero_point(conv: Conv, machine: Machine, tile: Tile) -> int:
 
 
 def _arithmetic(conv: Conv, machine: Machine, tile: Tile) -> Arithmetic:
-    fast = arithmetic_of(conv.dtype, machine, narrow=conv.narrow)
-    return fast if fast.depth == tile.depth else widened(conv.dtype)
+    return next(w for w in arithmetics(conv.dtype, machine, narrow=conv.narrow) if w.depth == tile.depth)
 
 
 def _panels(conv: Conv, tile: Tile) -> tuple[Panels, ...]:
@@ -237,7 +237,7 @@ class _Writer:
         )
 
     def _tile(self, panels: Panels, place: _Place, rows: int, *, whole: bool = True) -> Stmt:
-        registers = Registers(rows, panels.vectors, panels.lanes, self.arithmetic.sums)
+        registers = registers_of(self.arithmetic, rows, panels.vectors, panels.lanes)
         chunks = _chunks(self.conv, self.tile.depth)
         sums = [self._reduce(registers, panels, place, *chunk, whole) for chunk in chunks]
         return seq(registers.start(), sums, self._write(registers, panels, place))

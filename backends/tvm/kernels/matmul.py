@@ -40,6 +40,7 @@ from .emit import (
 )
 from .machine import Machine
 from .math import with_math
+from .pairs import registers_of
 from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles, spans
 
 WORTH = 200_000
@@ -114,7 +115,7 @@ def tiles(product: MatMul, machine: Machine) -> list[Tile]:
     depth = _arithmetic(product, machine).depth
     every = rank_tiles(min(rows, 1024), columns, machine, depth)
     ranked = [t for t in every if t.rows <= WAYS]
-    steps = 4 if by_lane(machine) else 2
+    steps = 4 if by_lane(machine) and depth < 8 else 2
     unroll = steps if isinstance(product.depth, int) and product.depth >= steps * depth else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
 
@@ -126,7 +127,8 @@ def seen_zero_point(product: MatMul, machine: Machine, zero_point: int) -> int:
 
 def _arithmetic(product: MatMul, machine: Machine) -> Arithmetic:
     """Steps of several indices need weights packed for them and neighbours in ``a``."""
-    fast = arithmetic_of(product.dtype, machine, narrow=product.narrow)
+    rows = product.all_rows if isinstance(product.all_rows, int) else USUAL_ROWS
+    fast = arithmetic_of(product.dtype, machine, narrow=product.narrow, rows=rows)
     if product.dtype == "float32" or (product.packed and not product.a_axes):
         return fast
     return replace(widened(product.dtype), weights=product.b_dtype or "int8")
@@ -282,7 +284,7 @@ class ProductWriter:
         return self.a[_stored((*batch, m, k), product.a_axes)]
 
     def _tile(self, batch: tuple[Expr, ...], panels: Panels, p: Expr, m: Expr, rows: int) -> Stmt:
-        registers = Registers(rows, panels.vectors, panels.lanes, self.arithmetic.sums)
+        registers = registers_of(self.arithmetic, rows, panels.vectors, panels.lanes)
         return seq(
             registers.start(), self.sums(registers, batch, panels, p, m), self._write(registers, batch, panels, p, m)
         )

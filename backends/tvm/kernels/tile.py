@@ -147,7 +147,10 @@ def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1) -> li
     A processor starts a multiply-add of 256 bits twice a cycle and one of 512 bits at least once (counted as 0.75,
     between one and two), does two loads a cycle, and takes 8 multiply-adds in flight to be busy. On ARM a load brings
     four values of a row, which then sit in a register; steps of several indices need some registers for themselves.
+    Steps of eight have two rows in a register.
     """
+    if depth == 8:
+        return _rank_pairs(total, columns, machine)
     width = machine.lanes()
     spare = machine.registers - machine.registers // 16 - (machine.registers // 16 + 1 if depth > 1 else 0)
     scored: list[tuple[float, Tile]] = []
@@ -166,6 +169,23 @@ def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1) -> li
                 scored.append((cycles * math.ceil(total / rows) * panels, Tile(rows, vectors, lane_count)))
                 if rows < 3:
                     break
+    scored.sort(key=lambda s: (s[0], s[1].rows))
+    return list(dict.fromkeys(tile for _, tile in scored))
+
+
+def _rank_pairs(total: int, columns: int, machine: Machine) -> list[Tile]:
+    """The same for matrix instructions: a load for each row, two for each vector."""
+    scored: list[tuple[float, Tile]] = []
+    for vectors in range(1, 6):
+        if vectors > 1 and (vectors - 1) * 4 >= columns:
+            continue
+        panels = packed_columns(split_columns(columns, vectors, 4)) / (vectors * 4)
+        for rows in _even(total):
+            pairs = -(-rows // 2)
+            if pairs * 2 * vectors + pairs + 2 * vectors > machine.registers:
+                continue
+            cycles = max(pairs * vectors, (rows + 2 * vectors) / 2, 4) + 0.8
+            scored.append((cycles * math.ceil(total / rows) * panels, Tile(rows, vectors, 4)))
     scored.sort(key=lambda s: (s[0], s[1].rows))
     return list(dict.fromkeys(tile for _, tile in scored))
 
