@@ -9,7 +9,7 @@ what was proposed, and runs it again with another answer where the whole costs t
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Unit:
     """Predicted: by how much the file shrinks."""
     saved_flops: int = 0
     """Predicted: by how many operations a run shrinks."""
+    others: tuple[str, ...] = ()
+    """Names of places beside its own that it decides as well: other passes' units at these cannot be taken with it."""
 
     @property
     def owner(self) -> str:
@@ -56,7 +58,7 @@ class Choices:
         count = seen.setdefault(subject, len(seen) + 1)  # nodes and values are equal only to themselves
         key = unit.key if count == 1 else f"{unit.key}#{count}"
         if key != unit.key:
-            unit = Unit(key, unit.error, unit.saved_bytes, unit.saved_flops)
+            unit = replace(unit, key=key)
         self.offered.setdefault(key, unit)
         return not self.nothing and key not in self.left
 

@@ -15,7 +15,8 @@ PREFIX = "factorize-"
 _FORMS = {
     "factorize-matmul/c": "compact",
     "factorize-matmul/r": "pair",
-    "factorize-parallel/": "shared",
+    "factorize-parallel/c": "shared, compact",
+    "factorize-parallel/r": "shared",
     "factorize-residual/r": "codes and low rank",
     "factorize-conv/c": "Tucker, compact",
     "factorize-conv/t": "Tucker",
@@ -50,22 +51,21 @@ class Rank:
 def ranks_of(problem: Problem, choice: Choice, model: Model) -> list[Rank]:
     """Of every layer for which ranks were offered, in order; ``model`` is the one that they were offered for."""
     nodes = nodes_by_name(model)
+    taken = {problem.place_of[i] for i in problem.indices(choice.taken)}
     found: list[Rank] = []
-    for options in problem.places:
-        units = [problem.units[i] for i in options]
-        if units[0].owner.startswith(PREFIX):
-            name = node_name(units[0].key)
-            found.append(_rank(name, nodes.get(name), [u.key for u in units], options, choice, problem))
+    for place, options in enumerate(problem.places):
+        unit = problem.units[options[0]]
+        elsewhere = taken & (problem.excluded(place) - {place})
+        if unit.owner.startswith(PREFIX) and not elsewhere and (place in taken or not unit.others):
+            named = [nodes.get(name) for name in (node_name(unit.key), *unit.others)]
+            found.append(_rank(node_name(unit.key), named, options, choice, problem))
     return found
 
 
-def _rank(
-    name: str, node: Node | None, keys: Sequence[str], options: Sequence[int], choice: Choice, problem: Problem
-) -> Rank:
-    shape = _weight(node)
-    parameters = 1
-    for extent in shape:
-        parameters *= extent
+def _rank(name: str, nodes: Sequence[Node | None], options: Sequence[int], choice: Choice, problem: Problem) -> Rank:
+    shape, parameters = _weight(nodes[0]), sum(_count(_weight(node)) for node in nodes)
+    if len(nodes) > 1:
+        name = f"{name} and {len(nodes) - 1} beside it"
     full = str(min(shape)) if len(shape) == 2 else f"{shape[1]}x{shape[0]}" if shape else ""
     taken = next((i for i in options if problem.units[i].key in choice.taken), None)
     if taken is None:

@@ -185,6 +185,8 @@ def _neighbours(problem: Problem, best: frozenset[str], belief: Belief) -> Itera
     pairs = [(a, b) for a in up for b in down if a.place != b.place]
     for pair in sorted(pairs, key=lambda pair: pair[0].lost + pair[1].lost):
         after = chosen | {m.place: m.unit for m in pair}
+        if any(after[a] is not None and after[b] is not None for a, b in problem.conflicts):
+            continue
         yield frozenset(problem.units[i].key for i in after.values() if i is not None)
 
 

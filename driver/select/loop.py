@@ -451,6 +451,8 @@ class _Loop:
             with_it = best | {unit.key}
             if self.problem.place_of[i] in chosen:
                 found[unit.key] = "another option is taken there"
+            elif chosen & self.problem.excluded(self.problem.place_of[i]):
+                found[unit.key] = "what is taken decides about it as well"
             elif predict_time(self.problem, costs, with_it) >= time:
                 change = predict_time(self.problem, costs, with_it) - time
                 found[unit.key] = f"it should be slower by {change:.2%} of the time"

@@ -20,7 +20,7 @@ REACH = 6
 are stored."""
 MANY = 3
 """So many options at a place are a curve: they do the same by degrees, and one of them says what to expect of all."""
-_SAME_NUMBERS = "factorize-"
+_SAME_NUMBERS = ("factorize-", "merge-")
 """Passes whose layers read and give the numbers that they did before: nothing is converted at their borders."""
 _UNKNOWN_ELEMENTS = 1 << 12
 """What a tensor counts whose extents nobody knows."""
@@ -50,6 +50,8 @@ class Problem:
     """Of each unit: its operator's share of the model's operations, the first guess at its share of time."""
     savings: tuple[float, ...] = ()
     """Of each unit: the share of its operator's parameters, and so of its operations, that it saves. Empty: unknown."""
+    conflicts: tuple[tuple[int, int], ...] = ()
+    """Places of which one at the most is taken, the joint one first: its units decide about several operators."""
 
     @cached_property
     def places(self) -> list[list[int]]:
@@ -68,8 +70,23 @@ class Problem:
 
     def everything(self) -> frozenset[str]:
         """An option of every place: the first, since passes ask for what saves most first; of many, one of the middle,
-        since the first of them may leave nothing."""
-        return frozenset(self.units[middle(options)].key for options in self.places)
+        since the first of them may leave nothing. Operators each by themselves, where they may be joint as well."""
+        joint = {a for a, _ in self.conflicts}
+        return frozenset(
+            self.units[middle(options)].key for place, options in enumerate(self.places) if place not in joint
+        )
+
+    def excluded(self, place: int) -> frozenset[int]:
+        """Places of which nothing can be taken where something is at this one; this one among them."""
+        return self._excluded[place]
+
+    @cached_property
+    def _excluded(self) -> list[frozenset[int]]:
+        found: list[set[int]] = [{place} for place in range(len(self.places))]
+        for a, b in self.conflicts:
+            found[a].add(b)
+            found[b].add(a)
+        return [frozenset(places) for places in found]
 
     def options_with(self, unit: int) -> list[int]:
         """Units of the same place, this one among them."""
@@ -108,12 +125,26 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
     total = sum(_flops(node) for node in closed.all_nodes()) or 1.0
     kinds: list[str] = []
     work: list[float] = []
+    savings: list[float] = []
     for unit, place in zip(units, place_of, strict=True):
-        node = at[place]
-        kinds.append(unit.key if node is None else f"{unit.key.partition('@')[0]} {_kind(node)}")
-        work.append(_flops(node) / total if node is not None else 1.0 / len(units))
-    savings = tuple(_saving(unit, at[place]) for unit, place in zip(units, place_of, strict=True))
-    return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work), savings)
+        members = [node for node in (at[place], *map(nodes.get, unit.others)) if node is not None]
+        kinds.append(" ".join([unit.key.partition("@")[0], *map(_kind, members)]) if members else unit.key)
+        work.append(sum(map(_flops, members)) / total if members else 1.0 / len(units))
+        savings.append(_saving(unit, members))
+    conflicts = tuple(_conflicts(units, places, place_of))
+    return Problem(tuple(units), place_of, borders, tuple(kinds), tuple(work), tuple(savings), conflicts)
+
+
+def _conflicts(units: Sequence[Unit], places: Mapping[str, int], place_of: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """A joint unit and those of other passes of its kind at any of its places."""
+    named: dict[str, list[str]] = {}
+    for place in places:
+        if place.startswith(_SAME_NUMBERS):
+            named.setdefault(node_name(place), []).append(place)
+    for joint in {place: unit for unit, place in zip(units, place_of, strict=True) if unit.others}.items():
+        own, unit = joint
+        for name in (node_name(unit.key), *unit.others):
+            yield from ((own, places[place]) for place in named.get(name, ()) if places[place] != own)
 
 
 def operations(model: Model, shapes: Mapping[str, Sequence[int]]) -> float:
@@ -131,8 +162,8 @@ def mildest(options: Sequence[int]) -> int:
     return options[-1 if len(options) >= MANY else 0]
 
 
-def _saving(unit: Unit, node: Node | None) -> float:
-    held = 0 if node is None else max((v.data.nbytes for v in node.inputs if v is not None and v.data), default=0)
+def _saving(unit: Unit, nodes: Sequence[Node]) -> float:
+    held = sum(max((v.data.nbytes for v in node.inputs if v is not None and v.data), default=0) for node in nodes)
     return min(max(unit.saved_bytes / held, 0.0), 1.0) if held else 0.0
 
 

@@ -95,7 +95,7 @@ def solve(
 
 
 class _Program:
-    """Columns: units, then a variable for each border between two places. Rows: options, then the borders."""
+    """Columns: units, then a variable for each border between two places. Rows: options, borders, conflicts."""
 
     def __init__(self, problem: Problem, costs: Costs) -> None:
         places = problem.places
@@ -113,8 +113,9 @@ class _Program:
         self.work = np.zeros(width)
         self.work[:n] = problem.saved_work
         self.error[:n], self.saved[:n] = costs.error, [u.saved_bytes for u in problem.units]
-        rows: Any = _scipy("sparse").lil_matrix((len(places) + 2 * len(inner), width))
-        upper = np.zeros(len(places) + 2 * len(inner))
+        tied, count = problem.conflicts, len(places) + 2 * len(inner)
+        rows: Any = _scipy("sparse").lil_matrix((count + len(tied), width))
+        upper = np.zeros(count + len(tied))
         for p, options in enumerate(places):
             rows[p, options] = 1.0
             upper[p] = 1.0
@@ -123,6 +124,9 @@ class _Program:
                 rows[row, places[a]] = sign
                 rows[row, places[b]] = -sign
                 rows[row, n + k] = -1.0
+        for row, pair in enumerate(tied, count):
+            rows[row, [i for place in pair for i in places[place]]] = 1.0
+            upper[row] = 1.0
         self.constraints: list[Any] = [_scipy("optimize").LinearConstraint(rows.tocsr(), -np.inf, upper)]
 
     def forbid(self, columns: Any) -> None:

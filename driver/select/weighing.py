@@ -42,6 +42,7 @@ class Weighing:
         """Units to measure: an option of every place, then a milder one and a stronger one of places with many. All
         options of places with few."""
         first, milder, stronger = list[int](), list[int](), list[int]()
+        joint = {a for a, _ in self.problem.conflicts}
         for options in self.problem.places:
             if len(options) < MANY:
                 first += options
@@ -52,7 +53,8 @@ class Weighing:
             stronger.append(options[n // 6])
         chosen: set[int] = set(first)
         later = [[i for i in units if i not in chosen] for units in (milder, stronger)]
-        return [sorted(first), *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later)]
+        first.sort(key=lambda i: (self.problem.place_of[i] in joint, i))  # those that exclude each other far apart
+        return [first, *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later)]
 
     def run(self, left: Callable[[], float], progress: Callable[[int, int], None]) -> None:
         """Measures until no time is left; ``left``: seconds. Of the first round all units, in groups where needed."""
@@ -72,12 +74,17 @@ class Weighing:
             self._measure([i])
 
     def _measure(self, units: Sequence[int]) -> None:
-        """Units of one place cannot be taken together, so options are measured one after the other."""
-        rounds: dict[int, list[int]] = {}
+        """Units that exclude each other cannot be taken together and are measured one after the other."""
+        rounds: list[list[int]] = []
         for i in units:
-            nth = sum(1 for j in units if j < i and self.problem.place_of[j] == self.problem.place_of[i])
-            rounds.setdefault(nth, []).append(i)
-        for members in rounds.values():
+            apart = self.problem.excluded(self.problem.place_of[i])
+            free = (r for r in rounds if not any(self.problem.place_of[j] in apart for j in r))
+            group = next(free, None)
+            if group is None:
+                rounds.append([i])
+            else:
+                group.append(i)
+        for members in rounds:
             weight = min(self._weight(frozenset(self.problem.units[i].key for i in members)), WORST)
             predicted = float(sum(self.predicted[i] for i in members))
             for i in members:

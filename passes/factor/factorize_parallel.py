@@ -10,7 +10,7 @@ count alike; in the compact form some of all outputs span the others.
 **Needs**  two or more constant matrices of the same height in nodes of the same form, each used once; samples as
            ``factorize-matmul``. Each rank in each form is a unit, named after the first product.
 **Leaves** residuals, weights with other users, what ``factorize-matmul`` leaves. Small cuts are better served by that
-           pass, since ranks differ from product to product there: so this one is in no default pipeline.
+           pass, since ranks differ from product to product there: selections choose between both.
 **Numbers** approximates: as ``factorize-matmul``, over all outputs together.
 **Source** ``shared/factor/svd.py``; Wang et al. 2025, "Basis Sharing: Cross-Layer Parameter Sharing for Large Language
            Model Compression" (shared bases; there over layers).
@@ -19,7 +19,7 @@ count alike; in the compact form some of all outputs span the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,18 +29,30 @@ from ...ir.cost import flops
 from ...ir.graph import Model
 from ..rewrite.rewriter import Rewriter
 from ..rewrite.rule import NoMatch
-from ..shared.factor.compact import allowed_growth, compact
+from ..shared.factor.compact import Compact, allowed_growth, compact
 from ..shared.factor.forms import emit_parallel_compact, emit_parallel_pairs
 from ..shared.factor.inputs import Inputs
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.options import COMPACT, MatrixOptions, Option, options_for
 from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
-from ..shared.factor.places import places
+from ..shared.factor.places import Place, places
 from ..shared.factor.products import Product
+from ..shared.factor.refit import fitted
 from ..shared.factor.svd import Decomposition, decompose, mean_shift
 
 Array = np.ndarray[Any, Any]
 linalg: Any = scipy.linalg  # whose stubs leave types unknown
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What is written for a group."""
+
+    shift: Array
+    """What biases make up for."""
+    pair: tuple[Array, Array] | None
+    form: Compact | None
+    """Where there is no pair."""
 
 
 @dataclass
@@ -50,97 +62,133 @@ class FactorizeParallel(MatrixOptions):
     def run(self, model: Model, r: Rewriter) -> None:
         self.require_options()
         groups = _groups(model, r, self.min_parameters)
-        if not groups:
+        if not groups and r.ctx.trace:
             r.ctx.note("no value is read by several products that could share a factor")
+        if not groups or r.ctx.choices.idle:
             return
-        nodes = [p.node for group in groups for p in group]
+        nodes = [place.first.node for group in groups for place in group]
         seen = observe_inputs(model, nodes, r.ctx)
         metrics = observe_outputs(model, nodes, r.ctx) if self.by_model else OutputMetrics()
         for i, group in enumerate(groups):
             if r.ctx.progress is not None:
                 r.ctx.progress("factorizing parallel products", i, len(groups))
             try:
-                self._factorize(group, seen, metrics, r)
+                self._factorize(model, group, seen, metrics, r)
             except NoMatch as declined:
                 r.ctx.note(f"%{group[0].weight.name} and its neighbours {declined.reason}")
 
-    def _factorize(self, group: list[Product], seen: Observations, metrics: OutputMetrics, r: Rewriter) -> None:
+    def _factorize(
+        self, model: Model, group: list[Place], seen: Observations, metrics: OutputMetrics, r: Rewriter
+    ) -> None:
         """Takes the first option that is allowed, if any; who allows says why not. Raises ``NoMatch`` before."""
-        inputs = seen.of([group[0].node])
-        if inputs is not None and len(inputs.moments) != group[0].k:
-            raise NoMatch(f"have inputs of {len(inputs.moments)} numbers, expected {group[0].k}")
-        nodes, k, n = [p.node for p in group], group[0].k, sum(p.n for p in group)
-        digests = tuple(p.weight.data.digest() for p in group if p.weight.data is not None)
-        key = (digests, group[0].kind, group[0].transposed, self.damping, seen.key(nodes), metrics.key(nodes))
+        products = [place.first for place in group]
+        first, nodes = products[0], [p.node for p in products]
+        inputs = seen.of(nodes[:1])
+        if inputs is not None and len(inputs.moments) != first.k:
+            raise NoMatch(f"have inputs of {len(inputs.moments)} numbers, expected {first.k}")
+        digests = tuple(p.weight.data.digest() for p in products if p.weight.data is not None)
+        key = (digests, first.kind, first.transposed, self.damping, seen.key(nodes), metrics.key(nodes))
+        metric = _joined([metrics.of([node]) for node in nodes])
         found, errors = r.ctx.memo.get(
             ("factorize-parallel", *key),
-            lambda: self._decomposed(group, inputs, metrics),
+            lambda: self._decomposed(products, inputs, metric),
             lambda pair: pair[0].nbytes,
         )
-        options = options_for(k, n, errors, self.forms, self.kept, self.ranks)
+        options = options_for(first.k, sum(p.n for p in products), errors, self.forms, self.kept, self.ranks)
         if not options:
             raise NoMatch("stay whole: no rank has fewer parameters")
-        for option in options:
-            if self._take(group, option, k * n, r):
-                if all(r.allow(node) for node in nodes):
-                    self._emit(group, option, found, inputs, r)
+        option = next((option for option in options if self._take(group, option, r)), None)
+        if option is None or not all(r.allow(node) for node in nodes):
+            return
+        if r.ctx.before is not None and r.ctx.before.observe is not None:
+            try:
+                self._refit(model, products, option, metric, r)
                 return
+            except NoMatch as declined:
+                r.ctx.note(f"%{first.weight.name} and its neighbours are not fitted again: {declined.reason}")
+        _emit(products, self._made(products, option, found, _matrix(products), inputs), r)
 
     def _decomposed(
-        self, group: list[Product], inputs: Inputs | None, metrics: OutputMetrics
+        self, products: list[Product], inputs: Inputs | None, metric: OutputMetric | None
     ) -> tuple[Decomposition, Array]:
         """All ranks, and their errors."""
-        matrix, second = (
-            np.concatenate([p.matrix() for p in group], axis=1),
-            self.second(inputs, keeps_mean=all(p.takes_bias for p in group)),
-        )
-        metric = _joined([metrics.of([p.node]) for p in group])
+        second = self.second(inputs, keeps_mean=_takes_bias(products))
         if metric is not None:
-            found = decompose(matrix, second, metric.weights)
+            found = decompose(_matrix(products), second, metric.weights)
             return found, metric.errors(found)
-        found = decompose(matrix, second, np.concatenate([_importance(p, second) for p in group]))
+        found = decompose(_matrix(products), second, np.concatenate([_importance(p, second) for p in products]))
         return found, found.errors
 
-    def _take(self, group: list[Product], option: Option, count: int, r: Rewriter) -> bool:
-        saved, weight = count - option.parameters, group[0].weight.data
+    def _refit(
+        self, model: Model, products: list[Product], option: Option, metric: OutputMetric | None, r: Rewriter
+    ) -> None:
+        """For what layers in front give by now. Raises ``NoMatch`` before any change."""
+        fit = fitted(model, [products[0].node], _matrix(products), r.ctx, keeps_mean=_takes_bias(products))
+        second = self.second(fit.inputs, keeps_mean=_takes_bias(products))
+        weights = np.concatenate([_importance(p, second) for p in products]) if metric is None else metric.weights
+        made = self._made(products, option, decompose(fit.matrix, second, weights), fit.matrix, fit.inputs)
+        made = replace(made, shift=made.shift + fit.shift)
+        products[0].require_range(made.shift)
+        _emit(products, made, r)
+
+    def _take(self, group: list[Place], option: Option, r: Rewriter) -> bool:
+        weight, count = group[0].weight.data, sum(place.first.k * place.first.n for place in group)
         assert weight is not None
-        work = sum(f for p in group if isinstance(f := flops(p.node), int))
+        saved = count - option.parameters
+        work = sum(f for place in group if isinstance(f := flops(place.first.node), int))
         return r.take(
             f"factorize-parallel/{option.label}",
-            group[0].node if group[0].node.name else group[0].weight,
+            group[0].subject,
             error=option.error,
             saved_bytes=weight.nbytes * saved // weight.count,
             saved_flops=max(work * saved // count, 1),  # unknown, not none
+            others=[place.subject for place in group[1:]],
         )
 
-    def _emit(
-        self, group: list[Product], option: Option, found: Decomposition, inputs: Inputs | None, r: Rewriter
-    ) -> None:
-        factors = found.factors(option.rank)
-        matrix = np.concatenate([p.matrix() for p in group], axis=1)
+    def _made(
+        self, products: list[Product], option: Option, found: Decomposition, matrix: Array, inputs: Inputs | None
+    ) -> _Factors:
+        """Of ``matrix``, which ``found`` decomposes. Raises ``NoMatch`` where they leave the range of the type."""
+        pair, first = found.factors(option.rank), products[0]
         shift = np.zeros(matrix.shape[1])
-        if inputs is not None and all(p.takes_bias for p in group):
-            shift = mean_shift(matrix, factors, inputs.mean)
-        group[0].require_range(*factors, shift)
+        if inputs is not None and _takes_bias(products):
+            shift = mean_shift(matrix, pair, inputs.mean)
+        first.require_range(shift)
         if option.form != COMPACT:
-            emit_parallel_pairs(r, group, *factors, shift)
-            return
+            first.require_range(*pair)
+            return _Factors(shift, pair, None)
         second = None if inputs is None else inputs.second(self.damping)
-        form = compact(*factors, "output", second, allowed_growth(group[0].weight.dtype))
-        group[0].require_range(form.a, form.t)
-        emit_parallel_compact(r, group, form, shift)
+        form = compact(*pair, "output", second, allowed_growth(first.weight.dtype))
+        first.require_range(form.a, form.t)
+        return _Factors(shift, None, form)
 
 
-def _groups(model: Model, r: Rewriter, min_parameters: int) -> list[list[Product]]:
+def _emit(products: list[Product], made: _Factors, r: Rewriter) -> None:
+    if made.pair is not None:
+        emit_parallel_pairs(r, products, *made.pair, made.shift)
+    if made.form is not None:
+        emit_parallel_compact(r, products, made.form, made.shift)
+
+
+def _matrix(products: list[Product]) -> Array:
+    """[K, N]: of all products side by side."""
+    return np.concatenate([p.matrix() for p in products], axis=1)
+
+
+def _takes_bias(products: list[Product]) -> bool:
+    return all(p.takes_bias for p in products)
+
+
+def _groups(model: Model, r: Rewriter, min_parameters: int) -> list[list[Place]]:
     """Two or more products of one value in one graph that can share a factor, in order."""
-    found: dict[tuple[object, ...], list[Product]] = {}
+    found: dict[tuple[object, ...], list[Place]] = {}
     for place in places(model, r, min_parameters, told=False):
         product = place.first
         if len(place.products) > 1 or product.residual is not None:
             continue
         attrs = tuple(sorted((k, str(v)) for k, v in product.node.attrs.items())) if product.kind == "Conv" else ()
         key = (product.x, product.node.graph, product.kind, product.weight.dtype, product.k, attrs)
-        found.setdefault(key, []).append(product)
+        found.setdefault(key, []).append(place)
     return [group for group in found.values() if len(group) > 1]
 
 

@@ -363,15 +363,24 @@ class Rewriter:
         return True
 
     def take(
-        self, label: str, subject: Node | Value | str, *, error: float = 1.0, saved_bytes: int = 0, saved_flops: int = 0
+        self,
+        label: str,
+        subject: Node | Value | str,
+        *,
+        error: float = 1.0,
+        saved_bytes: int = 0,
+        saved_flops: int = 0,
+        others: Iterable[Node | Value] = (),
     ) -> bool:
         """For lossy passes: whether the change at ``subject`` may be made; asked before anything is changed.
 
-        ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. A pass that
-        asks sets ``proposes``. Fuel is counted apart, by the engine or :meth:`allow`.
+        ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. ``others``: what
+        the change decides as well, as other passes name it. A pass that asks sets ``proposes``. Fuel is counted apart,
+        by the engine or :meth:`allow`.
         """
         key = label if isinstance(subject, str) else f"{label}@{subject.name}"
-        return self.ctx.choices.take(Unit(key, error, saved_bytes, saved_flops), subject)
+        beside = tuple(other.name for other in others)
+        return self.ctx.choices.take(Unit(key, error, saved_bytes, saved_flops, beside), subject)
 
     def note_change(self, what: str) -> None:
         """Counts a change that concerns neither node nor value, such as the removal of a function."""

@@ -42,8 +42,23 @@ CONVS = """graph @main(%x: f32[2,24,7,7]) {
   return %y
 }
 """
+PAIR = """graph @main(%x: f32[64,24]) {
+  %w1: f32[24,24] = const rand<1>
+  %b1: f32[24] = const rand<2>
+  %w2: f32[24,20] = const rand<3>
+  %b2: f32[20] = const rand<4>
+  %w3: f32[24,12] = const rand<5>
+  %h = Gemm(%x, %w1, %b1)
+  %r = Relu(%h)
+  %y = Gemm(%r, %w2, %b2)
+  %z = Gemm(%r, %w3)
+  %a = Concat(%y, %z) {axis = 1}
+  return %a
+}
+"""
 OPTIONS = "{min-parameters=16,by-model=false,"
 MATRICES = f"factorize-matmul{OPTIONS}ranks=[10],forms=[pair]}}"
+SHARED = f"factorize-parallel{OPTIONS}ranks=[10],forms=[pair]}}"
 KERNELS = f"factorize-conv{OPTIONS}kept=[0.4],methods=[tucker],forms=[pair]}}"
 
 
@@ -84,8 +99,13 @@ def error(text: str, made: Model, given: list[Sample]) -> float:
 
 @pytest.mark.parametrize(
     ("text", "pipeline", "shape"),
-    [(GEMMS, MATRICES, (64, 24)), (CONVS, f"{MATRICES},{KERNELS}", (2, 24, 7, 7))],
-    ids=["matrices", "kernels"],
+    [
+        (GEMMS, MATRICES, (64, 24)),
+        (CONVS, f"{MATRICES},{KERNELS}", (2, 24, 7, 7)),
+        # The parallel ones last, so that they read what is factorized by then.
+        (PAIR, f"{MATRICES.replace('16,', '500,')},{SHARED}", (64, 24)),
+    ],
+    ids=["matrices", "kernels", "parallel"],
 )
 def test_less_is_lost_on_other_samples(text: str, pipeline: str, shape: tuple[int, ...]) -> None:
     given, others = samples(shape, 1), samples(shape, 2)
