@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .driver.bisect import bisect as bisect
     from .driver.budget import Budget as Budget
     from .driver.calibrate import calibrate as calibrate
+    from .driver.checks.validate import validate as validate
     from .driver.compile import compile as compile
     from .driver.diff import diff as diff
     from .driver.explain import explain as explain
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .driver.optimize import optimize as optimize
     from .driver.select import Goal as Goal
     from .driver.tune import tune as tune
-    from .driver.validate import validate as validate
     from .ir.errors import PlanishError as PlanishError
     from .ir.graph import Graph as Graph
     from .ir.graph import Model as Model
@@ -60,7 +60,7 @@ _NAMES = {
     "optimize": ("driver.optimize", "optimize"),
     "save": ("ir.onnx_writer", "write_model"),
     "tune": ("driver.tune", "tune"),
-    "validate": ("driver.validate", "validate"),
+    "validate": ("driver.checks.validate", "validate"),
 }
 
 __all__ = [

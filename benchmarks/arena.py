@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from planish.driver.plan import plan
+from planish.driver.memory.buffers import plan
 from planish.passes.shared.arena.skyline import COMPILED
 
 INSTANCES = sorted((Path(__file__).parents[1] / "tests/memory/minimalloc").glob("*.csv"))

@@ -19,8 +19,8 @@ from planish.backends.ort.session import SessionSettings
 from planish.driver.document import bytes_text
 from planish.driver.peak_memory import peak_bytes
 from planish.driver.plans import pass_names
-from planish.driver.search import CONFIDENCE
-from planish.driver.tuning import Trial, Tuning
+from planish.driver.tuning.record import Trial, Tuning
+from planish.driver.tuning.search import CONFIDENCE
 from planish.driver.versions import versions
 from planish.models import zoo
 from planish.passes.target import native

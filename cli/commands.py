@@ -276,7 +276,7 @@ def validate(
     seed: Seed = 0,
 ) -> None:
     """Compare the outputs of two models on samples."""
-    from ..driver.validate import validate as run
+    from ..driver.checks.validate import validate as run
 
     with shown_progress():
         found = run(model, optimized, samples, tolerance=tolerance, seed=seed)
@@ -299,8 +299,8 @@ def inspect(
     if plot is not None and not memory:
         raise UsageError("--plot draws what --memory shows", where="cli", help="give --memory as well")
     if memory:
-        from ..driver.memory import inspect_memory
-        from ..driver.memory import memory as run_memory
+        from ..driver.memory.report import inspect_memory
+        from ..driver.memory.report import memory as run_memory
 
         if plot is None:
             print_result(inspect_memory(model, parse_dims(dim)), as_json)

@@ -35,8 +35,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Place buffers with lifetimes, or the values of a model, in one arena; exit with 1 where they do not fit."""
-    from ..driver.memory import ALIGNMENT, plan_model
-    from ..driver.plan import plan as plan_buffers
+    from ..driver.memory.buffers import plan as plan_buffers
+    from ..driver.memory.report import ALIGNMENT, plan_model
     from ..passes.target import get_target
 
     room = parse_size(capacity, "--capacity") if capacity is not None else None

@@ -9,10 +9,10 @@ from typing import Any
 from ..backends.measure import Comparison, Measurement, Run, compare, measure
 from ..backends.ort.session import Session, SessionSettings
 from ..ir.errors import BackendError, UsageError
+from .checks.validate import AnyModel, as_model
 from .document import SCHEMA, Document, Table, Text, time_text
-from .generate import generate_samples
-from .samples import Samples, Source, load_samples
-from .validate import AnyModel, as_model
+from .inputs.generate import generate_samples
+from .inputs.samples import Samples, Source, load_samples
 
 
 @dataclass

@@ -9,9 +9,9 @@ from ..backends.ort.backend import OrtBackend
 from ..backends.ort.session import SessionSettings
 from ..ir.errors import UsageError
 from ..passes.target import Target, get_target
+from .checks.validate import AnyModel
 from .deploy import deploy
 from .optimize import optimize
-from .validate import AnyModel
 
 BACKENDS: dict[str, type[OrtBackend]] = {"ort": OrtBackend}
 """Those that need nothing but what is always installed, by ``Target.runtime``."""

@@ -18,18 +18,18 @@ from .budget import Budget
 from .budget.holdout import Part
 from .budget.judge import Spending, make_judge
 from .budget.ledger import percent
+from .checks.validate import AnyModel, as_model, make_reference, make_samples
 from .dims import input_symbols
+from .inputs.samples import Samples, Source, load_samples
 from .measuring import host_arch
 from .optimize import optimize
 from .result import Result
-from .samples import Samples, Source, load_samples
 from .stopwatch import TvmStopwatch
-from .validate import AnyModel, as_model, make_reference, make_samples
 
 if TYPE_CHECKING:
     from ..backends.core import Sample
     from ..backends.tvm.artifact import Artifact
-    from .reference import Reference
+    from .checks.reference import Reference
     from .sizes import Runnable
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from ..ir.constants import Constant
 from ..ir.graph import Attr, Graph, Model, Node, Value
 from ..ir.text.printer import print_node
+from .checks.validate import AnyModel, as_model, interface_problems
 from .document import SCHEMA, Document, Table, Text
-from .validate import AnyModel, as_model, interface_problems
 
 
 @dataclass

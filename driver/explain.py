@@ -16,8 +16,8 @@ from ..passes.manager import Pipeline
 from ..passes.pipeline import Step, flatten
 from ..passes.registry import entries, find
 from ..passes.target import Target, get_target
+from .checks.validate import AnyModel, as_model
 from .document import SCHEMA, Document, Table, Text
-from .validate import AnyModel, as_model
 
 
 @dataclass

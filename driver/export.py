@@ -14,13 +14,13 @@ from ..ir.errors import UsageError
 from ..ir.safe_files import SafeFiles
 from ..passes.target import EXPORT_TARGETS, Target
 from .budget import Budget
+from .checks.validate import AnyModel, Samples, as_model
 from .document import SCHEMA, Document, Text, plain
+from .inputs.samples import Source
 from .lint import Lint, lint
 from .optimize import optimize
 from .report import Report
 from .result import Progress
-from .samples import Source
-from .validate import AnyModel, Samples, as_model
 
 MODEL, FINDINGS, TEXT = "model.onnx", "lint.json", "report.txt"
 

@@ -13,9 +13,9 @@ from ..ir.dims import Dim, dim_text
 from ..ir.graph import Model
 from ..ir.types import TensorType, type_text
 from ..ir.verify import problems as broken_invariants
+from .checks.validate import AnyModel, as_model
 from .dims import input_symbols, with_dims
 from .document import SCHEMA, Document, Table, Text, bytes_text, count_text
-from .validate import AnyModel, as_model
 
 
 @dataclass

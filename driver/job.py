@@ -24,22 +24,9 @@ from ..passes.pipelines import PIPELINES
 from .bisect import Guilty, find_guilty
 from .budget import Ledger, Paying, Purse, held_places, is_lossy
 from .calibrate import Kept, Observer, calibration_samples
-from .contract import contract_of
-from .dims import with_dims
-from .kernel_times import KernelTimes, kernel_times
-from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
-from .plans import Plan, expanded, short, without_groups
-from .prove.ledger import Ledger as Proofs
-from .prove.watch import Watch
-from .reference import Reference
-from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of
-from .result import Options, Result
-from .samples import Samples, Source
-from .sizes import Runnable, constant_bytes, file_bytes, is_external, source_hash
-from .tune_job import tuned
-from .tuning import Tuning
-from .unit_times import TimesFile
-from .validate import (
+from .checks.contract import contract_of
+from .checks.reference import Reference
+from .checks.validate import (
     AnyModel,
     as_model,
     check_numbers,
@@ -49,7 +36,20 @@ from .validate import (
     make_samples,
     refuse_broken,
 )
-from .validation import RUNS, Validation, level_of
+from .checks.validation import RUNS, Validation, level_of
+from .dims import with_dims
+from .inputs.samples import Samples, Source
+from .kernel_times import KernelTimes, kernel_times
+from .measuring import MEASURING, Measured, host_arch, measure_pair, runs_here
+from .plans import Plan, expanded, short, without_groups
+from .prove.ledger import Ledger as Proofs
+from .prove.watch import Watch
+from .report import CLEANED, DIMS_ONLY, KEPT, ORIGINAL, PARTLY, UNCHANGED, Report, Size, pass_records, size_of
+from .result import Options, Result
+from .sizes import Runnable, constant_bytes, file_bytes, is_external, source_hash
+from .tuning.job import tuned
+from .tuning.record import Tuning
+from .unit_times import TimesFile
 from .versions import versions
 
 GROWTH_SLACK_BYTES = 512 << 10

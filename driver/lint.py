@@ -16,8 +16,8 @@ from ..ir.graph import Model
 from ..passes.context import Context
 from ..passes.manager import Pipeline
 from ..passes.target import Target, get_target
+from .checks.validate import AnyModel, as_model
 from .document import SCHEMA, Document, Table, Text
-from .validate import AnyModel, as_model
 
 LINTERS: dict[str, Callable[[Model, Target], LintReport]] = {
     "ort": lint_ort,

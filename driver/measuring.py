@@ -15,7 +15,7 @@ from .document import time_text
 
 if TYPE_CHECKING:
     from ..passes.target import Target
-    from .samples import Samples
+    from .inputs.samples import Samples
     from .sizes import Runnable
 
 PLACEMENTS = 2

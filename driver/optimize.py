@@ -12,14 +12,14 @@ from ..passes.manager import Pipeline
 from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
 from .budget import Budget, Stopwatch
-from .footprint_job import choose_for_memory
+from .checks.validate import AnyModel
+from .checks.validation import level_of
+from .inputs.samples import Samples, Source
 from .job import Job
-from .memory import check_limit
+from .memory.footprint_job import choose_for_memory
+from .memory.report import check_limit
 from .result import MAX_GROWTH, Options, Result, check_output
-from .samples import Samples, Source
 from .select import Goal
-from .validate import AnyModel
-from .validation import level_of
 
 Progress = Callable[[str, int, int], None]
 

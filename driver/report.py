@@ -10,11 +10,11 @@ from typing import Any
 from ..ir.graph import Model
 from ..passes.manager import PassRecord, RunRecord
 from .budget import Ledger
+from .checks.validation import Validation
 from .document import SCHEMA, Document, Table, Text, bytes_text, plain_data, time_text
-from .footprint import Footprint, plain_footprint
 from .measuring import Measured
-from .tuning import Tuning
-from .validation import Validation
+from .memory.footprint import Footprint, plain_footprint
+from .tuning.record import Tuning
 
 KEPT, CLEANED, ORIGINAL, UNCHANGED = "kept", "clean-only", "original", "unchanged"
 DIMS_ONLY, PARTLY = "dims-only", "partly"

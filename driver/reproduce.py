@@ -21,10 +21,10 @@ from ..passes.instruments import VerifyEach
 from ..passes.manager import Pipeline
 from ..passes.target import get_target
 from .bisect.judge import SLOWER, Judge
+from .checks.reference import Reference
+from .checks.validate import check_numbers, make_reference, make_samples
 from .document import SCHEMA, Document, Text
-from .reference import Reference
-from .sample_text import KEY, parse_sample
-from .validate import check_numbers, make_reference, make_samples
+from .inputs.sample_text import KEY, parse_sample
 
 
 @dataclass

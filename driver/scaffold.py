@@ -117,7 +117,7 @@ packages = ["{package}"]
 TEST = '''"""The pass rewrites what it should, leaves what it should, and changes no number."""
 
 from {package} import {cls}
-from planish.driver.validate import validate
+from planish.driver.checks.validate import validate
 from planish.ir.clone import clone_model
 from planish.ir.text.parser import parse_model
 from planish.ir.verify import verify

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..passes.target import Target
+from .checks.validate import AnyModel
+from .inputs.samples import Samples, Source
 from .optimize import optimize
-from .samples import Samples, Source
-from .tuning import Tuning
-from .validate import AnyModel
+from .tuning.record import Tuning
 
 
 def tune(

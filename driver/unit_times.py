@@ -17,7 +17,7 @@ from ..ir.errors import UsageError
 from ..ir.safe_files import SafeFiles
 from ..passes.target import Target
 from .select import Known, Learned
-from .tune_cache import cache_folder, processor_name
+from .tuning.cache import cache_folder, processor_name
 from .versions import versions
 
 FORMAT = 1

@@ -29,10 +29,10 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
+from planish.driver.checks.validate import interface_problems
 from planish.driver.fuzz.campaign import Plan, checked, default_pipelines
 from planish.driver.fuzz.check import Failure as Problem
 from planish.driver.fuzz.check import Subject
-from planish.driver.validate import interface_problems
 from planish.ir.clone import clone_model
 from planish.ir.dtypes import BY_CODE, from_numpy
 from planish.ir.errors import PlanishError

@@ -1,7 +1,7 @@
 """Two models of other tools' making: which value of the one has no equal in the other first.
 
-How values are paired and compared is in ``driver/pairing.py``. The first one in order of execution that differs, while
-everything it is computed from agrees, is where the second model went wrong.
+How values are paired and compared is in ``driver/checks/pairing.py``. The first one in order of execution that
+differs, while everything it is computed from agrees, is where the second model went wrong.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from ...backends.ort.session import Session
 from ...ir.errors import PlanishError, UsageError
 from ...ir.text.printer import print_node
-from ..compare import OutputCheck
+from ..checks.compare import OutputCheck
+from ..checks.pairing import Pairing
+from ..checks.reference import Reference
+from ..checks.validate import AnyModel, as_model, make_reference, make_samples
 from ..document import SCHEMA, Document, Text, plain_data
-from ..pairing import Pairing
-from ..reference import Reference
-from ..samples import Source
-from ..validate import AnyModel, as_model, make_reference, make_samples
+from ..inputs.samples import Source
 
 MAX_SHOWN = 12
 

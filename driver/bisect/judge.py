@@ -12,8 +12,8 @@ from ...backends.ort.session import Session, SessionSettings
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from ...ir.verify import verify
-from ..reference import Reference
-from ..validate import interface_problems
+from ..checks.reference import Reference
+from ..checks.validate import interface_problems
 
 CRASH, INVALID, INTERFACE, REFUSED, DIFFERENT, SLOW = "crash", "invalid", "interface", "refused", "different", "slow"
 KINDS = (CRASH, INVALID, INTERFACE, REFUSED, DIFFERENT, SLOW)

@@ -14,9 +14,9 @@ from ...ir.errors import UsageError
 from ...passes.context import Context
 from ...passes.manager import Pipeline
 from ...passes.target import Target, get_target
+from ..checks.validate import AnyModel, as_model, make_reference, make_samples
 from ..document import SCHEMA, Document, Text, plain_data
-from ..samples import Source
-from ..validate import AnyModel, as_model, make_reference, make_samples
+from ..inputs.samples import Source
 from .judge import Judge, reference_for
 from .reproducer import Reproducer, lines_around, make_reproducer
 from .search import Guilty, Search

@@ -15,7 +15,7 @@ from ...ir.text.printer import print_node
 from ...passes.context import Context, Fuel
 from ...passes.instruments import reproducer_text
 from ...passes.manager import Pipeline
-from ..sample_text import KEY, sample_line
+from ..inputs.sample_text import KEY, sample_line
 from .judge import CRASH, SLOW, SLOWER, Fault, Judge, reference_for
 from .reduce import reduce_model
 from .search import Guilty, Search

@@ -19,9 +19,9 @@ from ...ir.errors import BackendError, PlanishError, UsageError
 from ...ir.graph import Model
 from ...ir.onnx_writer import model_to_bytes
 from ...ir.text import print_model
+from ..checks.validate import AnyModel, as_model, make_reference, make_samples
 from ..document import SCHEMA, Document, Text, plain_data
-from ..samples import Source
-from ..validate import AnyModel, as_model, make_reference, make_samples
+from ..inputs.samples import Source
 from .judge import CRASH, DIFFERENT, REFUSED, Fault, reference_for
 from .reduce import Reduced, reduce_model
 from .reproducer import with_sample

@@ -17,7 +17,7 @@ from ...ir.graph import Model
 from ...passes.context import Application, Context, Fuel
 from ...passes.manager import Instrument, PassRecord, Pipeline
 from ...passes.pipeline import Step
-from ..reference import Reference
+from ..checks.reference import Reference
 from .judge import CRASH, SLOW, Fault, Judge
 from .source import Place, place_of
 

@@ -24,9 +24,9 @@ from ...ir.graph import Model
 from ...ir.onnx_reader import read_model
 from ...ir.onnx_writer import model_to_bytes
 from ...ir.text import print_model
+from ..checks.validate import AnyModel, as_model, interface_problems, make_reference, make_samples
 from ..document import SCHEMA, Document, Text, plain_data
-from ..samples import Source
-from ..validate import AnyModel, as_model, interface_problems, make_reference, make_samples
+from ..inputs.samples import Source
 from .align import Alignment, align
 from .judge import CRASH, DIFFERENT, INTERFACE, REFUSED, Fault, cause_of, reference_for
 from .reduce import reduce_model

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ...backends.core import Outputs, Sample
-from ..reference import Reference
+from ..checks.reference import Reference
 from .limits import Budget
 
 LEAST = 8

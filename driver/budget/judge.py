@@ -13,7 +13,7 @@ import numpy as np
 from ...backends.core import Outputs, Sample
 from ...backends.ort.session import EXACT, Session
 from ...ir.errors import BudgetError, PlanishError
-from ..compare import leaves
+from ..checks.compare import leaves
 from ..sizes import Runnable
 from .holdout import Measured
 from .limits import Budget

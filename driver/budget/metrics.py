@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...backends.core import Array
-from ..compare import SLICE, is_float, surroundings
+from ..checks.compare import SLICE, is_float, surroundings
 
 QUIET = 2.0**-13
 """Below this fraction of the output's largest magnitude nothing is a signal: 1e-4, less than scores beside boxes."""

@@ -10,8 +10,8 @@ from ...backends.measure import Run, compare
 from ...backends.ort.session import Session, SessionSettings
 from ...ir.errors import BackendError
 from ...passes.choices import Choices, Unit
+from ..inputs.samples import Samples
 from ..measuring import MEASURING
-from ..samples import Samples
 from ..select import Goal, Timing
 from ..sizes import Runnable
 from .holdout import few

@@ -16,11 +16,11 @@ from ...passes.choices import Choices, Unit
 from ...passes.core import Context, Numbers, pass_name
 from ...passes.manager import Pipeline, RunRecord
 from ...passes.pipeline import Step, flatten
-from ..contract import leaf_steps
+from ..checks.contract import leaf_steps
+from ..checks.reference import Reference
 from ..factor import ranks_of
+from ..inputs.samples import Samples
 from ..plans import Plan, without_passes
-from ..reference import Reference
-from ..samples import Samples
 from ..select import Choice, Goal, Known, Problem, make_problem, operations, select
 from ..sizes import Runnable, constant_bytes, file_bytes
 from .holdout import split

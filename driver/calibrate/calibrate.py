@@ -20,11 +20,11 @@ from ...passes.shared.quant.estimators import METHODS, estimate, relative_error
 from ...passes.shared.quant.scheme import Scheme
 from ...passes.shared.quant.statistics import Kind, Observed, Statistics, Want, value_names
 from ...passes.target import Target, get_target
+from ..checks.trial import Trial, needs_trial
+from ..checks.validate import AnyModel, as_model
 from ..document import SCHEMA, Document, Table, Text, plain_data
+from ..inputs.samples import Source
 from ..result import check_output
-from ..samples import Source
-from ..trial import Trial, needs_trial
-from ..validate import AnyModel, as_model
 from .file import CalibrationFile, write_calibration
 from .observe import MAX_MEMORY_BYTES
 from .run import Run, Settings

@@ -16,7 +16,7 @@ from ...backends.ort.session import SessionSettings
 from ...ir.errors import BackendError, UsageError
 from ...ir.graph import Model
 from ...passes.shared.quant.statistics import Statistics, Want
-from ..trial import Trial, too_large
+from ..checks.trial import Trial, too_large
 from .content import model_digest
 from .file import CalibrationFile, Stage, read_calibration, write_calibration
 from .observe import Observation

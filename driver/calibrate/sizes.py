@@ -10,7 +10,7 @@ from ...backends.ort.session import SessionSettings
 from ...ir.dims import evaluate
 from ...ir.errors import BackendError
 from ...ir.graph import Model, Value
-from ..trial import bound_symbols
+from ..checks.trial import bound_symbols
 from .segments import Environment, Segment
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ...backends.core import Sample
 from ...ir.graph import Model
-from ..samples import Samples, Source, origin_of, stream_samples
+from ..inputs.samples import Samples, Source, origin_of, stream_samples
 
 MAX_CALIBRATION = 128
 """Samples that an optimization looks at: ranges hardly change with more, and every pass that looks costs their runs."""

@@ -30,10 +30,10 @@ from ...passes.core import Context, Fuel, Numbers, Pass
 from ...passes.manager import Pipeline, RunRecord
 from ...passes.pipeline import Step, flatten
 from ...passes.target import Target
-from ..compare import leaves
-from ..reference import Reference
-from ..trouble import EXTREME
-from ..validate import interface_problems
+from ..checks.compare import leaves
+from ..checks.reference import Reference
+from ..checks.validate import interface_problems
+from ..inputs.trouble import EXTREME
 
 KINDS = (
     "original", "crash", "claims", "invalid", "interface", "restless", "undetermined", "text", "file", "refused",

@@ -18,9 +18,9 @@ from ...models.random import Case, random_case
 from ...passes.context import Context
 from ...passes.manager import Pipeline
 from ...passes.target import Target
+from ..checks.reference import Reference
 from ..deploy import for_passes, static_dims
 from ..dims import with_dims
-from ..reference import Reference
 from .check import RUNTIME_FAULTS, Subject
 
 RIGHT, REFUSED, CRASH, WRONG, RUNTIME = "right", "refused", "crash", "wrong", "the runtime's fault"

@@ -18,7 +18,7 @@ from ...ir.onnx_reader import read_model
 from ...ir.onnx_writer import model_to_bytes
 from ...ir.text import parse_model
 from ...models.random import Case
-from ..generate import generate_samples
+from ..inputs.generate import generate_samples
 from .join import joined_with_any
 from .mutate import mutated
 

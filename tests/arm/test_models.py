@@ -19,8 +19,8 @@ pytest.importorskip("tvm")
 from planish.backends.ort.session import Session
 from planish.backends.tvm.backend import TvmBackend
 from planish.driver.calibrate import observer
+from planish.driver.checks.reference import Reference
 from planish.driver.dims import with_dims
-from planish.driver.reference import Reference
 from planish.ir import Builder, DType
 from planish.ir.clone import clone_model
 from planish.ir.graph import Model

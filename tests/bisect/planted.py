@@ -14,8 +14,8 @@ from planish.backends.core import Array
 from planish.driver.bisect import Bisection
 from planish.driver.bisect.judge import Judge, reference_for
 from planish.driver.bisect.search import Search
-from planish.driver.generate import generate_samples
-from planish.driver.reference import Reference
+from planish.driver.checks.reference import Reference
+from planish.driver.inputs.generate import generate_samples
 from planish.ir.clone import clone_model
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Model

@@ -18,7 +18,7 @@ from planish.backends.ort.isolated import Isolated
 from planish.driver.bisect import align, bisect_runtime
 from planish.driver.bisect.reduce import reduce_model
 from planish.driver.document import plain
-from planish.driver.sample_text import parse_sample, sample_line
+from planish.driver.inputs.sample_text import parse_sample, sample_line
 from planish.ir.clone import clone_model
 from planish.ir.errors import BackendError, UsageError
 from planish.ir.graph import Model

@@ -18,7 +18,7 @@ import planish
 from planish.cli import run as run_cli
 from planish.driver.calibrate import Kept, Observer, SampleStream, calibrate, read_calibration
 from planish.driver.calibrate.content import model_digest
-from planish.driver.samples import load_samples, stream_samples
+from planish.driver.inputs.samples import load_samples, stream_samples
 from planish.ir.dtypes import DType
 from planish.ir.errors import BackendError, UsageError
 from planish.ir.limits import Limits, current_limits

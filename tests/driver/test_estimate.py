@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from planish.driver.estimate import DEFAULT_EXTENT, estimate, peak_rate
+from planish.driver.tuning.estimate import DEFAULT_EXTENT, estimate, peak_rate
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.graph import Model

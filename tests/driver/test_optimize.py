@@ -14,7 +14,7 @@ import pytest
 
 import planish
 from planish.driver import job as module
-from planish.driver.contract import contract_of
+from planish.driver.checks.contract import contract_of
 from planish.driver.measuring import Measured
 from planish.driver.optimize import optimize
 from planish.driver.reproduce import replay

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from planish.backends.ort.session import Session
-from planish.driver.generate import generate_samples
-from planish.driver.samples import load_samples
+from planish.driver.inputs.generate import generate_samples
+from planish.driver.inputs.samples import load_samples
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.errors import UsageError

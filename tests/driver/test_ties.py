@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planish.driver.reference import Reference
-from planish.driver.validate import validate
+from planish.driver.checks.reference import Reference
+from planish.driver.checks.validate import validate
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.graph import Model

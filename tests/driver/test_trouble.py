@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from planish.backends.ort.session import Session
-from planish.driver.compare import OutputCheck
-from planish.driver.contract import Contract
-from planish.driver.generate import generate_samples
-from planish.driver.pairing import kernels_differ
-from planish.driver.reference import Reference
-from planish.driver.samples import Samples
-from planish.driver.trouble import EXTREME, INFINITIES, KINDS, NANS, PADDED, SHORT, ZEROS
-from planish.driver.validate import validate
+from planish.driver.checks.compare import OutputCheck
+from planish.driver.checks.contract import Contract
+from planish.driver.checks.pairing import kernels_differ
+from planish.driver.checks.reference import Reference
+from planish.driver.checks.validate import validate
+from planish.driver.inputs.generate import generate_samples
+from planish.driver.inputs.samples import Samples
+from planish.driver.inputs.trouble import EXTREME, INFINITIES, KINDS, NANS, PADDED, SHORT, ZEROS
 from planish.ir.builder import Builder
 from planish.ir.constants import ArrayConstant
 from planish.ir.dtypes import DType

@@ -16,12 +16,14 @@ from planish.backends.ort.artifact import Artifact
 from planish.backends.ort.choices import NO_PREPACKING, combined, memory_choices, speed_choices, thread_choices
 from planish.backends.ort.session import SessionSettings
 from planish.driver import job as job_module
-from planish.driver import peak_memory, tune_cache, tune_job
-from planish.driver.laboratory import Built
+from planish.driver import peak_memory
 from planish.driver.measuring import Measured
 from planish.driver.plans import Plan, expanded, without_groups, without_passes
-from planish.driver.search import Search
-from planish.driver.tuning import Tuning
+from planish.driver.tuning import cache as tune_cache
+from planish.driver.tuning import job as tune_job
+from planish.driver.tuning.laboratory import Built
+from planish.driver.tuning.record import Tuning
+from planish.driver.tuning.search import Search
 from planish.ir.errors import BackendError
 from planish.passes import pipelines
 from planish.passes.target import get_target

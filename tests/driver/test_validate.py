@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from planish.driver.compare import check_output, surroundings
-from planish.driver.noise import noisy_model
-from planish.driver.reference import Reference
-from planish.driver.validate import interface_problems, validate
+from planish.driver.checks.compare import check_output, surroundings
+from planish.driver.checks.noise import noisy_model
+from planish.driver.checks.reference import Reference
+from planish.driver.checks.validate import interface_problems, validate
 from planish.ir.builder import Builder
 from planish.ir.constants import ArrayConstant
 from planish.ir.dtypes import DType

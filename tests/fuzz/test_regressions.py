@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from planish.driver.checks.reference import Reference
 from planish.driver.fuzz.check import Subject
-from planish.driver.generate import generate_samples
-from planish.driver.reference import Reference
-from planish.driver.sample_text import parse_sample
+from planish.driver.inputs.generate import generate_samples
+from planish.driver.inputs.sample_text import parse_sample
 from planish.ir.graph import Model
 from planish.ir.text import parse_model
 from planish.passes.core import Numbers, Pass

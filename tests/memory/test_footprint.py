@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from planish.backends.ort.artifact import Artifact
 from planish.cli.shared import app
-from planish.driver import footprint_job
-from planish.driver.footprint import Footprint
-from planish.driver.footprint_job import COST, SAVING
+from planish.driver.memory import footprint_job
+from planish.driver.memory.footprint import Footprint
+from planish.driver.memory.footprint_job import COST, SAVING
 from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.graph import Value

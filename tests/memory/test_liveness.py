@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from planish.cli import run
 from planish.driver.dims import input_symbols, with_dims
-from planish.driver.memory import inspect_memory, memory
-from planish.driver.open_memory import OpenMemory
+from planish.driver.memory.open_extents import OpenMemory
+from planish.driver.memory.report import inspect_memory, memory
 from planish.ir.dims import evaluate
 from planish.ir.errors import UsageError
 from planish.ir.graph import Graph

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from planish.cli import run
-from planish.driver.plan import plan
+from planish.driver.memory.buffers import plan
 from planish.ir.errors import ReadError, UsageError
 
 INSTANCE = Path(__file__).parent / "minimalloc" / "C.1048576.csv"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import planish
+from planish.driver.checks.validation import REWRITES, level_of
 from planish.driver.prove.ledger import CHECKED, DIFFERENT, PROVED, TESTED, UNCHECKED, Verdict
 from planish.driver.prove.watch import NOT_ASKED, Watch
-from planish.driver.validation import REWRITES, level_of
 from planish.ir.errors import NotEquivalentError, UsageError
 from planish.ir.graph import Model, Node
 from planish.ir.text import parse_model

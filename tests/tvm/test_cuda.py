@@ -15,7 +15,7 @@ from planish.backends.tvm import cuda, cuda_compile
 from planish.backends.tvm.backend import TvmBackend
 from planish.backends.tvm.cuda import kernels_of
 from planish.backends.tvm.cuda_compile import compile_cubin, compiler
-from planish.driver.reference import Reference
+from planish.driver.checks.reference import Reference
 from planish.ir import Builder, DType
 from planish.ir.clone import clone_model
 from planish.ir.errors import BackendError

@@ -14,7 +14,7 @@ pytest.importorskip("tvm")
 from planish.backends.tvm.api import tvm
 from planish.backends.tvm.artifact import Artifact
 from planish.backends.tvm.backend import TvmBackend
-from planish.driver.reference import Reference
+from planish.driver.checks.reference import Reference
 from planish.ir.clone import clone_model
 from planish.ir.graph import Model
 from planish.passes.manager import Pipeline

@@ -1,4 +1,4 @@
-"""What the search needs done: models built, checked and measured. ``tune_job.py`` does it, tests make it up."""
+"""What the search needs done: models built, checked and measured. ``job.py`` does it, tests make it up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..backends.measure import Comparison
-from .plans import Plan
+from ...backends.measure import Comparison
+from ..plans import Plan
 
 
 @dataclass(frozen=True)

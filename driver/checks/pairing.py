@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.core import Array, Sample
-from ..backends.ort.session import Session
-from ..ir.clone import clone_model
-from ..ir.errors import BackendError, PlanishError
-from ..ir.graph import Model, Node, Port, Value
-from ..ir.ops import MOVEMENT
-from ..ir.types import TensorType
+from ...backends.core import Array, Sample
+from ...backends.ort.session import Session
+from ...ir.clone import clone_model
+from ...ir.errors import BackendError, PlanishError
+from ...ir.graph import Model, Node, Port, Value
+from ...ir.ops import MOVEMENT
+from ...ir.types import TensorType
 from .compare import OutputCheck
 from .reference import Reference
 

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.core import Array
-from ..passes.core import Numbers
+from ...backends.core import Array
+from ...passes.core import Numbers
+from ..inputs.trouble import INFINITIES, UNUSUAL
 from .compare import DIFFERENT, ORDER, ROUNDED, OutputCheck, is_float
 from .contract import Contract
-from .trouble import INFINITIES, UNUSUAL
 
 Again = Callable[[Any, Any], OutputCheck]
 

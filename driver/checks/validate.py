@@ -14,27 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..backends.core import Outputs, Sample
-from ..backends.ort.isolated import IsolatedSession
-from ..backends.ort.session import EXACT, Session
-from ..ir.clone import clone_model
-from ..ir.dims import Shape
-from ..ir.errors import BackendError, PlanishError, UsageError, VerifyError
-from ..ir.graph import Model, Value
-from ..ir.infer import infer_model
-from ..ir.onnx_reader import read_model
-from ..ir.types import TensorType, type_text
-from ..ir.verify import problems, verify
-from ..passes.core import Numbers
+from ...backends.core import Outputs, Sample
+from ...backends.ort.isolated import IsolatedSession
+from ...backends.ort.session import EXACT, Session
+from ...ir.clone import clone_model
+from ...ir.dims import Shape
+from ...ir.errors import BackendError, PlanishError, UsageError, VerifyError
+from ...ir.graph import Model, Value
+from ...ir.infer import infer_model
+from ...ir.onnx_reader import read_model
+from ...ir.types import TensorType, type_text
+from ...ir.verify import problems, verify
+from ...passes.core import Numbers
+from ..inputs.generate import generate_samples
+from ..inputs.samples import Samples, Source, load_samples
+from ..inputs.trouble import UNUSUAL
+from ..sizes import Runnable
 from .compare import DIFFERENT, EQUAL, ROUNDED, UNSTABLE, OutputCheck
 from .contract import Contract
-from .generate import generate_samples
 from .pairing import kernels_differ
 from .reference import Reference, runtime_session
-from .samples import Samples, Source, load_samples
-from .sizes import Runnable
 from .trial import too_large
-from .trouble import UNUSUAL
 from .validation import Validation
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends.core import Array, Sample
-from ..ir.dtypes import from_numpy
+from ...backends.core import Array, Sample
+from ...ir.dtypes import from_numpy
 
 ORDINARY = ""
 SHORT, PADDED, ZEROS, EXTREME, NANS, INFINITIES = "short", "padded", "zeros", "extreme", "NaN", "infinities"

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.core import Array, Outputs, Sample
-from ..backends.ort.session import Session
-from ..ir.clone import clone_model
-from ..ir.errors import BackendError
-from ..ir.graph import Model, Node, Port, Value
+from ...backends.core import Array, Outputs, Sample
+from ...backends.ort.session import Session
+from ...ir.clone import clone_model
+from ...ir.errors import BackendError
+from ...ir.graph import Model, Node, Port, Value
 from .compare import DIFFERENT, ROUNDED, Noise, OutputCheck, float_bound, is_float, leaves
 
 CHOOSERS = {"ArgMax": 0, "ArgMin": 0, "TopK": 1, "NonMaxSuppression": 0}

@@ -14,12 +14,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import UsageError
-from ..ir.safe_files import SafeFiles
-from ..passes.registry import ENTRY_POINTS
-from ..passes.target import Target
-from .tuning import Tuning
-from .versions import versions
+from ...ir.errors import UsageError
+from ...ir.safe_files import SafeFiles
+from ...passes.registry import ENTRY_POINTS
+from ...passes.target import Target
+from ..versions import versions
+from .record import Tuning
 
 FORMAT = 1
 

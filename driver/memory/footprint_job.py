@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..backends.ort.choices import combined, memory_choices
-from ..backends.ort.session import SessionSettings
+from ...backends.ort.choices import combined, memory_choices
+from ...backends.ort.session import SessionSettings
+from ..job import Job
+from ..measuring import measure_pair
+from ..peak_memory import peak_bytes, peak_memory
+from ..result import Result
 from .footprint import Candidate, Footprint
-from .job import Job
-from .measuring import measure_pair
-from .peak_memory import peak_bytes, peak_memory
-from .result import Result
 
 SAVING = 0.05
 """Of the peak: less is not worth other settings, and not beyond what two processes differ by."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .document import Document, Table, Text, bytes_text
-from .measuring import Measured
+from ..document import Document, Table, Text, bytes_text
+from ..measuring import Measured
 
 
 @dataclass

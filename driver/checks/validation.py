@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..ir.errors import UsageError
-from ..passes.core import Numbers
+from ...ir.errors import UsageError
+from ...passes.core import Numbers
+from ..document import SCHEMA, Document, Table, Text, plain_data
+from ..prove.ledger import Ledger
 from .compare import FLOOR, LOW_FLOOR, NOISE, OutputCheck
-from .document import SCHEMA, Document, Table, Text, plain_data
-from .prove.ledger import Ledger
 
 LEVELS = ("none", "structure", "final", "each-pass", "each-rewrite")
 RUNS = ("final", "each-pass", "each-rewrite")

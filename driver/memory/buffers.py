@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import ReadError, UsageError
-from ..passes.shared.arena.buffers import Buffer
-from ..passes.shared.arena.place import NODES, Placement, Progress, place
-from .document import SCHEMA, Document, Text
-from .result import check_output
+from ...ir.errors import ReadError, UsageError
+from ...passes.shared.arena.buffers import Buffer
+from ...passes.shared.arena.place import NODES, Placement, Progress, place
+from ..document import SCHEMA, Document, Text
+from ..result import check_output
 
 _NEEDED = ("id", "lower", "upper", "size")
 _MOST_BYTES = 1 << 28

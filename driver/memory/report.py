@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import BudgetError, UsageError
-from ..ir.graph import Model
-from ..ir.safe_files import SafeFiles
-from ..passes.shared.arena.place import NODES, Placement, Progress, place
-from ..passes.shared.arena.spaces import Space, Spread
-from ..passes.shared.liveness import Liveness, Storage, liveness
-from ..passes.shared.memory_plan import planned
-from ..passes.shared.order.search import Ordering, best_order
-from ..passes.shared.order.tasks import tasks_of
-from .dims import input_symbols, with_dims
-from .document import SCHEMA, Document, Table, Text, bytes_text
-from .open_memory import OpenMemory, open_memory
-from .result import check_output
-from .select.front import new_picture
-from .validate import AnyModel, as_model
+from ...ir.errors import BudgetError, UsageError
+from ...ir.graph import Model
+from ...ir.safe_files import SafeFiles
+from ...passes.shared.arena.place import NODES, Placement, Progress, place
+from ...passes.shared.arena.spaces import Space, Spread
+from ...passes.shared.liveness import Liveness, Storage, liveness
+from ...passes.shared.memory_plan import planned
+from ...passes.shared.order.search import Ordering, best_order
+from ...passes.shared.order.tasks import tasks_of
+from ..checks.validate import AnyModel, as_model
+from ..dims import input_symbols, with_dims
+from ..document import SCHEMA, Document, Table, Text, bytes_text
+from ..result import check_output
+from ..select.front import new_picture
+from .open_extents import OpenMemory, open_memory
 
 ALIGNMENT = 64
 """Bytes; a cache line, and what vector instructions want."""

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.core import Outputs, Sample
-from ..backends.ort.isolated import IsolatedSession
-from ..backends.ort.session import EXACT, Session
-from ..ir.errors import BackendError, PlanishError
-from ..ir.graph import Model
-from ..ir.onnx_writer import model_to_bytes
-from ..ir.ops import is_known, is_pure
+from ...backends.core import Outputs, Sample
+from ...backends.ort.isolated import IsolatedSession
+from ...backends.ort.session import EXACT, Session
+from ...ir.errors import BackendError, PlanishError
+from ...ir.graph import Model
+from ...ir.onnx_writer import model_to_bytes
+from ...ir.ops import is_known, is_pure
+from ..sizes import Runnable, constant_bytes, is_external
 from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, check_output, leaves
 from .contract import Contract
 from .noise import noisy_model, noisy_sample, resolutions
-from .sizes import Runnable, constant_bytes, is_external
 from .ties import Ties
 from .trial import Trial, needs_trial, too_large
 from .unusual import excused

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from weakref import finalize
 
-from ..backends.core import Sample
-from ..backends.ort.isolated import Isolated, RuntimeCrash
-from ..backends.ort.session import EXACT
-from ..ir.dims import SymDim, evaluate
-from ..ir.errors import UsageError
-from ..ir.graph import Model, Value
-from ..ir.limits import current_limits
-from ..ir.onnx_writer import model_to_bytes
-from .sizes import constant_bytes
+from ...backends.core import Sample
+from ...backends.ort.isolated import Isolated, RuntimeCrash
+from ...backends.ort.session import EXACT
+from ...ir.dims import SymDim, evaluate
+from ...ir.errors import UsageError
+from ...ir.graph import Model, Value
+from ...ir.limits import current_limits
+from ...ir.onnx_writer import model_to_bytes
+from ..sizes import constant_bytes
 
 UNBOUNDED = frozenset(
     "Loop Scan StringConcat StringSplit SequenceMap SequenceInsert ConcatFromSequence SplitToSequence".split()

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..ir.cost import bytes_moved, flops, value_bytes
-from ..ir.dims import SymDim
-from ..ir.graph import Graph, Model, Node, Value
-from ..ir.infer import infer_model
-from ..ir.ops import is_pure
-from ..ir.types import TensorType
-from ..passes.shared.blocked import is_blocked_producer, is_blocked_user, is_window, lanes_of
-from ..passes.target import Target
-from .dims import input_symbols, with_dims
+from ...ir.cost import bytes_moved, flops, value_bytes
+from ...ir.dims import SymDim
+from ...ir.graph import Graph, Model, Node, Value
+from ...ir.infer import infer_model
+from ...ir.ops import is_pure
+from ...ir.types import TensorType
+from ...passes.shared.blocked import is_blocked_producer, is_blocked_user, is_window, lanes_of
+from ...passes.target import Target
+from ..dims import input_symbols, with_dims
 
 DEFAULT_EXTENT = 16
 """Size of an open extent that no sample tells."""

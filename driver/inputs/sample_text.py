@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends.core import Sample
-from ..ir.errors import UsageError
+from ...backends.core import Sample
+from ...ir.errors import UsageError
 
 KEY = "sample"
 MAX_ELEMENTS = 4096

@@ -13,13 +13,13 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 
-from ..backends.core import Array, Sample
-from ..ir.dims import dim_text
-from ..ir.dtypes import DType, from_numpy
-from ..ir.errors import UsageError
-from ..ir.graph import Model, Value
-from ..ir.limits import current_limits
-from ..ir.types import TensorType, type_text
+from ...backends.core import Array, Sample
+from ...ir.dims import dim_text
+from ...ir.dtypes import DType, from_numpy
+from ...ir.errors import UsageError
+from ...ir.graph import Model, Value
+from ...ir.limits import current_limits
+from ...ir.types import TensorType, type_text
 from .npz_stream import NpzStream, unpacked_bytes
 
 _Mappings: TypeAlias = "Iterable[Mapping[str, Any]]"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..backends.measure import Comparison
-from ..backends.ort.session import SessionSettings
-from ..ir.errors import PlanishError
-from .document import Document, Table, Text, bytes_text, plain_data
-from .plans import Plan
+from ...backends.measure import Comparison
+from ...backends.ort.session import SessionSettings
+from ...ir.errors import PlanishError
+from ..document import Document, Table, Text, bytes_text, plain_data
+from ..plans import Plan
 
 FASTER, SAVES, OFFERED, SLOWER, EVEN, SAME, REFUSED, STOPPED, START, UNSURE, UNMEASURED, NO_SAVING = (
     "faster",

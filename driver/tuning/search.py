@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..backends.measure import CONFIDENCE
-from ..backends.ort.choices import combined, memory_choices, speed_choices
-from ..backends.ort.session import SessionSettings
+from ...backends.measure import CONFIDENCE
+from ...backends.ort.choices import combined, memory_choices, speed_choices
+from ...backends.ort.session import SessionSettings
+from ..plans import Plan, drops_of_groups, pass_names, short, without_passes
 from .laboratory import Built, Lab
-from .plans import Plan, drops_of_groups, pass_names, short, without_passes
-from .tuning import (
+from .record import (
     EVEN,
     FASTER,
     NO_SAVING,

@@ -12,22 +12,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.measure import Comparison, Run, compare
-from ..backends.ort.session import Session, SessionSettings
-from ..ir.errors import PlanishError
-from ..ir.graph import Model
-from . import tune_cache
+from ...backends.measure import Comparison, Run, compare
+from ...backends.ort.session import Session, SessionSettings
+from ...ir.errors import PlanishError
+from ...ir.graph import Model
+from ..checks.reference import Reference
+from ..checks.validation import Validation
+from ..inputs.samples import Samples
+from ..measuring import MEASURING
+from ..peak_memory import peak_bytes
+from ..plans import Plan, alternatives, fired, short
+from ..sizes import Runnable, constant_bytes, source_hash
+from . import cache as tune_cache
 from .estimate import estimate
 from .laboratory import Built
-from .measuring import MEASURING
-from .peak_memory import peak_bytes
-from .plans import Plan, alternatives, fired, short
-from .reference import Reference
-from .samples import Samples
+from .record import EVEN, FASTER, REFUSED, SLOWER, Trial, Tuning
 from .search import FIELD, Search
-from .sizes import Runnable, constant_bytes, source_hash
-from .tuning import EVEN, FASTER, REFUSED, SLOWER, Trial, Tuning
-from .validation import Validation
 
 CHECKED_SAMPLES = 2
 """Samples on which a candidate's session settings are checked; its model was validated on more."""

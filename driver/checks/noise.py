@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends.core import Array, Sample
-from ..ir.clone import clone_model
-from ..ir.constants import ArrayConstant
-from ..ir.dtypes import DType, from_numpy
-from ..ir.graph import Graph, Model, Node, Value
-from ..ir.ops import MOVEMENT
+from ...backends.core import Array, Sample
+from ...ir.clone import clone_model
+from ...ir.constants import ArrayConstant
+from ...ir.dtypes import DType, from_numpy
+from ...ir.graph import Graph, Model, Node, Value
+from ...ir.ops import MOVEMENT
 
 STRENGTH = {DType.F32: 8, DType.F64: 8, DType.F16: 1}
 """Spacings. Sums of hundreds of terms round that much, and draws also find what one rounding in ten changes, as

@@ -15,12 +15,12 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ..backends.core import Array, Sample
-from ..ir.dims import Dim, SymDim, dim_text, substitute, symbol
-from ..ir.dtypes import DType
-from ..ir.errors import BackendError, UsageError
-from ..ir.graph import Model, Node, Value
-from ..ir.types import TensorType, type_text
+from ...backends.core import Array, Sample
+from ...ir.dims import Dim, SymDim, dim_text, substitute, symbol
+from ...ir.dtypes import DType
+from ...ir.errors import BackendError, UsageError
+from ...ir.graph import Model, Node, Value
+from ...ir.types import TensorType, type_text
 from .samples import Samples
 from .trouble import KINDS, ORDINARY, SHORT, troubled
 

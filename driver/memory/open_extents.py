@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.cost import value_bytes
-from ..ir.dims import Dim, SymDim, add, dim_text, sub
-from ..passes.shared.liveness import Liveness, Storage
-from .document import SCHEMA, Document, Table, Text
+from ...ir.cost import value_bytes
+from ...ir.dims import Dim, SymDim, add, dim_text, sub
+from ...passes.shared.liveness import Liveness, Storage
+from ..document import SCHEMA, Document, Table, Text
 
 _SHOWN = 12
 _LONGEST = 100

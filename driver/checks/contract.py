@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..passes.core import Numbers
-from ..passes.manager import Pipeline, RunRecord
-from ..passes.pipeline import Repeat, flatten
+from ...passes.core import Numbers
+from ...passes.manager import Pipeline, RunRecord
+from ...passes.pipeline import Repeat, flatten
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends.core import Array, Outputs
-from ..ir.dtypes import from_numpy
+from ...backends.core import Array, Outputs
+from ...ir.dtypes import from_numpy
 
 FLOOR = 8.0
 """Roundings that any reordering may add: sums of a few terms, a product folded into a weight."""

@@ -1,0 +1,1 @@
+"""Whether two models compute the same: structure, runs, tolerances, noise."""
