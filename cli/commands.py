@@ -118,8 +118,8 @@ def optimize(
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
     from ..backends.folder import check_folder
     from ..driver.compile import backend_name
-    from ..driver.optimize import check_output
     from ..driver.select import new_picture
+    from ..ir.safe_files import output_path
 
     built = backend_name(target, backend) == "tvm"
     if built and memory:
@@ -128,9 +128,9 @@ def optimize(
             where="memory",
             help="TVM plans its memory when it builds: leave the option out",
         )
-    (check_folder if built else check_output)(output)
+    (check_folder if built else output_path)(output)
     if plot is not None:
-        new_picture(check_output(plot))  # before the work, not behind it
+        new_picture(output_path(plot))  # before the work, not behind it
     with shown_progress() as progress:
         options: dict[str, Any] = {
             "samples": samples,

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..ir.errors import UsageError
+from ..ir.safe_files import output_path
 from ..passes.manager import Pipeline
 from ..passes.pipelines import FACTORIZE, QUANTIZE
 from ..passes.target import Target, get_target
@@ -18,7 +19,7 @@ from .inputs.samples import Samples, Source
 from .job import Job
 from .memory.footprint_job import choose_for_memory
 from .memory.report import check_limit
-from .result import MAX_GROWTH, Options, Result, check_output
+from .result import MAX_GROWTH, Options, Result
 from .select import Goal
 
 Progress = Callable[[str, int, int], None]
@@ -149,7 +150,7 @@ def optimize(
         Path(calibration) if calibration is not None else None,
         stopwatch,
     )
-    path = check_output(output) if output is not None else None
+    path = output_path(output) if output is not None else None
     steps = Pipeline(pipeline)
     with TemporaryDirectory(prefix="planish-") as folder:
         job = Job(model, samples, options, steps, Path(folder))
@@ -184,4 +185,4 @@ def with_lossy(pipeline: str, groups: Sequence[str], factorize: bool, *, with_bu
     return ",".join([pipeline, *lossy])
 
 
-__all__ = ["Options", "Result", "check_output", "optimize"]
+__all__ = ["Options", "Result", "optimize"]

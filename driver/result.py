@@ -12,10 +12,9 @@ from ..backends.ort.artifact import Artifact
 from ..backends.ort.backend import OrtBackend
 from ..backends.ort.session import SessionSettings, settings_for
 from ..ir.clone import clone_model
-from ..ir.errors import UsageError
 from ..ir.graph import Model
 from ..ir.onnx_writer import write_model
-from ..ir.safe_files import SafeFiles
+from ..ir.safe_files import SafeFiles, output_path
 from ..passes.target import Target, get_target
 from .plans import Plan
 from .report import CLEANED, DIMS_ONLY, KEPT, PARTLY, Report
@@ -117,21 +116,9 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to ``path``, whole or not at all; ``path`` may be the original's. Raises ``UsageError``."""
-        path = check_output(path)
+        path = output_path(path)
         if self.source is None or is_external(self.model):
             write_model(self.model, path, value_info=self.target is not None and self.target.value_info)
         elif not (path.exists() and path.samefile(self.source)):
             with SafeFiles() as files:
                 files.create(path).write(self.source.read_bytes())
-
-
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path as one that can be written. Raises ``UsageError`` for a folder, or a path in a missing one."""
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", where="output", help="give the name of a file, as out/model.onnx")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(
-            f"folder {path.parent} does not exist", where="output", help=f"make it: mkdir -p {path.parent}"
-        )
-    return path

@@ -128,3 +128,15 @@ def cannot_write(target: Path, error: OSError) -> UsageError:
         where="write",
         help="nothing was changed; check the folder, its permissions and the free space",
     )
+
+
+def output_path(path: str | os.PathLike[str]) -> Path:
+    """The path as one that can be written. Raises ``UsageError`` for a folder, or a path in a missing one."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", where="output", help="give the name of a file, as out/model.onnx")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(
+            f"folder {path.parent} does not exist", where="output", help=f"make it: mkdir -p {path.parent}"
+        )
+    return path

@@ -14,6 +14,7 @@ from ...ir.clone import clone_model
 from ...ir.dtypes import DType
 from ...ir.errors import UsageError
 from ...ir.graph import Model
+from ...ir.safe_files import output_path
 from ...passes.context import Context
 from ...passes.manager import Pipeline
 from ...passes.shared.quant.estimators import METHODS, estimate, relative_error
@@ -24,7 +25,6 @@ from ..checks.trial import Trial, needs_trial
 from ..checks.validate import AnyModel, as_model
 from ..document import SCHEMA, Document, Table, Text, plain_data
 from ..inputs.samples import Source
-from ..result import check_output
 from .file import CalibrationFile, write_calibration
 from .observe import MAX_MEMORY_BYTES
 from .run import Run, Settings
@@ -55,7 +55,7 @@ class Calibration:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes ``calibration.npz``, whole or not at all. Raises ``UsageError``."""
         assert self.file is not None
-        write_calibration(check_output(path), self.file)
+        write_calibration(output_path(path), self.file)
 
     def ranges(self, scheme: Scheme) -> dict[str, tuple[float, float]]:
         """The range of each value by the method, for values to be stored so."""
@@ -145,7 +145,7 @@ def calibrate(
         chosen = get_target(target) if isinstance(target, str) else target
         Pipeline(pipeline).run(staged, Context(target=chosen, sink=notes.append))
     wants = [Want(name, kinds | Kind.RANGE, axis=1) for name in (values if values is not None else _floats(staged))]
-    path = check_output(output) if output is not None else None
+    path = output_path(output) if output is not None else None
     stream = SampleStream(samples, original, limit=count, again=False)
     how = Settings(SessionSettings("all", threads=threads), max_memory_bytes, progress)
     run = Run(original, staged, wants, stream, path, how)

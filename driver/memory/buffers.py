@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import ReadError, UsageError
+from ...ir.safe_files import output_path
 from ...passes.shared.arena.buffers import Buffer
 from ...passes.shared.arena.place import NODES, Placement, Progress, place
 from ..document import SCHEMA, Document, Text
-from ..result import check_output
 
 _NEEDED = ("id", "lower", "upper", "size")
 _MOST_BYTES = 1 << 28
@@ -88,7 +88,7 @@ def plan(
     """
     if capacity is not None and capacity <= 0:
         raise UsageError(f"the capacity is {capacity} bytes", where="plan", help="give a positive number of bytes")
-    path = check_output(output) if output is not None else None
+    path = output_path(output) if output is not None else None
     columns, rows = _read(Path(buffers))
     made = place([_buffer(row, number, buffers) for number, row in rows], capacity, nodes=nodes, progress=progress)
     found = Plan(columns, [row for _, row in rows], made, capacity)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...ir.errors import BudgetError, UsageError
 from ...ir.graph import Model
-from ...ir.safe_files import SafeFiles
+from ...ir.safe_files import SafeFiles, output_path
 from ...passes.shared.arena.place import NODES, Placement, Progress, place
 from ...passes.shared.arena.spaces import Space, Spread
 from ...passes.shared.liveness import Liveness, Storage, liveness
@@ -24,7 +24,6 @@ from ...passes.shared.order.tasks import tasks_of
 from ..checks.validate import AnyModel, as_model
 from ..dims import input_symbols, with_dims
 from ..document import SCHEMA, Document, Table, Text, bytes_text
-from ..result import check_output
 from ..select.front import new_picture
 from .open_extents import OpenMemory, open_memory
 
@@ -285,7 +284,7 @@ def plan_model(
     progress: Progress | None = None,
 ) -> Memory:
     """``memory``, with the plan written to ``output`` where it fits: ``.json``, ``.h`` (C) or ``.csv``."""
-    path = check_output(output) if output is not None else None
+    path = output_path(output) if output is not None else None
     if path is not None:
         _form(path)
     found = memory(
