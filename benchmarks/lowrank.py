@@ -77,7 +77,7 @@ class Bounded:
     error: float
     """In the bound's unit, measured on the samples that it was made with."""
     left: float
-    """Share of the parameters."""
+    """Share of the parameters of all layers for which ranks were offered, small kernels too."""
     cosine: float
     order: float
     because: str = ""
@@ -255,7 +255,7 @@ def _sized(entry: Any) -> Result:
     return Result(entry.name, sum(sizes), len(sizes))
 
 
-def bounded(entry: Any, limit: float, result: Result, args: argparse.Namespace, folder: Path) -> Bounded:
+def bounded(entry: Any, limit: float, args: argparse.Namespace, folder: Path) -> Bounded:
     import planish
     from planish.driver.budget import Budget
     from planish.driver.factor import plot_ranks
@@ -279,9 +279,10 @@ def bounded(entry: Any, limit: float, result: Result, args: argparse.Namespace, 
     if args.plots and ledger.taken:
         plot_ranks(ledger.ranks, args.plots / f"lowrank_{entry.name}_bound_{limit:g}.svg")
     scores = task.score(task.outputs(session(found.model).run), task.outputs(session(entry.path()).run))
-    saved = sum(e.saved_bytes for e in ledger.entries) / 4 / max(result.parameters, 1)
+    offered = sum(r.parameters for r in ledger.ranks)
+    left = sum(r.parameters * r.kept for r in ledger.ranks) / offered if offered else 1.0
     error = max((o.error for o in ledger.outputs), default=0.0)
-    return Bounded(limit, error, 1 - saved, *scores, ledger.because, time.perf_counter() - start)
+    return Bounded(limit, error, left, *scores, ledger.because, time.perf_counter() - start)
 
 
 # -- time
@@ -417,7 +418,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[Result]:
             result = results.setdefault(name, _sized(entry))
             for limit in map(float, args.bounds.split(",")):
                 result.bounds = [b for b in result.bounds if b.bound != limit]
-                result.bounds.append(bounded(entry, limit, result, args, folder))
+                result.bounds.append(bounded(entry, limit, args, folder))
                 keep(result)
         if args.stage in ("all", "time"):
             measure(entry, results[name], args, folder)

@@ -30,7 +30,8 @@ from .descent import Measures, beliefs, descend
 from .front import Front, Point
 from .known import UNKNOWN, Known
 from .problem import Problem, runs_of
-from .program import Costs, Objective, Solved, predict_error, predict_time, solve
+from .program import Costs, Objective, Solved, predict_time, solve
+from .reasons import ROUNDED, excuse, reasons
 from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
 from .weighing import Weighing
 
@@ -48,7 +49,6 @@ ENOUGH = 0.9
 LEAST_PARTS = 4
 LEAST_TURNS = 4
 """Selections of the program that are measured, however long it takes: the first one is as good as predictions are."""
-_ROUNDED = 1e-9
 _SHARE_ALONE, _SHARE_WEIGHED, _SHARE_GROUPS = 0.35, 0.5, 0.3
 """Of the time, for single errors, for these where the least error is wanted, and for grouped times."""
 
@@ -298,7 +298,10 @@ class _Loop:
 
     def _allowed(self, costs: Costs, taken: frozenset[str]) -> bool:
         """Whether it should keep the limits on size, operations and time."""
-        if self._saved(taken) < self.goal.min_saved_bytes or self._work(taken) < 1 - self.goal.max_flops - _ROUNDED:
+        if (
+            self.problem.saved(taken) < self.goal.min_saved_bytes
+            or self.problem.saved_share(taken) < 1 - self.goal.max_flops - ROUNDED
+        ):
             return False
         return not self.timed or predict_time(self.problem, costs, taken) <= self._max_time + NOISE
 
@@ -346,17 +349,11 @@ class _Loop:
 
     # -- the result
 
-    def _saved(self, taken: frozenset[str]) -> int:
-        return sum(self.problem.units[i].saved_bytes for i in self.problem.indices(taken))
-
-    def _work(self, taken: frozenset[str]) -> float:
-        return sum(self.problem.saved_work[i] for i in self.problem.indices(taken))
-
     def _fits(self, taken: frozenset[str]) -> bool:
         """Measured to meet every limit."""
-        if not taken or self.errors.get(taken, math.inf) > 1 or self._saved(taken) < self.goal.min_saved_bytes:
+        if not taken or self.errors.get(taken, math.inf) > 1 or self.problem.saved(taken) < self.goal.min_saved_bytes:
             return False
-        if self._work(taken) < 1 - self.goal.max_flops - _ROUNDED:
+        if self.problem.saved_share(taken) < 1 - self.goal.max_flops - ROUNDED:
             return False
         timing = self.timings.get(taken)
         if timing is None:
@@ -376,14 +373,18 @@ class _Loop:
             self._time_again()
         candidates = self._feasible()
         if not candidates:
-            return self._nothing(self._excuse())
+            return self._nothing(excuse(self.problem, self.goal, self._max_time, self.errors, self.timings))
         costs = self.costs
 
         def rank(taken: frozenset[str]) -> tuple[float, ...]:
             timing = self.timings.get(taken)
             ratio = timing.ratio if timing is not None else predict_time(self.problem, costs, taken)
-            by = {"time": ratio, "bytes": -self._saved(taken), "error": self.weights.get(taken, self.errors[taken])}
-            return by[self.goal.minimize], self.errors[taken], -self._saved(taken)
+            by = {
+                "time": ratio,
+                "bytes": -self.problem.saved(taken),
+                "error": self.weights.get(taken, self.errors[taken]),
+            }
+            return by[self.goal.minimize], self.errors[taken], -self.problem.saved(taken)
 
         best = min(candidates, key=rank)
         return Choice(
@@ -391,7 +392,7 @@ class _Loop:
             self.errors[best],
             self.timings.get(best),
             self._front(costs, best),
-            self._reasons(costs, best),
+            reasons(self.problem, costs, best, self._room(), self.power),
             self.steps,
             len(self.errors) + len(self.timings),
             predicted={
@@ -418,58 +419,13 @@ class _Loop:
         count = len(self.errors) + len(self.timings)
         return Choice(frozenset(), self.errors.get(frozenset(), 0.0), None, front, reasons, self.steps, count, because)
 
-    def _excuse(self) -> str:
-        fits = [s for s, e in self.errors.items() if s and e <= 1]
-        timed = [self.timings[s].ratio for s in fits if s in self.timings]
-        if timed and self._max_time < 1:
-            return (
-                f"the fastest selection that fits takes {min(timed):.3f} of the time without it, "
-                f"{self._max_time:.3f} is asked for"
-            )
-        if timed and self.goal.minimize == "time":
-            return (
-                f"it does not pay here: the best that fits the budget takes {min(timed):.3f} of the time without it, "
-                f"{len(timed)} selections timed"
-            )
-        if fits and max(map(self._saved, fits)) < self.goal.min_saved_bytes:
-            most = max(map(self._saved, fits))
-            return f"at most {most} bytes can be saved within the budget, {self.goal.min_saved_bytes} are asked for"
-        if fits and max(map(self._work, fits)) < 1 - self.goal.max_flops - _ROUNDED:
-            most = max(map(self._work, fits))
-            return f"at most {most:.1%} of the operations can be saved within the budget"
-        least = min((e for s, e in self.errors.items() if s), default=math.inf)
-        return f"nothing fits: the selection that spends least takes {least:.3g} of the budget"
-
-    def _reasons(self, costs: Costs, best: frozenset[str]) -> dict[str, str]:
-        """Why each unit outside was left: by its effect on what was selected, as estimated."""
-        found: dict[str, str] = {}
-        chosen = {self.problem.place_of[i] for i in self.problem.indices(best)}
-        time, error = predict_time(self.problem, costs, best), predict_error(self.problem, costs, best)
-        for i, unit in enumerate(self.problem.units):
-            if unit.key in best:
-                continue
-            with_it = best | {unit.key}
-            if self.problem.place_of[i] in chosen:
-                found[unit.key] = "another option is taken there"
-            elif chosen & self.problem.excluded(self.problem.place_of[i]):
-                found[unit.key] = "what is taken decides about it as well"
-            elif predict_time(self.problem, costs, with_it) >= time:
-                change = predict_time(self.problem, costs, with_it) - time
-                found[unit.key] = f"it should be slower by {change:.2%} of the time"
-            elif error + costs.error[i] > self._room():
-                share = float(costs.error[i]) ** (1 / self.power)
-                found[unit.key] = f"it alone should spend {share:.1%} of the budget, which is taken by what gains more"
-            else:
-                found[unit.key] = "no selection with it was measured to be faster"
-        return found
-
     def _front(self, costs: Costs, best: frozenset[str]) -> Front:
         """Fastest selections over a range of errors by the estimates, and everything that was measured."""
         points = [
             Point(
                 self.errors[s],
                 self.timings[s].ratio if s in self.timings else predict_time(self.problem, costs, s),
-                self._saved(s),
+                self.problem.saved(s),
                 len(s),
                 measured=s in self.timings or not s,
                 chosen=s == best and bool(s),

@@ -103,6 +103,14 @@ class Problem:
         """Of the units in a selection."""
         return [i for i, unit in enumerate(self.units) if unit.key in taken]
 
+    def saved(self, taken: frozenset[str]) -> int:
+        """Bytes, as units say."""
+        return sum(self.units[i].saved_bytes for i in self.indices(taken))
+
+    def saved_share(self, taken: frozenset[str]) -> float:
+        """Of the model's operations, as far as is known."""
+        return sum(self.saved_work[i] for i in self.indices(taken))
+
     def converted(self, taken: frozenset[str]) -> int:
         """Elements that cross a border in a selection."""
         places = {self.place_of[i] for i in self.indices(taken)}

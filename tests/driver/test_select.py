@@ -341,3 +341,25 @@ def test_power(p: float) -> None:
     parts = [0.1, 0.2, 0.05, 0.3]
     together = sum(a**p for a in parts) ** (1 / p)
     assert power_of(parts, together) == pytest.approx(p, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("error", "savings", "because"),
+    [
+        (0.4, 0.5, "50.0% of the operations less are not faster in factors"),
+        (2.0, 0.5, "the spectra are flat, 50.0% less spend 2.83 times the budget"),
+        (0.1, 0.04, "all layers together have but 4.0% of the operations to save"),
+    ],
+    ids=["narrow products", "flat spectra", "small layers"],
+)
+def test_why_low_rank_does_not_pay(error: float, savings: float, because: str) -> None:
+    """Two options of two layers each; the mild ones always fit and save 2 % of the operations."""
+    world = World(4, 0)
+    units = [Unit(f"factorize-matmul/r{8 * (1 + i % 2)}@n{i // 2}") for i in range(4)]
+    kinds = tuple(u.key for u in units)
+    world.problem = Problem(tuple(units), (0, 0, 1, 1), (), kinds, (0.5,) * 4, (savings, 0.02) * 2)
+    world.error, world.gain = np.array([error, 0.01] * 2), np.full(4, -0.01)
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert not choice.taken
+    assert "it does not pay here" in choice.because
+    assert because in choice.because
