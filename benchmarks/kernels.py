@@ -35,16 +35,19 @@ from planish.backends.tvm.kernels.arithmetic import requantized
 from planish.backends.tvm.kernels.conv import Conv
 from planish.backends.tvm.kernels.machine import Machine, block_of
 from planish.backends.tvm.kernels.matmul import MatMul
-from planish.backends.tvm.kernels.schedule import schedule
 from planish.backends.tvm.kernels.tile import Epilogue, Registers, Tile
+from planish.backends.tvm.lower.program import Module
 from planish.backends.tvm.tune.choose import Chooser, local_runner
 from planish.backends.tvm.tune.database import Database
 from planish.backends.tvm.tune.measure import operands_of
 from planish.driver.versions import versions
+from planish.ir.onnx_reader import read_model
+from planish.passes.context import Context
+from planish.passes.manager import Pipeline
 from planish.passes.target import get_target, native
 
 Array = np.ndarray[Any, Any]
-te, tirx = tvm.te, tvm.tirx
+tirx = tvm.tirx
 MACHINE = Machine(get_target(native()))
 RNG = np.random.default_rng(0)
 ROUNDS = 9
@@ -78,14 +81,23 @@ def prepared(kernel: Any) -> tuple[Callable[[], object], float]:
 
 def session(nodes: list[Any], inputs: dict[str, Array], constants: dict[str, Array]) -> Callable[[], object]:
     """ONNX Runtime with a model of these nodes; the last one's output is the result."""
+    return peer_of(model_of(nodes, inputs, constants), inputs)
+
+
+def model_of(nodes: list[Any], inputs: dict[str, Array], constants: dict[str, Array]) -> bytes:
+    """The nodes as a model, as it is in a file."""
     values = [h.make_tensor_value_info(k, h.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in inputs.items()]
     out = onnx.ValueInfoProto(name=nodes[-1].output[0])
     graph = h.make_graph(nodes, "one", values, [out], [nh.from_array(v, k) for k, v in constants.items()])
-    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=9)
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=9).SerializeToString()
+
+
+def peer_of(model: bytes, inputs: dict[str, Array]) -> Callable[[], object]:
+    """The model on ONNX Runtime, one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    found = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda: found.run(None, inputs)
 
 
@@ -178,44 +190,24 @@ def int8_matmul_row(m: int, k: int, n: int) -> Row:
     return templated("int8", f"product {m}x{k}x{n}", MatMul((), m, k, n, dtype="uint8"), products, to_bytes(), peer)
 
 
-def rows_row(name: str, node: Any, shape: tuple[int, ...], made: list[Any]) -> Row:
-    """A kernel of the scheduler; its work is bytes."""
-    kernel = schedule(te.create_prim_func(made), MACHINE)
+def rows_row(name: str, node: Any, *shape: int) -> Row:
+    """A kernel of the scheduler, made by the operator's rule; its work is bytes."""
+    x = RNG.standard_normal(shape).astype(np.float32)
+    weights = {name: np.full(shape[-1], 0.5, np.float32) for name in node.input[1:]}
+    model = model_of([node], {"x": x}, weights)
+    made = read_model(model)
+    Pipeline("clean").run(made, Context())
+    kernel = Module(MACHINE).lower(made.graph, "main").calls[-1].kernel.function()
     run, seconds = prepared(kernel)
     moved = sum(math.prod(int(e) for e in p.shape) * 4 for p in kernel.params)
-    x = RNG.standard_normal(shape).astype(np.float32)
-    constants = {"g": np.ones(shape[-1], np.float32)} if "g" in node.input else {}
-    return Row("rows", name, moved, run, run, "", seconds, session([node], {"x": x}, constants))
+    return Row("rows", f"{name} {'x'.join(map(str, shape))}", moved, run, run, "", seconds, peer_of(model, {"x": x}))
 
 
-def softmax(m: int, n: int) -> Row:
-    x, k, r = te.placeholder((m, n), name="x"), te.reduce_axis((0, n)), te.reduce_axis((0, n))
-    top = te.compute((m,), lambda i: te.max(x[i, k], axis=k))
-    power = te.compute((m, n), lambda i, j: tirx.exp(x[i, j] - top[i]))
-    total = te.compute((m,), lambda i: te.sum(power[i, r], axis=r))
-    y = te.compute((m, n), lambda i, j: power[i, j] / total[i])
-    return rows_row(f"softmax {m}x{n}", h.make_node("Softmax", ["x"], ["y"]), (m, n), [x, y])
-
-
-def normalization(m: int, n: int) -> Row:
-    x, g = te.placeholder((m, n), name="x"), te.placeholder((n,), name="g")
-    k, r = te.reduce_axis((0, n)), te.reduce_axis((0, n))
-    total = te.compute((m,), lambda i: te.sum(x[i, k], axis=k))
-    away = lambda i, j: x[i, j] - total[i] / float(n)  # noqa: E731
-    square = te.compute((m,), lambda i: te.sum(away(i, r) * away(i, r), axis=r))
-    y = te.compute((m, n), lambda i, j: away(i, j) / tirx.sqrt(square[i] / float(n) + 1e-5) * g[j])
-    node = h.make_node("LayerNormalization", ["x", "g"], ["y"])
-    return rows_row(f"layer normalization {m}x{n}", node, (m, n), [x, g, y])
-
-
-def elementwise(name: str, op: str, shape: tuple[int, ...], of: Callable[[Any], Any]) -> Row:
-    x = te.placeholder(shape, name="x")
-    y = te.compute(shape, lambda *i: of(x[i]))
-    return rows_row(f"{name} of {math.prod(shape):,}", h.make_node(op, ["x"], ["y"]), shape, [x, y])
+def unary(op: str, *shape: int) -> Row:
+    return rows_row(op.lower(), h.make_node(op, ["x"], ["y"]), *shape)
 
 
 def cases() -> dict[str, list[Callable[[], Row]]]:
-    half = 0.7071067811865476
     return {
         "conv": [
             lambda: conv_row(3, 224, 64, 7, 2),
@@ -247,11 +239,13 @@ def cases() -> dict[str, list[Callable[[], Row]]]:
             lambda: int8_matmul_row(128, 384, 1536),
         ],
         "rows": [
-            lambda: softmax(1536, 128),
-            lambda: normalization(128, 384),
-            lambda: elementwise("sigmoid", "Sigmoid", (1, 64, 40, 40), tirx.sigmoid),
-            lambda: elementwise("tanh", "Tanh", (1, 64, 40, 40), tirx.tanh),
-            lambda: elementwise("gelu", "Gelu", (128, 1536), lambda x: 0.5 * x * (1.0 + tirx.erf(x * half))),
+            lambda: unary("Softmax", 1536, 128),
+            lambda: rows_row(
+                "layer normalization", h.make_node("LayerNormalization", ["x", "g", "b"], ["y"]), 128, 384
+            ),
+            lambda: unary("Sigmoid", 1, 64, 40, 40),
+            lambda: unary("Tanh", 1, 64, 40, 40),
+            lambda: unary("Gelu", 128, 1536),
         ],
     }
 

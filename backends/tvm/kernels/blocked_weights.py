@@ -60,7 +60,7 @@ def build(
     known."""
     writer = _Writer(product, stored, machine, tile, epilogue)
     operands = [writer.a, writer.b, writer.scales, writer.zeros, *writer.extras, writer.out]
-    return with_math(function(operands, writer.body(), name))
+    return with_math(function(operands, writer.body(), name), machine)
 
 
 class _Writer(ProductWriter):

@@ -129,11 +129,11 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
     if depthwise.fits(conv):
         if tile.depth > 1:
             return depthwise_bytes.build(conv, machine, tile, epilogue, name)
-        return depthwise.build(conv, tile, epilogue, name)
+        return depthwise.build(conv, machine, tile, epilogue, name)
     writer = _Writer(conv, tile, epilogue, _arithmetic(conv, machine, tile))
     extras = writer.extras
     body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
-    return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name))
+    return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name), machine)
 
 
 def seen_zero_point(conv: Conv, machine: Machine, tile: Tile) -> int:

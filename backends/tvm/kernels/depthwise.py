@@ -44,10 +44,10 @@ def pack(weights: Array, conv: Conv) -> Array:
     return np.ascontiguousarray(full.reshape(blocks, conv.in_block, *conv.kernel).transpose(0, 2, 3, 1)).reshape(-1)
 
 
-def build(conv: Conv, tile: Tile, epilogue: Epilogue, name: str) -> Any:
+def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue, name: str) -> Any:
     """The kernel ``(x, weights as packed, extras..., output)``."""
     writer = Writer(conv, tile, epilogue)
-    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name))
+    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name), machine)
 
 
 class Writer:

@@ -49,7 +49,7 @@ def pack(weights: Array, conv: Conv) -> Array:
 def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue, name: str) -> Any:
     """The kernel ``(x, weights as packed, extras..., output)``."""
     writer = _Writer(conv, machine, tile, epilogue)
-    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name))
+    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name), machine)
 
 
 def _quads(conv: Conv) -> int:

@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import ir
 
 from .emit import VECTORIZED, Expr, alloc, local, seq, store, tir, tir_stmt
+from .machine import Machine
 from .stages import named_apart, rewritten, variables
 
 _ffi: Any = tvm_ffi
@@ -37,44 +38,45 @@ def _polynomial(x: Expr, *coefficients: float) -> Expr:
     return total
 
 
-def exp(x: Expr) -> Expr:
-    """e^x. ``x = n ln 2 + r``, a polynomial for ``e^r`` (coefficients of Cephes' ``expf``), times ``2^n`` in two steps,
-    so that neither overflows before the result does. Error 1 ulp."""
+def exp(x: Expr, *, scales: bool = False) -> Expr:
+    """e^x. ``x = n ln 2 + r``, a polynomial for ``e^r`` (a minimax fit of relative error 2^-28), times ``2^n``; with
+    ``scales`` the processor has an instruction for that, else it takes two steps, so that neither overflows before the
+    result does. Error 1 ulp."""
 
-    def of(x: Expr) -> Expr:
-        clamped = tir.max(tir.min(x, _f(89.0)), _f(-104.0))
-        return _named(
-            clamped, lambda c: _named(tir.floor(c * _f(1.44269504088896341) + _f(0.5)), lambda n: split(x, c, n))
-        )
+    def of(c: Expr) -> Expr:
+        return _named(tir.floor(c * _f(1.44269504088896341) + _f(0.5)), lambda n: split(c, n))
 
-    def split(x: Expr, c: Expr, n: Expr) -> Expr:
+    def split(c: Expr, n: Expr) -> Expr:
         rest = (c - n * _f(0.693359375)) - n * _f(-2.12194440e-4)
-        return _named(rest, lambda r: scaled(x, n, r))
+        return _named(rest, lambda r: scaled(tir.Cast("int32", n), power(r)))
 
-    def scaled(x: Expr, n: Expr, r: Expr) -> Expr:
-        p = _polynomial(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
-        power = p * (r * r) + r + _f(1.0)
-        whole = tir.Cast("int32", n)
+    def power(r: Expr) -> Expr:
+        return _polynomial(r, 1.38145988e-3, 8.36871658e-3, 4.16683890e-2, 0.166665211, 0.49999994, 1.0, 1.0)
 
-        def times(k: Expr) -> Expr:
-            half = tir.shift_right(k, tir.const(1, "int32"))
-            return tir.Select(x <= tir.infinity("float32"), power * _power_of_two(half) * _power_of_two(k - half), x)
+    def scaled(n: Expr, power: Expr) -> Expr:
+        if scales:
+            return tir.call_llvm_pure_intrin("float32", "llvm.ldexp", power, n)
+        half = tir.shift_right(n, tir.const(1, "int32"))
+        return power * _power_of_two(half) * _power_of_two(n - half)
 
-        return _named(whole, times)
-
-    return _named(x, of)
+    # LLVM's code takes the second where either is NaN, so that NaN goes through.
+    return _named(tir.max(_f(-104.0), tir.min(_f(89.0), x)), of)
 
 
 def _power_of_two(n: Expr) -> Expr:
-    bits = tir.shift_left(n + tir.const(127, "int32"), tir.const(23, "int32"))
-    return tir.reinterpret("float32", bits)
+    return tir.reinterpret("float32", _exponent(n + tir.const(127, "int32")))
 
 
-def sigmoid(x: Expr) -> Expr:
+def _exponent(n: Expr) -> Expr:
+    """At the place of a number's exponent."""
+    return tir.shift_left(n, tir.const(23, "int32"))
+
+
+def sigmoid(x: Expr, *, scales: bool = False) -> Expr:
     """1 / (1 + e^-x), for negative x as e^x / (1 + e^x). Error 3 ulp."""
 
     def of(x: Expr) -> Expr:
-        power = exp(_f(0.0) - tir.abs(x))
+        power = exp(_f(0.0) - tir.abs(x), scales=scales)
         return _named(power, lambda e: tir.Select(x < _f(0.0), e, _f(1.0)) / (e + _f(1.0)))
 
     return _named(x, of)
@@ -85,10 +87,10 @@ def tanh(x: Expr) -> Expr:
     Error 5 ulp."""
 
     def of(x: Expr) -> Expr:
-        clamped = tir.max(tir.min(x, _f(9.0)), _f(-9.0))
-        return _named(clamped, lambda c: _named(c * c, lambda s: whole(x, c, s)))
+        clamped = tir.max(_f(-9.0), tir.min(_f(9.0), x))
+        return _named(clamped, lambda c: _named(c * c, lambda s: whole(c, s)))
 
-    def whole(x: Expr, c: Expr, s: Expr) -> Expr:
+    def whole(c: Expr, s: Expr) -> Expr:
         p = _polynomial(
             s,
             -2.76076847742355e-16,
@@ -100,50 +102,41 @@ def tanh(x: Expr) -> Expr:
             4.89352455891786e-03,
         )
         q = _polynomial(s, 1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-        return tir.Select(x <= tir.infinity("float32"), c * p / q, x)
+        return c * p / q
 
-    return _named(x, of)
+    return of(x)
 
 
 def erf(x: Expr) -> Expr:
-    """The error function: an odd polynomial below 0.9277, above it ``1 - e^-p(|x|)``; coefficients by N. Juffa (Stack
-    Overflow, question 35148198). Error 2 ulp."""
+    """The error function: an odd polynomial below 0.9277, above it ``1 - 2^p(|x|)``, which is 1 from 4 on; minimax fits
+    of relative errors below 2^-24. Error 2 ulp."""
 
-    def of(x: Expr) -> Expr:
-        small = _named(
-            x * x,
-            lambda s: (
-                _polynomial(
-                    s,
-                    -5.96761703e-4,
-                    4.99119423e-3,
-                    -2.67681349e-2,
-                    1.12819925e-1,
-                    -3.76125336e-1,
-                    1.28379166e-1,
-                )
-                * x
-                + x
-            ),
-        )
-        return _named(tir.abs(x), lambda a: tir.Select(a < _f(0.927734375), small, large(x, a)))
+    def small(x: Expr) -> Expr:
+        coefficients = (-5.95986028e-4, 4.98714298e-3, -2.67625395e-2, 0.112817049, -0.376124829, 0.128379151)
+        return _named(x * x, lambda s: _polynomial(s, *coefficients) * x + x)
 
     def large(x: Expr, a: Expr) -> Expr:
-        p = _polynomial(
-            tir.min(a, _f(4.0)),
-            -1.72853470e-5,
-            3.83197126e-4,
-            -3.88396438e-3,
-            2.42546219e-2,
-            -1.06777877e-1,
-            -6.34846687e-1,
-            -1.28717512e-1,
-            0.0,
-        )
-        power = p - tir.min(a, _f(4.0))
-        return tir.Select(x <= tir.infinity("float32"), _copysign(_f(1.0) - exp(power), x), x)
+        coefficients = (-1.77887676e-3, 2.22656596e-2, -0.130799025, -0.939802766, -1.61539328, -2.90829292e-3)
+        exponent = _named(tir.min(_f(4.0), a), lambda c: _polynomial(c, *coefficients))
+        return _copysign(_f(1.0) - _named(exponent, power), x)
+
+    def power(q: Expr) -> Expr:
+        """2^q for -25 < q < 0: the whole part of q goes straight into the exponent."""
+        return _named(tir.floor(q + _f(0.5)), lambda n: _raised(exp2(q - n), tir.Cast("int32", n)))
+
+    def exp2(r: Expr) -> Expr:
+        coefficients = (1.32764492e-3, 9.67556424e-3, 5.55071346e-2, 0.240221187, 0.693146944, 1.00000012)
+        return _named(r, lambda r: _polynomial(r, *coefficients))
+
+    def of(x: Expr) -> Expr:
+        return _named(tir.abs(x), lambda a: tir.Select(a < _f(0.9277), small(x), large(x, a)))
 
     return _named(x, of)
+
+
+def _raised(value: Expr, n: Expr) -> Expr:
+    """``value * 2^n`` where both are normal numbers."""
+    return tir.reinterpret("float32", tir.reinterpret("int32", value) + _exponent(n))
 
 
 def _copysign(magnitude: Expr, sign: Expr) -> Expr:
@@ -151,21 +144,30 @@ def _copysign(magnitude: Expr, sign: Expr) -> Expr:
     return tir.reinterpret("float32", tir.bitwise_or(tir.reinterpret("int32", magnitude), bits))
 
 
-_KNOWN = {
+_KNOWN: dict[str, Callable[..., Expr]] = {
     "tirx.exp": exp,
     "tirx.sigmoid": sigmoid,
     "tirx.tanh": tanh,
     "tirx.erf": erf,
     "tirx.nearbyint": tir.round,  # ties to even as well, and it vectorizes
 }
+_SCALING = (exp, sigmoid)
 
 
-def with_math(node: Any) -> Any:
+def scales(machine: Machine) -> bool:
+    """Whether a power of two is multiplied in by an instruction (``vscalefps``), which LLVM takes for ``ldexp``."""
+    return machine.has("avx512")
+
+
+def with_math(node: Any, machine: Machine) -> Any:
     """A function, statement or expression with its calls of libm replaced, as far as they are here."""
+    option = {"scales": scales(machine)}
 
     def call(node: Any) -> Any:
         own = _KNOWN.get(getattr(node.op, "name", ""))
-        return own(node.args[0]) if own is not None and node.ty.dtype == "float32" else node
+        if own is None or node.ty.dtype != "float32":
+            return node
+        return own(node.args[0], **(option if own in _SCALING else {}))
 
     found = _ffi.structural_map(named_apart(node), (ir.Call, call))
     return _ffi.structural_map(found, (tir.For, _laid_down))

@@ -147,7 +147,7 @@ def pack(weights: Array, product: MatMul, tile: Tile) -> Array:
 def build(product: MatMul, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, *, name: str = "matmul") -> Any:
     """The kernel ``(a, b or packed weights, extras..., output)``."""
     writer = ProductWriter(product, machine, tile, epilogue)
-    return with_math(function([writer.a, writer.b, *writer.extras, writer.out], writer.body(), name))
+    return with_math(function([writer.a, writer.b, *writer.extras, writer.out], writer.body(), name), machine)
 
 
 def _stored(shape: tuple[Expr, ...], axes: tuple[int, ...]) -> tuple[Expr, ...]:

@@ -46,7 +46,7 @@ USUAL = 64
 def schedule(made: Any, machine: Machine) -> Any:
     """The scheduled form of a result of ``te.create_prim_func``."""
     program = program_of(made)
-    return with_math(_Scheduler(program, machine).written())
+    return with_math(_Scheduler(program, machine).written(), machine)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def softmax(c: Context) -> Element:
         return lambda index: x(index) - top(index) - tirx.log(total(index))
     powers = c.compute(shape, dtype, lambda index: tirx.exp(x(index) - top(index)), name="softmax_exp")
     total = reduced(c, powers, shape, axes, te.sum, dtype, "softmax_sum")
-    return lambda index: powers(index) / total(index)
+    return lambda index: powers(index) * (number(1, dtype) / total(index))  # the quotient once a row
 
 
 @rule(Kind.STAGE, "Hardmax", "ArgMax", "ArgMin")
