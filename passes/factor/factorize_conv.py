@@ -53,6 +53,7 @@ from ..shared.factor.products import OPSET, readers, require_no_factor
 from ..shared.factor.refit import fitted
 from ..shared.factor.tucker import (
     Metric,
+    Weighted,
     cp,
     cp_parameters,
     improved,
@@ -245,14 +246,13 @@ class FactorizeConv(Pass):
     def _options(self, place: _Place, bases: KernelBases) -> list[_Option]:
         """For each share of the parameters the best of each method, the fewest parameters first."""
         kernel, known = place.first, bases.known
-        weights = known.scaled(kernel.weights())
         found: list[_Option] = []
         if "tucker" in self.methods:
             found += self._tucker(kernel, bases)
         if "spatial" in self.methods and all(_splits(k) for k in place.kernels):
-            found += _spatial(kernel, weights, known, self.kept)
+            found += _spatial(kernel, bases.weighted, known, self.kept)
         if "cp" in self.methods and _takes_cp(kernel):
-            found += _cp(kernel, weights, known)
+            found += _cp(kernel, bases.weighted[0], known)
         kept: dict[str, _Option] = {}
         for method in dict.fromkeys(o.method for o in found):
             for share in self.kept:
@@ -354,25 +354,25 @@ def _splits(kernel: Kernel) -> bool:
     return not kernel.turned and plain and len(kernel.spatial) == 2 and min(kernel.spatial) > 1
 
 
-def _spatial(kernel: Kernel, weights: Array, known: KernelData, kept: tuple[float, ...]) -> Iterator[_Option]:
+def _spatial(kernel: Kernel, weighted: list[Weighted], known: KernelData, kept: tuple[float, ...]) -> Iterator[_Option]:
     c, o, g, (kh, kw) = kernel.channels, kernel.outputs, kernel.groups, kernel.spatial
     most = min(c * kh, kw * o)
     ranks = sorted({int(share * kernel.parameters / (g * (c * kh + kw * o))) for share in kept} & {*range(1, most)})
-    groups = [tucker_bases(*_columns(kernel, w, m), ranks) for w, m in zip(weights, known.metrics, strict=True)]
+    groups = [tucker_bases(_columns(kernel, w), ranks) for w in weighted]
     total = sum(bases[0].total for bases in groups if bases)
     for i, rank in enumerate(ranks):
         lost = sum(float(bases[i].losses(known.metric(j))[o]) for j, bases in enumerate(groups))
         yield _Option("spatial", (rank,), g * rank * (c * kh + kw * o), known.error(lost, total))
 
 
-def _columns(kernel: Kernel, weight: Array, metric: Metric) -> tuple[Array, Metric]:
+def _columns(kernel: Kernel, weighted: Weighted) -> Weighted:
     """The kernel of a group with (channel, row) for channels and columns for positions."""
     kh, kw = kernel.spatial
-    c = kernel.channels
+    c, metric = kernel.channels, weighted.metric
     second = metric.second
     if second is not None and not metric.by_patches:
         second = np.kron(second, np.eye(kh))
-    return weight.reshape(c * kh, kw, kernel.outputs), Metric(second, c * kh, kw)
+    return Weighted(weighted.weight.reshape(c * kh, kw, kernel.outputs), Metric(second, c * kh, kw))
 
 
 def _takes_cp(kernel: Kernel) -> bool:
@@ -380,34 +380,31 @@ def _takes_cp(kernel: Kernel) -> bool:
     return small and kernel.groups == 1 and not kernel.turned
 
 
-def _cp(kernel: Kernel, weights: Array, known: KernelData) -> Iterator[_Option]:
+def _cp(kernel: Kernel, weighted: Weighted, known: KernelData) -> Iterator[_Option]:
     c, s, o = kernel.channels, kernel.positions, kernel.outputs
-    flat = weights[0].reshape(c * s, o)
-    total = float((flat * known.metrics[0].times(flat)).sum())
+    total = float((weighted.flat * weighted.moved).sum())
     for rank in dict.fromkeys(max(1, int(share * kernel.parameters / (c + s + o))) for share in _CP_SHARES):
         count = cp_parameters(c, s, o, rank)
         if count < kernel.parameters:
-            residual, metric = cp(weights[0], known.metrics[0], rank).residual, known.metric(0)
+            residual, metric = cp(weighted.weight, weighted.metric, rank).residual, known.metric(0)
             lost = float(np.trace(residual) if metric is None else (metric * residual).sum())
             yield _Option("cp", (rank,), count, known.error(lost, total))
 
 
 def _factors(kernel: Kernel, option: _Option, of: KernelBases) -> list[Array]:
     """``[A, core, B]`` of all groups, ``[column, row]`` or the three factors of CP."""
-    known = of.known
-    weights = known.scaled(kernel.weights())
+    known, weighted = of.known, of.weighted
     if option.method == "cp":
-        found = cp(weights[0], known.metrics[0], option.ranks[0])
+        found = cp(weighted[0].weight, weighted[0].metric, option.ranks[0])
         return [found.a, found.d, known.restored(found.b[None])[0]]
-    pairs = list(zip(weights, known.metrics, strict=True))
     if option.method == "spatial":
-        bases = [tucker_bases(*_columns(kernel, w, m), option.ranks)[0] for w, m in pairs]
+        bases = [tucker_bases(_columns(kernel, w), option.ranks)[0] for w in weighted]
         return [np.stack([b.a for b in bases]), known.restored(np.stack([b.mapped for b in bases]))]
     starts = of.at(option.ranks[0])
     if option.ranks[1] == kernel.outputs:  # all outputs: no basis of theirs, which would only rotate them
         core, whole = np.stack([s.mapped for s in starts]), np.eye(kernel.outputs)
         return [np.stack([s.a for s in starts]), known.restored(core), np.stack([whole] * kernel.groups)]
-    found = [improved(w, m, s.tucker(option.ranks[1])) for (w, m), s in zip(pairs, starts, strict=True)]
+    found = [improved(w, s.tucker(option.ranks[1])) for w, s in zip(weighted, starts, strict=True)]
     a, core, b = (np.stack([getattr(t, part) for t in found]) for part in ("a", "core", "b"))
     return [a, core, known.restored(b)]
 

@@ -13,7 +13,7 @@ from ...rewrite.rule import NoMatch
 from .inputs import Inputs
 from .kernels import Kernel
 from .outputs import OutputMetric
-from .tucker import Metric, Regression, channel_basis, leading, regression
+from .tucker import Metric, Regression, Weighted, leading, regression
 
 Array = np.ndarray[Any, Any]
 
@@ -85,14 +85,25 @@ class KernelBases:
         key = (*self.key, "basis", rank)
         return self.memo.get(key, lambda: self._regressions(rank), lambda found: sum(b.nbytes for b in found))
 
+    @property
+    def weighted(self) -> list[Weighted]:
+        """Of each group, in units of the model's outputs."""
+        return self.memo.get(
+            (*self.key, "weighted"),
+            lambda: [
+                Weighted(w, m)
+                for w, m in zip(self.known.scaled(self.kernel.weights()), self.known.metrics, strict=True)
+            ],
+            lambda found: sum(w.nbytes for w in found),
+        )
+
     def _regressions(self, rank: int) -> list[Regression]:
-        pairs = list(zip(self.known.scaled(self.kernel.weights()), self.known.metrics, strict=True))
         channels = self.memo.get(
             (*self.key, "channels"),
-            lambda: [channel_basis(w, m) for w, m in pairs],
+            lambda: [w.basis(w.weight) for w in self.weighted],
             lambda found: sum(b.nbytes for b in found),
         )
-        return [regression(w, m, leading(b, rank)) for (w, m), b in zip(pairs, channels, strict=True)]
+        return [regression(w, leading(b, rank)) for w, b in zip(self.weighted, channels, strict=True)]
 
 
 def kernel_data(kernel: Kernel, inputs: Inputs | None, output: OutputMetric | None, damping: float) -> KernelData:

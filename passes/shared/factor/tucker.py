@@ -22,12 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-
-from .svd import decompose
 
 Array = np.ndarray[Any, Any]
 linalg: Any = scipy.linalg  # whose stubs leave types unknown
@@ -66,6 +65,49 @@ class Metric:
         if self.by_patches:
             return self.second @ w
         return (self.second @ w.reshape(self.channels, -1)).reshape(w.shape)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A weight [C, S, O] with the metric of what it multiplies; what all ranks need of both is computed once."""
+
+    weight: Array
+    metric: Metric
+
+    @cached_property
+    def flat(self) -> Array:
+        """[C S, O]."""
+        return self.weight.reshape(-1, self.weight.shape[2])
+
+    @cached_property
+    def moved(self) -> Array:
+        """``P W`` [C S, O]."""
+        return self.metric.times(self.flat)
+
+    @cached_property
+    def root(self) -> Array | None:
+        """``R`` [C, C] with ``R^T R`` the moments of channels."""
+        second = self.metric.of_channels()
+        if second is None:
+            return None
+        values, vectors = linalg.eigh(second)
+        return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+
+    def basis(self, rows: Array) -> Array:
+        """[C, Q]: combinations of input channels of ``rows`` [C, ...], the strongest first: left factors ``W V`` of the
+        decomposition of ``R W``, from ``R W W^T R^T`` alone."""
+        flat = rows.reshape(len(rows), -1)
+        gram = flat @ flat.T
+        half = gram if self.root is None else gram @ self.root.T
+        both = half if self.root is None else self.root @ half
+        values, vectors = linalg.eigh((both + both.T) / 2)
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        left = (half @ vectors) / np.sqrt(np.where(values > 0, values, 1.0))
+        return (left * _signs(left))[:, : min(flat.shape)]
+
+    @property
+    def nbytes(self) -> int:
+        return 3 * self.weight.nbytes
 
 
 @dataclass(frozen=True)
@@ -131,27 +173,21 @@ class Regression:
         return self.a.nbytes + self.mapped.nbytes + self.outputs.nbytes + self.residual.nbytes
 
 
-def tucker_bases(weight: Array, metric: Metric, ranks: Sequence[int]) -> list[Regression]:
-    """For each rank of input channels, all ranks of outputs of ``weight`` [C, S, O]. Rank C keeps the channels."""
-    by_channels = channel_basis(weight, metric)
-    return [regression(weight, metric, leading(by_channels, rank)) for rank in ranks]
-
-
-def channel_basis(weight: Array, metric: Metric) -> Array:
-    """[C, Q]: combinations of input channels of ``weight`` [C, S, O], the strongest first."""
-    return decompose(weight.reshape(len(weight), -1), metric.of_channels()).left
+def tucker_bases(weighted: Weighted, ranks: Sequence[int]) -> list[Regression]:
+    """For each rank of input channels, all ranks of outputs. Rank C keeps the channels."""
+    by_channels = weighted.basis(weighted.weight)
+    return [regression(weighted, leading(by_channels, rank)) for rank in ranks]
 
 
 def leading(basis: Array, rank: int) -> Array:
-    """[C, rank] of :func:`channel_basis`: the channels themselves where all are kept."""
+    """[C, rank] of :meth:`Weighted.basis`: the channels themselves where all are kept."""
     return np.eye(len(basis)) if rank >= len(basis) else basis[:, :rank]
 
 
-def regression(weight: Array, metric: Metric, a: Array) -> Regression:
+def regression(weighted: Weighted, a: Array) -> Regression:
     """The best of what reads the patches only through ``a`` [C, p]."""
+    weight, metric, moved = weighted.weight, weighted.metric, weighted.moved
     c, s, o = weight.shape
-    w = weight.reshape(c * s, o)
-    moved = metric.times(w)  # P W
     p = a.shape[1]
     crossed = np.einsum("cp,cso->pso", a, moved.reshape(c, s, o), optimize=True).reshape(p * s, o)
     mapped = weight if p == c and (a == np.eye(c)).all() else _solved(a, metric, crossed, s)
@@ -159,7 +195,9 @@ def regression(weight: Array, metric: Metric, a: Array) -> Regression:
     explained = (explained + explained.T) / 2
     values, vectors = linalg.eigh(explained)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    return Regression(a, mapped.reshape(p, s, o), vectors * _signs(vectors), values, w.T @ moved - explained)
+    return Regression(
+        a, mapped.reshape(p, s, o), vectors * _signs(vectors), values, weighted.flat.T @ moved - explained
+    )
 
 
 def _solved(a: Array, metric: Metric, crossed: Array, positions: int) -> Array:
@@ -188,15 +226,14 @@ def _signs(columns: Array) -> Array:
     return np.where(largest < 0, -1.0, 1.0)
 
 
-def improved(weight: Array, metric: Metric, start: Tucker, sweeps: int = 3) -> Tucker:
+def improved(weighted: Weighted, start: Tucker, sweeps: int = 3) -> Tucker:
     """HOOI: bases of channels and outputs in turns, as long as the error falls."""
-    best, rank = start, start.b.shape[0]
+    weight, best, rank = weighted.weight, start, start.b.shape[0]
     if start.a.shape[1] == len(weight) or rank == weight.shape[2]:
         return start  # with one mode whole, the other is optimal
     for _ in range(sweeps):
-        projected = (weight @ best.b.T) @ best.b
-        left = decompose(projected.reshape(len(weight), -1), metric.of_channels()).left
-        found = regression(weight, metric, left[:, : best.a.shape[1]]).tucker(rank)
+        left = weighted.basis(weight @ best.b.T)  # rows of b are orthonormal: the same as behind b^T b
+        found = regression(weighted, left[:, : best.a.shape[1]]).tucker(rank)
         if not found.error < best.error * (1 - _SETTLED):
             break
         best = found
