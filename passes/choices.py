@@ -26,8 +26,9 @@ class Unit:
     """Predicted: by how much the file shrinks."""
     saved_flops: int = 0
     """Predicted: by how many operations a run shrinks."""
-    others: tuple[str, ...] = ()
-    """Names of places beside its own that it decides as well: other passes' units at these cannot be taken with it."""
+    others: tuple[str, ...] | None = None
+    """Where no other pass's unit can be taken at its place together with it: names of further places that it decides as
+    well. ``None``: it excludes none but those of its own pass."""
 
     @property
     def owner(self) -> str:

@@ -62,6 +62,7 @@ QUANTIZE: dict[str, str] = {
     "weights": "quantize-weights",
     "int8-weights": "quantize-weights{bits=8}",
     "int4-weights": "quantize-weights{bits=4}",
+    "residual-weights": "factorize-residual,quantize-weights",
     "float16-weights": "store-float16",
 }
 """Lossy groups by the name that users ask for them; they go behind the lossless pipeline."""

@@ -57,7 +57,7 @@ def ranks_of(problem: Problem, choice: Choice, model: Model) -> list[Rank]:
         unit = problem.units[options[0]]
         elsewhere = taken & (problem.excluded(place) - {place})
         if unit.owner.startswith(PREFIX) and not elsewhere and (place in taken or not unit.others):
-            named = [nodes.get(name) for name in (node_name(unit.key), *unit.others)]
+            named = [nodes.get(name) for name in (node_name(unit.key), *(unit.others or ()))]
             found.append(_rank(node_name(unit.key), named, options, choice, problem))
     return found
 

@@ -51,7 +51,7 @@ class Problem:
     savings: tuple[float, ...] = ()
     """Of each unit: the share of its operator's parameters, and so of its operations, that it saves. Empty: unknown."""
     conflicts: tuple[tuple[int, int], ...] = ()
-    """Places of which one at the most is taken, the joint one first: its units decide about several operators."""
+    """Pairs of places of which one at the most is taken: first the one whose units exclude those of other passes."""
 
     @cached_property
     def places(self) -> list[list[int]]:
@@ -70,10 +70,10 @@ class Problem:
 
     def everything(self) -> frozenset[str]:
         """An option of every place: the first, since passes ask for what saves most first; of many, one of the middle,
-        since the first of them may leave nothing. Operators each by themselves, where they may be joint as well."""
-        joint = {a for a, _ in self.conflicts}
+        since the first of them may leave nothing. Nothing that excludes other passes."""
+        alone = {a for a, _ in self.conflicts}
         return frozenset(
-            self.units[middle(options)].key for place, options in enumerate(self.places) if place not in joint
+            self.units[middle(options)].key for place, options in enumerate(self.places) if place not in alone
         )
 
     def excluded(self, place: int) -> frozenset[int]:
@@ -135,7 +135,7 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
     work: list[float] = []
     savings: list[float] = []
     for unit, place in zip(units, place_of, strict=True):
-        members = [node for node in (at[place], *map(nodes.get, unit.others)) if node is not None]
+        members = [node for node in (at[place], *map(nodes.get, unit.others or ())) if node is not None]
         kinds.append(" ".join([unit.key.partition("@")[0], *map(_kind, members)]) if members else unit.key)
         work.append(sum(map(_flops, members)) / total if members else 1.0 / len(units))
         savings.append(_saving(unit, members))
@@ -144,14 +144,13 @@ def make_problem(units: Sequence[Unit], model: Model, shapes: Mapping[str, Seque
 
 
 def _conflicts(units: Sequence[Unit], places: Mapping[str, int], place_of: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """A joint unit and those of other passes of its kind at any of its places."""
+    """Each place whose units exclude others, with those of other passes there."""
     named: dict[str, list[str]] = {}
     for place in places:
-        if place.startswith(_SAME_NUMBERS):
-            named.setdefault(node_name(place), []).append(place)
-    for joint in {place: unit for unit, place in zip(units, place_of, strict=True) if unit.others}.items():
-        own, unit = joint
-        for name in (node_name(unit.key), *unit.others):
+        named.setdefault(node_name(place), []).append(place)
+    alone = {place: unit for unit, place in zip(units, place_of, strict=True) if unit.others is not None}
+    for own, unit in alone.items():
+        for name in (node_name(unit.key), *(unit.others or ())):
             yield from ((own, places[place]) for place in named.get(name, ()) if places[place] != own)
 
 

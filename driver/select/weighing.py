@@ -42,7 +42,7 @@ class Weighing:
         """Units to measure: an option of every place, then a milder one and a stronger one of places with many. All
         options of places with few."""
         first, milder, stronger = list[int](), list[int](), list[int]()
-        joint = {a for a, _ in self.problem.conflicts}
+        alone = {a for a, _ in self.problem.conflicts}
         for options in self.problem.places:
             if len(options) < MANY:
                 first += options
@@ -53,7 +53,7 @@ class Weighing:
             stronger.append(options[n // 6])
         chosen: set[int] = set(first)
         later = [[i for i in units if i not in chosen] for units in (milder, stronger)]
-        first.sort(key=lambda i: (self.problem.place_of[i] in joint, i))  # those that exclude each other far apart
+        first.sort(key=lambda i: (self.problem.place_of[i] in alone, i))  # those that exclude each other far apart
         return [first, *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later)]
 
     def run(self, left: Callable[[], float], progress: Callable[[int, int], None]) -> None:

@@ -111,8 +111,8 @@ class FactorizeResidual(Pass):
         return data.nbytes - stored_bytes(plan, product.n, product.k) - beside
 
     def _take(self, place: Place, plan: Plan, rank: int, made: Residual, r: Rewriter) -> bool:
-        label = f"factorize-residual/r{rank}"
-        return r.take(label, place.subject, error=made.error, saved_bytes=self._saved(place, plan, rank))
+        label, saved = f"factorize-residual/r{rank}", self._saved(place, plan, rank)
+        return r.take(label, place.subject, error=made.error, saved_bytes=saved, others=())
 
 
 def _fits(place: Place, r: Rewriter) -> bool:

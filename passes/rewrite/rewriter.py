@@ -370,16 +370,16 @@ class Rewriter:
         error: float = 1.0,
         saved_bytes: int = 0,
         saved_flops: int = 0,
-        others: Iterable[Node | Value] = (),
+        others: Iterable[Node | Value] | None = None,
     ) -> bool:
         """For lossy passes: whether the change at ``subject`` may be made; asked before anything is changed.
 
-        ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. ``others``: what
-        the change decides as well, as other passes name it. A pass that asks sets ``proposes``. Fuel is counted apart,
+        ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. With
+        ``others`` it excludes what other passes propose there, and at these, which it decides as well. A pass that asks sets ``proposes``. Fuel is counted apart,
         by the engine or :meth:`allow`.
         """
         key = label if isinstance(subject, str) else f"{label}@{subject.name}"
-        beside = tuple(other.name for other in others)
+        beside = None if others is None else tuple(other.name for other in others)
         return self.ctx.choices.take(Unit(key, error, saved_bytes, saved_flops, beside), subject)
 
     def note_change(self, what: str) -> None:
