@@ -35,7 +35,8 @@ FOLDER = ROOT / "build" / "arm"
 TRIPLE = "aarch64-linux-gnu"
 UNAVAILABLE = 3
 
-LOADER, RUNNER = (ROOT / "backends" / "tvm" / "loader" / name for name in ("planish_model.hpp", "run.cc"))
+LOADER = [ROOT / "backends" / "tvm" / "loader" / name for name in ("planish_model.hpp", "planish_steps.hpp", "run.cc")]
+RUNNER = LOADER[-1]
 
 EMULATOR = ("qemu-user-static",)
 COMPILER = (f"g++-{TRIPLE}",)
@@ -152,7 +153,7 @@ class Environment:
                 self._part(self.tools, f"{EMULATOR} {COMPILER}", self._make_tools)
                 self._part(self.system, f"{SYSTEM}", self._make_system)
                 self._part(self.tvm, pins(TVM_WHEELS), lambda to: self._unpack_wheels(TVM_WHEELS, to))
-                self._part(self.runner, f"{LOADER.read_text()} {RUNNER.read_text()}", self._make_runner)
+                self._part(self.runner, " ".join(path.read_text() for path in LOADER), self._make_runner)
                 if python:
                     self._part(self.site, pins(WHEELS), lambda to: self._unpack_wheels(WHEELS, to))
             self._apt = None

@@ -20,10 +20,10 @@ import ml_dtypes
 import numpy as np
 
 from planish.backends.tvm.api import relax, tvm
-from planish.backends.tvm.backend import TvmBackend, readied
+from planish.backends.tvm.backend import TvmBackend
 from planish.backends.tvm.kernels.machine import Machine
 from planish.backends.tvm.lower.program import Module
-from planish.backends.tvm.partition import refusals
+from planish.backends.tvm.ready import left_to_ort, readied
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Model, Value
 from planish.ir.infer import infer_model
@@ -197,7 +197,7 @@ def zoo_rows() -> list[tuple[str, int, int, int, str]]:
         infer_model(model)
         Pipeline("default").run(model, Context(target=replace(TARGET, runtime="ort")))
         decomposed(model)
-        refused = refusals(model.graph)
+        refused = left_to_ort(model.graph, Machine(TARGET))
         reasons = "; ".join(sorted({f"{n.op}: {why}" for n, why in refused.items()}))
         rows.append((name, len(list(model.graph)), len(list(model.graph)) - len(refused), len(refused), reasons))
     return rows

@@ -7,7 +7,7 @@ Loading and running take TVM's runtime alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,15 +25,28 @@ from ..feeds import check_names
 from ..load import runner
 from ..measure import Measurement, measure
 from .loader import write_loaders
-from .loader.planish_model import Processor, call, clear_pool, device_of, fits, load_params
+from .loader.planish_model import (
+    EXTENTS,
+    Processor,
+    Run,
+    Values,
+    clear_pool,
+    device_of,
+    fits,
+    kernel_step,
+    load_params,
+    sequence,
+    steps_of,
+)
 
 LIBRARY, PARAMS = "lib.so", "params.bin"
 _PACKAGES = ("planish", "apache-tvm", "apache-tvm-ffi", "onnx", "numpy")
 _ALIGNMENT = 64
-EXTENTS = ""
-"""Where open extents lie among the values of a run: no value has this name."""
 
-Run = Callable[[dict[str, Any]], Sequence[Any]]
+
+def piece_name(number: int) -> str:
+    """The file of a piece of ONNX Runtime."""
+    return f"piece{number}.onnx"
 
 
 @dataclass
@@ -43,8 +56,8 @@ class Built:
     executable: Any
     """Of ``relax.build``; ``None`` where ONNX Runtime runs everything."""
     weights: list[Array]
-    models: dict[int, Model]
-    """Pieces of ONNX Runtime by their number."""
+    models: list[Model]
+    """Pieces of ONNX Runtime."""
     target: Target
 
     def write(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -61,8 +74,8 @@ class Built:
             for array, spec in zip(self.weights, manifest["params"], strict=True):
                 file.write(bytes(spec["offset"] - file.tell()))
                 file.write(np.ascontiguousarray(array).tobytes())
-        for i, model in self.models.items():
-            write_model(model, folder / f"piece{i}.onnx", value_info=True)
+        for i, model in enumerate(self.models):
+            write_model(model, folder / piece_name(i), value_info=True)
         write_loaders(folder)
 
 
@@ -74,7 +87,7 @@ class Artifact:
         self._manifest = manifest
         self._built = built
         self._folder: TemporaryDirectory[str] | None = None
-        self._steps: list[tuple[Run, list[str], list[str]]] | None = None
+        self._run: Run | None = None
         self._extents: dict[str, int] = {}
         """Open extents of the last run."""
         self._lock = threading.Lock()
@@ -112,22 +125,15 @@ class Artifact:
         names = [spec["name"] for spec in specs]
         check_names(inputs, names, names, where="tvm")
         extents: dict[str, int] = {}
-        values: dict[str, Any] = {spec["name"]: checked(spec, inputs[spec["name"]], extents) for spec in specs}
+        values: Values = {spec["name"]: checked(spec, inputs[spec["name"]], extents) for spec in specs}
         values |= {EXTENTS: extents}
         with self._lock:  # the virtual machine and its arena serve one caller at a time
             if extents != self._extents:
                 self._extents = extents
                 clear_pool()
-            for run, _, outputs in self.steps:
-                values.update(zip(outputs, run(values), strict=True))
-        return [values[spec["name"]] for spec in self._manifest["outputs"]]
-
-    @property
-    def steps(self) -> list[tuple[Run, list[str], list[str]]]:
-        """What runs, with the names of the values it takes and gives. Raises ``BackendError``."""
-        if self._steps is None:
-            self._steps = self._load(self._path())
-        return self._steps
+            if self._run is None:
+                self._run = self._load(self._path())
+            return list(self._run(values))
 
     def benchmark(self, samples: Sequence[Sample], *, seconds: float = 1.0) -> Measurement:
         """Time of one run, over ``samples`` in turn."""
@@ -145,17 +151,10 @@ class Artifact:
             self._built.write(Path(self._folder.name), self._manifest)
         return Path(self._folder.name)
 
-    def _load(self, folder: Path) -> list[tuple[Run, list[str], list[str]]]:
+    def _load(self, folder: Path) -> Run:
+        """What runs the model. Raises ``BackendError``."""
         manifest = self._manifest
         require_machine(manifest["target"])
-        specs: dict[str, Any] = {
-            "backend": "tvm",
-            "function": manifest["function"],
-            "params": range(len(manifest["params"])),
-            "symbols": manifest.get("symbols", []),
-            "inputs": [spec["name"] for spec in manifest["inputs"]],
-            "outputs": [spec["name"] for spec in manifest["outputs"]],
-        }
         try:
             device = device_of(manifest["target"])
         except ValueError as error:
@@ -163,11 +162,14 @@ class Artifact:
                 str(error), where="tvm", help="run it where there is one, or build it for -t native"
             ) from None
         params = load_params(folder / PARAMS, manifest["params"], device)
-        found: list[tuple[Run, list[str], list[str]]] = []
-        for step in manifest["steps"] or [specs]:
-            run = _ort_piece(folder, step) if step["backend"] == "ort" else _tvm_piece(folder, step, params, device)
-            found.append((run, step["inputs"], step["outputs"]))
-        return found
+
+        def load(step: Mapping[str, Any]) -> Run:
+            if step["backend"] == "ort":
+                return _ort_piece(folder, step, device)
+            return _tvm_piece(folder, step, params, device)
+
+        run = sequence(steps_of(manifest), [spec["name"] for spec in manifest["outputs"]], load, device)
+        return lambda values: [device.array(found) for found in run(values)]
 
 
 def require_machine(target: dict[str, Any]) -> None:
@@ -190,23 +192,19 @@ def require_machine(target: dict[str, Any]) -> None:
         )
 
 
-def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any], device: Processor) -> Run:
+def _tvm_piece(folder: Path, step: Mapping[str, Any], params: Sequence[Any], device: Processor) -> Run:
     try:
-        function = device.function(folder / LIBRARY, step["function"])
+        call = kernel_step(folder / LIBRARY, step, params, device)
     except (RuntimeError, OSError, FileNotFoundError) as error:
         raise BackendError(
             f"cannot load {folder / LIBRARY}: {error}", where="tvm", help="it runs on the target it was built for"
         ) from None
-    own = [params[i] for i in step["params"]]
-    names: list[str] = step["inputs"]
-    symbols: list[str] = step.get("symbols", [])
 
-    def run(values: dict[str, Any]) -> Sequence[Any]:
-        extents = [values[EXTENTS][name] for name in symbols]
+    def run(values: Values) -> Sequence[Any]:
         try:
-            return call(function, [values[name] for name in names], own, device, extents)
+            return call(values)
         except (RuntimeError, ValueError) as error:
-            said = ", ".join(f"{name} = {values[EXTENTS][name]}" for name in symbols)
+            said = ", ".join(f"{name} = {values[EXTENTS][name]}" for name in step.get("symbols", []))
             help_ = f"with {said} two extents differ that have to be the same, or nothing is left of one"
             raise BackendError(
                 f"cannot run the model: {error}", where="tvm", help=help_ if "match_cast" in str(error) else None
@@ -215,9 +213,9 @@ def _tvm_piece(folder: Path, step: dict[str, Any], params: Sequence[Any], device
     return run
 
 
-def _ort_piece(folder: Path, step: dict[str, Any]) -> Run:
+def _ort_piece(folder: Path, step: Mapping[str, Any], device: Processor) -> Run:
     run = runner("ort", folder / step["file"])
-    return lambda values: run({name: values[name] for name in step["inputs"]})
+    return lambda values: run({name: device.array(values[name]) for name in step["inputs"]})
 
 
 def checked(spec: dict[str, Any], given: Any, extents: dict[str, int]) -> Array:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ...ir.clone import clone_model
-from ...ir.dims import SymDim, dim_text, symbol
-from ...ir.errors import BackendError
-from ...ir.graph import Graph, Model, Node, Value
+from ...ir.dims import dim_text, symbol
+from ...ir.graph import Model, Node
+from ...ir.ops import function_of
+from ...passes.context import Context
+from ...passes.manager import Pipeline
 from ...passes.shared.decompose import has_decomposition
 from ...passes.target import Target
 from ..core import Outputs, Sample
-from .artifact import Artifact, Built, make_manifest
-from .kernels.machine import Machine
-from .lower.blocked import keep_blocked, on_integers
+from .artifact import Artifact, Built, make_manifest, piece_name
+from .flow import flow_spec
 from .lower.extents import USUAL
-from .lower.integers import expand_linear, fold_dequantizers
 from .lower.program import Module, Program
-from .lower.settle import settle_extents
-from .partition import Piece, partition, why_not
-from .tune.choose import shipped
+from .partition import ORT, TVM, Body, Piece, why_not
+from .ready import readied
+from .tune.choose import informed
+
+INLINE = "inline-functions,clean"
 
 
 class TvmBackend:
@@ -29,38 +32,53 @@ class TvmBackend:
     name = "tvm"
 
     def legalize(self, model: Model, target: Target) -> str:
-        """Pipeline text that decomposes operators without a rule, where planish knows how; ``none`` without any."""
+        """Pipeline text that makes calls of functions their bodies, and decomposes operators without a rule, where
+        planish knows how; ``none`` where there are neither."""
+        calls = any(function_of(node) is not None for node in model.all_nodes())
+        if calls:
+            model = clone_model(model)
+            Pipeline(INLINE).run(model, Context(target=target))
         wanted: set[str] = set()
-        for node in model.graph:
+        for node in model.graph.all_nodes():
             full = f"{node.domain}::{node.op}" if node.domain else node.op
             known = full in wanted or has_decomposition(node.domain, node.op, node.version)
+            if node.graph is not model.graph and _unknown(node):
+                continue  # in a branch that is never taken, most of all: decomposed it is no better known
             if known and why_not(node) is not None:
                 wanted.add(full)
         names = ", ".join(f'"{name}"' for name in sorted(wanted))
-        steps = ["lower-einsum,clean"] if any(node.op == "Einsum" for node in model.graph) else []
+        steps = [INLINE] if calls else []
+        steps += ["lower-einsum,clean"] if any(node.op == "Einsum" for node in model.graph.all_nodes()) else []
         steps += [f"expand-fused{{ops=[{names}]}},clean"] if names else []
         return ",".join(steps) or "none"
 
-    def lower(self, model: Model, target: Target, *, pipeline: str = "", source: str | None = None) -> Artifact:
+    def lower(
+        self,
+        model: Model,
+        target: Target,
+        *,
+        pipeline: str = "",
+        source: str | None = None,
+        schedules: Path | None = None,
+    ) -> Artifact:
         """The artifact of a legalized model; the model is not changed. Extents may be symbols, but for GPUs.
+
+        ``schedules``: a file with what was measured beyond what is shipped.
 
         Raises ``BackendError`` for open extents that have no name of their own.
         """
-        machine = Machine(target, shipped(Machine(target)).tile)
+        machine = informed(target, schedules)
         model, pieces = readied(model, machine)
+        alone = len(pieces) == 1 and pieces[0].backend == TVM
         module = Module(machine)
-        programs = {
-            i: module.lower(piece.model.graph, "main" if len(pieces) == 1 else f"main{i}")
-            for i, piece in enumerate(pieces)
-            if piece.backend == "tvm"
-        }
+        lowering = _Lowering(module, "main" if alone else "")
+        steps = lowering.steps(pieces)
+        programs, weights = lowering.programs, module.weights.arrays
         executable: Any = module.build() if programs else None
-        steps = [] if len(pieces) == 1 and programs else [_step(i, p, programs.get(i)) for i, p in enumerate(pieces)]
-        manifest = make_manifest(model, target, module.weights.arrays, steps, pipeline=pipeline, source=source)
-        manifest["symbols"] = [] if steps else _texts(programs[0].symbols)
-        manifest["memory"] = {program.name: _memory(program) for program in programs.values()}
-        models = {i: piece.model for i, piece in enumerate(pieces) if piece.backend == "ort"}
-        return Artifact(manifest, Built(executable, module.weights.arrays, models, target))
+        manifest = make_manifest(model, target, weights, [] if alone else steps, pipeline=pipeline, source=source)
+        manifest["symbols"] = steps[0]["symbols"] if alone else []
+        manifest["memory"] = {program.name: _memory(program) for program in programs}
+        return Artifact(manifest, Built(executable, weights, lowering.models, target))
 
     def run(self, model: Model | bytes, inputs: Sample) -> Outputs:
         """Lowers and runs a model on this machine, its extents those of the inputs. Raises ``BackendError``."""
@@ -72,28 +90,46 @@ class TvmBackend:
         return self.lower(graph, target).run(inputs)
 
 
-def readied(model: Model, machine: Machine) -> tuple[Model, list[Piece]]:
-    """A copy of a legalized model as it is lowered, and its pieces. Raises ``BackendError`` for open extents that
-    kernels cannot be made for."""
-    model = _with_fixed_defaults(clone_model(model))
-    _require_named(model, fixed=machine.is_gpu)
-    _separate_outputs(model.graph)
-    for node in reversed(list(model.graph)):
-        if not any(out.uses for out in node.outputs):
-            node.erase()
-    settle_extents(model.graph)
-    expand_linear(model.graph)
-    if not machine.is_gpu:  # which has no kernels for them
-        keep_blocked(model.graph)
-    fold_dequantizers(model.graph, (lambda _: False) if machine.is_gpu else on_integers)
-    return model, partition(model, gpu=machine.is_gpu)
+def _unknown(node: Node) -> bool:
+    """Whether extents that it works on are not known."""
+    shapes = [v.shape for v in (*node.inputs, *node.outputs) if v is not None]
+    return any(shape is None or None in shape for shape in shapes)
 
 
-def _step(i: int, piece: Piece, program: Any) -> dict[str, Any]:
-    common: dict[str, Any] = {"backend": piece.backend, "inputs": piece.inputs, "outputs": piece.outputs}
-    if program is not None:
-        return common | {"function": program.name, "params": program.params, "symbols": _texts(program.symbols)}
-    return common | {"file": f"piece{i}.onnx", "reasons": piece.reasons}
+class _Lowering:
+    """Pieces on their way to steps of the manifest; those of bodies lie in the step of their node."""
+
+    def __init__(self, module: Module, name: str) -> None:
+        """``name`` is that of the only program where there is one."""
+        self.module, self.name = module, name
+        self.programs: list[Program] = []
+        self.models: list[Model] = []
+        """What ONNX Runtime runs."""
+
+    def steps(self, pieces: list[Piece]) -> list[dict[str, Any]]:
+        return [self._step(piece) for piece in pieces]
+
+    def _step(self, piece: Piece) -> dict[str, Any]:
+        common: dict[str, Any] = {"backend": piece.backend, "inputs": piece.inputs, "outputs": piece.outputs}
+        if piece.backend == TVM:
+            program = self.module.lower(piece.model.graph, self.name or f"main{len(self.programs)}")
+            self.programs.append(program)
+            return common | {"function": program.name, "params": program.params, "symbols": _texts(program.symbols)}
+        if piece.backend == ORT:
+            self.models.append(piece.model)
+            return common | {"file": piece_name(len(self.models) - 1), "reasons": piece.reasons}
+        assert piece.node is not None
+        bodies = [self._body(body, names) for body, names in zip(piece.bodies, piece.captured, strict=True)]
+        return common | flow_spec(piece.node, [body.model for body in piece.bodies]) | {"bodies": bodies}
+
+    def _body(self, body: Body, captured: list[str]) -> dict[str, Any]:
+        graph = body.model.graph
+        return {
+            "inputs": [value.name for value in graph.inputs],
+            "captured": captured,
+            "outputs": [port.name for port in graph.ports],
+            "steps": self.steps(body.pieces),
+        }
 
 
 def _texts(symbols: list[str]) -> list[str]:
@@ -105,47 +141,3 @@ def _memory(program: Program) -> dict[str, Any]:
     """Planned bytes; of open extents, what they were planned for."""
     found: dict[str, Any] = {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
     return found | {"with": dict.fromkeys(_texts(program.symbols), USUAL)} if program.symbols else found
-
-
-def _with_fixed_defaults(model: Model) -> Model:
-    """The model with inputs that have a default as constants: callers cannot override them."""
-    if not model.graph.defaults:
-        return model
-    graph = model.graph
-    for value, data in list(graph.defaults.items()):
-        constant = graph.add_constant(data, value.name)
-        for user, i in list(value.uses):
-            user.set_input(i, constant)
-        graph.remove_input(value)
-    return model
-
-
-def _separate_outputs(graph: Graph) -> None:
-    """Makes every output a node's own result: pieces hand values on by name, and an input, a constant or a value that
-    is returned twice has no name for each."""
-    seen: set[Value] = set()
-    made: list[Value] = []
-    for value in graph.outputs:
-        if value.producer is None or value in seen:
-            node = Node("Identity", [value], outputs=[value.name])
-            graph.append(node)
-            node.output.type = value.type
-            value = node.output
-        seen.add(value)
-        made.append(value)
-    graph.set_outputs(made, [port.name for port in graph.ports])
-
-
-def _require_named(model: Model, *, fixed: bool) -> None:
-    """Raises ``BackendError`` for open extents that are no symbols, which nothing at run time could tell; for all where
-    they have to be ``fixed``."""
-    for value in model.graph.inputs:
-        for dim in (None,) if value.shape is None else value.shape:
-            if isinstance(dim, int) or (not fixed and isinstance(dim, SymDim) and dim.name is not None):
-                continue
-            names = sorted(dim.symbols()) if isinstance(dim, SymDim) else []
-            raise BackendError(
-                f"input {value.name} has an open extent: {value.type}",
-                where="tvm",
-                help="fix it: " + (" ".join(f"--dim {name}=..." for name in names) or "export the model with a shape"),
-            )

@@ -1,14 +1,16 @@
 """Which nodes TVM runs and which ONNX Runtime does, in as few pieces as the order of data allows.
 
-Pieces run one after the other and alternate. A node goes into the first piece of its backend that is not in front of
-any of its operands' pieces, so that the number of pieces is the largest number of changes on any path, which no
-partition beats.
+Pieces run one after the other and come in turns. A node goes into the first piece of its backend that is not in front
+of any of its operands' pieces. Where there are two backends the number of pieces is the largest number of changes on
+any path, which no partition beats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import TypeAlias
 
 from ...ir.clone import clone_model
 from ...ir.graph import Graph, Model, Node, Value
@@ -19,19 +21,42 @@ from .lower.recurrent import cell_of, recurrent
 from .lower.scatter import scatter_kernels, scattering
 from .rules.core import Kind, Unsupported, dtype_of, kind_of, shape_of
 
+TVM, ORT, FLOW = "tvm", "ort", "flow"
+"""Who runs a piece; of a node with bodies the loader does, and who runs the bodies is said in these."""
+
 
 @dataclass
 class Piece:
     """Nodes that run together."""
 
     backend: str
-    """``tvm`` or ``ort``."""
+    """``TVM`` or ``ORT``, or ``FLOW`` for one node whose bodies have pieces of their own."""
     model: Model
     """These nodes alone: what comes from outside are its inputs, what is read outside its outputs."""
     inputs: list[str]
+    """Of a node with bodies: its operands, empty where one is omitted."""
     outputs: list[str]
-    reasons: dict[str, str]
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
     """Why ONNX Runtime runs it, by operator."""
+    node: Node | None = None
+    """The one with bodies."""
+    bodies: list[Body] = field(default_factory=list["Body"])
+    captured: list[list[str]] = field(default_factory=list[list[str]])
+    """For each body the names of what it takes from around it."""
+
+
+@dataclass
+class Body:
+    """A body as a model of its own, whose last inputs are what it took from around it."""
+
+    model: Model
+    pieces: list[Piece]
+    captured: list[Value]
+    """Values around it, in the order of these inputs."""
+
+
+Inside: TypeAlias = Callable[[Node], list[Body]]
+"""Bodies of a node that can run one by one. Raises ``Unsupported``."""
 
 
 def why_not(node: Node) -> str | None:
@@ -60,51 +85,82 @@ def why_not(node: Node) -> str | None:
     return None
 
 
-def refusals(graph: Graph, *, gpu: bool = False) -> dict[Node, str]:
-    """Nodes that TVM cannot run, and why."""
-    found: dict[Node, str] = {}
+def refusals(graph: Graph, inside: Inside, *, gpu: bool = False) -> tuple[dict[Node, str], dict[Node, list[Body]]]:
+    """Nodes that TVM cannot run, and why; the bodies of those that the loader runs."""
+    refused: dict[Node, str] = {}
+    flows: dict[Node, list[Body]] = {}
     for node in graph:
-        why = why_not(node)
+        why = None
+        if node.subgraphs:
+            try:
+                flows[node] = inside(node)
+            except Unsupported as unsupported:
+                why = str(unsupported)
+        else:
+            why = why_not(node)
         if why is None and gpu and kind_of(node) is Kind.OWN:
             why = "loops of its own, which there are for processors only"
         if why is not None:
-            found[node] = why
-    return found
+            refused[node] = why
+    return refused, flows
 
 
-def partition(model: Model, *, gpu: bool = False) -> list[Piece]:
+def partition(model: Model, inside: Inside, *, gpu: bool = False) -> list[Piece]:
     """The pieces in the order in which they run; one where TVM runs everything."""
-    refused = refusals(model.graph, gpu=gpu)
-    if not refused:
+    refused, flows = refusals(model.graph, inside, gpu=gpu)
+    if not refused and not flows:
         names = [v.name for v in model.graph.inputs]
-        return [Piece("tvm", model, names, [p.name for p in model.graph.ports], {})]
-    numbers = min((_numbered(model.graph, refused, first) for first in (0, 1)), key=lambda n: max(n.values()))
-    count = max(numbers.values()) + 1
-    parity = next(number % 2 == (node in refused) for node, number in numbers.items())
+        return [Piece(TVM, model, names, [p.name for p in model.graph.ports])]
+    for node in flows:
+        _without_constants(node)
+    runs = {node: FLOW if node in flows else ORT if node in refused else TVM for node in model.graph}
+    turns = permutations(dict.fromkeys(runs.values()))
+    numbered = [
+        (turn, _numbered(model.graph, [turn.index(runs[node]) for node in model.graph], len(turn))) for turn in turns
+    ]
+    turn, numbers = min(numbered, key=lambda found: len(set(found[1].values())))
     found: list[Piece] = []
     names = _names(model.graph)
-    for number in range(count):
+    for number in sorted(set(numbers.values())):
         nodes = [node for node in model.graph if numbers[node] == number]
-        if not nodes:
+        backend = turn[number % len(turn)]
+        if backend == FLOW:
+            found += [_flow(model, node, flows[node], names) for node in nodes]
             continue
-        backend = "ort" if (number % 2 == 1) == parity else "tvm"
         reasons = {node.op: refused[node] for node in nodes if node in refused}
         found.append(_piece(model, nodes, backend, names, reasons))
     return found
 
 
-def _numbered(graph: Graph, refused: Mapping[Node, str], first: int) -> dict[Node, int]:
-    """The number of every node's piece; TVM's have the parity of ``first``."""
+def _without_constants(node: Node) -> None:
+    """Makes constant operands results of kernels: the loader knows values by the name that a step gives them."""
+    assert node.graph is not None
+    for i, value in enumerate(node.inputs):
+        if value is not None and value.data is not None:
+            copy = Node("Identity", [value], outputs=[value.name])
+            node.graph.insert_before(node, copy)
+            copy.output.type = value.type
+            node.set_input(i, copy.output)
+
+
+def _flow(model: Model, node: Node, bodies: list[Body], names: Mapping[Value, str]) -> Piece:
+    inputs = ["" if value is None else names[value] for value in node.inputs]
+    captured = [[names[value] for value in body.captured] for body in bodies]
+    outputs = [names[value] for value in node.outputs]
+    return Piece(FLOW, model, inputs, outputs, node=node, bodies=bodies, captured=captured)
+
+
+def _numbered(graph: Graph, kinds: Sequence[int], count: int) -> dict[Node, int]:
+    """The number of every node's piece, which modulo ``count`` is the node's kind."""
     found: dict[Node, int] = {}
-    for node in graph:
-        wanted = (first + (node in refused)) % 2
-        least = max((found[p] for p in _producers(node, graph)), default=wanted)
-        found[node] = least if least % 2 == wanted else least + 1
+    for node, kind in zip(graph, kinds, strict=True):
+        least = max((found[p] for p in _producers(node, graph)), default=kind)
+        found[node] = least + (kind - least) % count
     for node in reversed(list(graph)):
         readers = [found[r] for out in node.outputs for u, _ in out.uses if (r := _owner(u, graph)) is not None]
         if readers and not _producers(node, graph):  # what has no operands runs where its result is read
             least = min(readers)
-            found[node] = max(found[node], least if least % 2 == found[node] % 2 else least - 1)
+            found[node] = max(found[node], least - (least - found[node]) % count)
     return found
 
 

@@ -12,13 +12,13 @@ from ...ir.graph import Model
 from ...passes.target import Target
 from ..core import Outputs, Sample
 from .api import relax, tvm
-from .backend import readied
 from .kernels.machine import Machine
 from .loader.planish_model import Processor, call
 from .lower.kernels import Kernel
 from .lower.program import Module
 from .partition import Piece
-from .tune.choose import shipped
+from .ready import readied
+from .tune.choose import informed
 
 Run = Callable[[Sample], Outputs]
 
@@ -60,7 +60,7 @@ class Trials:
 
     def __init__(self, target: Target, session: Callable[[Model], Run]) -> None:
         """``session`` runs the pieces that TVM cannot."""
-        self.machine = Machine(target, shipped(Machine(target)).tile)
+        self.machine = informed(target)
         self.session = session
         self.kernels = _Kernels()
 
@@ -71,7 +71,7 @@ class Trials:
 
     def runner(self, model: Model) -> Run:
         """Runs a legalized model. Raises ``BackendError`` for what cannot be built."""
-        model, pieces = readied(model, self.machine)
+        model, pieces = readied(model, self.machine, flow=False)
         module = _Module(self.machine, self.kernels)
         shapes = [[value.shape or () for value in piece.model.graph.inputs] for piece in pieces]
         programs = [

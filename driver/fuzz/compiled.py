@@ -64,7 +64,8 @@ def compiled_cases(
 
 def _compiled(case: Case, subject: Subject, target: Target, pipeline: str, *, fixed: bool) -> Compiled:
     from ...backends.tvm.backend import TvmBackend
-    from ...backends.tvm.partition import refusals
+    from ...backends.tvm.kernels.machine import Machine
+    from ...backends.tvm.ready import left_to_ort
 
     found = Compiled(case.seed, RIGHT)
     backend, ctx = TvmBackend(), Context(target=for_passes(target))
@@ -77,7 +78,7 @@ def _compiled(case: Case, subject: Subject, target: Target, pipeline: str, *, fi
                 Pipeline(text).run(model, ctx)
         found.open = not _static(model)
         found.nodes = len(list(model.graph))
-        for node in refusals(model.graph):
+        for node in left_to_ort(model.graph, Machine(target)):
             found.fallen_back[node.op] = found.fallen_back.get(node.op, 0) + 1
         artifact = backend.lower(model, target)
     except PlanishError as error:

@@ -105,11 +105,10 @@ def test_parameters_outside_their_file_are_refused(folder: Path, tmp_path: Path)
             load_params(tmp_path / "params.bin", [specs[0] | change], Processor())
 
 
-@pytest.mark.parametrize("change", [{"backend": "ort"}, {"steps": [{"backend": "ort", "file": "piece0.onnx"}]}])
-def test_other_artifacts_are_refused(change: dict[str, object], folder: Path, tmp_path: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text()) | change
+def test_other_artifacts_are_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"backend": "ort"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"built for ort|run on ONNX Runtime"):
+    with pytest.raises(ValueError, match=r"built for ort"):
         Model(tmp_path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-FILES = ("planish_model.py", "planish_model.hpp", "run.cc")
+FILES = ("planish_model.py", "planish_model.hpp", "planish_steps.hpp", "planish_onnxruntime.hpp", "run.cc")
 
 
 def write_loaders(folder: Path) -> None:

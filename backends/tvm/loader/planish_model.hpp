@@ -16,30 +16,14 @@
 #endif
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <tvm/ffi/container/array.h>
-#include <tvm/ffi/container/map.h>
-#include <tvm/ffi/container/tensor.h>
-#include <tvm/ffi/dtype.h>
-#include <tvm/ffi/extra/json.h>
-#include <tvm/ffi/extra/module.h>
-#include <tvm/ffi/function.h>
 #include <unistd.h>
 
-#include <cstdint>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <map>
-#include <memory>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <utility>
-#include <vector>
+
+#include "planish_steps.hpp"
 
 namespace planish {
-
-using Tensor = tvm::ffi::Tensor;
 
 /// One input, output or parameter. An extent that the caller chooses is -1, and has its name in ``open``.
 struct Spec {
@@ -52,17 +36,6 @@ struct Spec {
 
 namespace detail {
 
-namespace ffi = tvm::ffi;
-constexpr size_t kAlignment = 64;  // what TVM's kernels take for granted
-
-inline std::string Text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i ? "," : "") + (shape[i] < 0 ? std::string("?") : std::to_string(shape[i]));
-  }
-  return text + "]";
-}
-
 /// Open extents that are known, for messages.
 inline std::string Said(const std::map<std::string, int64_t>& extents) {
   std::string text;
@@ -71,18 +44,6 @@ inline std::string Said(const std::map<std::string, int64_t>& extents) {
   }
   return text;
 }
-
-struct HostMemory {
-  void AllocData(DLTensor* tensor) {
-    size_t bytes = ffi::GetDataSize(*tensor);
-    bytes = (bytes + kAlignment) / kAlignment * kAlignment;
-    tensor->data = std::aligned_alloc(kAlignment, bytes);
-    if (tensor->data == nullptr) {
-      throw std::runtime_error("no memory for a tensor of " + std::to_string(bytes) + " bytes");
-    }
-  }
-  void FreeData(DLTensor* tensor) { std::free(tensor->data); }
-};
 
 /// A file in memory, read page by page when touched; writing to it does not change the file.
 class Mapping {
@@ -121,14 +82,6 @@ struct MappedMemory {
   }
   void FreeData(DLTensor*) {}
 };
-
-inline DLDataType TypeOf(const std::string& dtype) { return ffi::StringToDLDataType(dtype); }
-
-inline ffi::json::Value Entry(const ffi::json::Object& object, const char* key) {
-  ffi::Any name = ffi::String(key);
-  if (object.count(name) == 0) throw std::runtime_error(std::string("manifest.json has no ") + key);
-  return object.at(name);
-}
 
 inline std::vector<Spec> Specs(const ffi::json::Object& manifest, const char* key) {
   std::vector<Spec> specs;
@@ -203,54 +156,38 @@ inline void RequireProcessor(const ffi::json::Object& manifest) {
   }
 }
 
-inline ffi::Function Need(const ffi::Module& module, const char* name) {
-  auto function = module->GetFunction(name);
-  if (!function.has_value()) throw std::runtime_error(std::string("the library has no function ") + name);
-  return *function;
-}
-
 }  // namespace detail
-
-/// An uninitialized tensor in main memory.
-inline Tensor Empty(const std::vector<int64_t>& shape, const std::string& dtype) {
-  for (int64_t extent : shape) {
-    if (extent < 0) throw std::invalid_argument("a tensor of shape " + detail::Text(shape) + ": give its extents");
-  }
-  return Tensor::FromNDAlloc(detail::HostMemory(), tvm::ffi::Shape(shape.begin(), shape.end()),
-                             detail::TypeOf(dtype), DLDevice{kDLCPU, 0});
-}
 
 inline Tensor Empty(const Spec& spec) { return Empty(spec.shape, spec.dtype); }
 
 /// A loaded model. Not for several threads at once: give each its own.
 class Model {
  public:
-  explicit Model(const std::string& folder) {
+  /// ``onnx`` loads what runs on ONNX Runtime, where the model has such pieces.
+  explicit Model(const std::string& folder, OnnxLoader onnx = nullptr) {
     auto manifest = detail::ReadManifest(folder);
     detail::RequireProcessor(manifest);
     for (const char* key : {"inputs", "outputs"}) {
       (key[0] == 'i' ? inputs_ : outputs_) = detail::Specs(manifest, key);
     }
-    if (manifest.count(detail::ffi::Any(detail::ffi::String("steps"))) &&
-        detail::Entry(manifest, "steps").cast<detail::ffi::json::Array>().size() > 0) {
-      throw std::runtime_error(folder + " has parts that run on ONNX Runtime: only the Python loader runs it");
-    }
     auto file = std::make_shared<detail::Mapping>(folder + "/params.bin");
+    Tensors parameters;
+    detail::Numbers all;
     for (const Spec& spec : detail::Specs(manifest, "params")) {
       tvm::ffi::Shape shape(spec.shape.begin(), spec.shape.end());
-      parameters_.push_back(Tensor::FromNDAlloc(detail::MappedMemory{file, spec.offset}, shape,
-                                                detail::TypeOf(spec.dtype), DLDevice{kDLCPU, 0}));
+      all.push_back(static_cast<int64_t>(parameters.size()));
+      parameters.push_back(Tensor::FromNDAlloc(detail::MappedMemory{file, spec.offset}, shape,
+                                               detail::TypeOf(spec.dtype), DLDevice{kDLCPU, 0}));
     }
-    auto library = tvm::ffi::Module::LoadFromFile(folder + "/lib.so");
-    machine_ = detail::Need(library, "vm_load_executable")().cast<tvm::ffi::Module>();
-    constexpr int kPooled = 2;
-    detail::Need(*machine_, "vm_initialization")(static_cast<int>(kDLCPU), 0, kPooled);
-    main_ = detail::Need(*machine_, "main");
-    if (manifest.count(detail::ffi::Any(detail::ffi::String("symbols")))) {
-      for (const tvm::ffi::Any& name : detail::Entry(manifest, "symbols").cast<detail::ffi::json::Array>()) {
-        symbols_.push_back(std::string(name.cast<tvm::ffi::String>()));
-      }
+    detail::Builder builder(folder, std::move(parameters), std::move(onnx));
+    auto has = [&](const char* key) { return manifest.count(detail::ffi::Any(detail::ffi::String(key))) > 0; };
+    if (has("steps") && detail::Entry(manifest, "steps").cast<detail::ffi::json::Array>().size() > 0) {
+      steps_ = builder.Steps(detail::Entry(manifest, "steps").cast<detail::ffi::json::Array>(), NamesOf(outputs_));
+      return;
     }
+    detail::Names symbols = has("symbols") ? detail::NamesOf(manifest, "symbols") : detail::Names();
+    auto run = builder.Kernels("main", all, NamesOf(inputs_), symbols);
+    steps_ = detail::Sequence({{run, NamesOf(inputs_), NamesOf(outputs_), {}}}, NamesOf(outputs_));
   }
 
   const std::vector<Spec>& inputs() const { return inputs_; }
@@ -263,20 +200,9 @@ class Model {
       extents_ = extents;
       if (auto clear = tvm::ffi::Function::GetGlobal("vm.builtin.memory_manager.clear")) (*clear)();
     }
-    std::vector<tvm::ffi::AnyView> arguments(inputs.begin(), inputs.end());
-    arguments.insert(arguments.end(), parameters_.begin(), parameters_.end());
-    std::vector<int64_t> chosen;
-    for (const std::string& name : symbols_) chosen.push_back(extents.at(name));
-    tvm::ffi::Shape shape(chosen.begin(), chosen.end());
-    if (!chosen.empty()) arguments.push_back(shape);
-    tvm::ffi::Any result;
-    main_->CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &result);
-    if (auto one = result.try_cast<Tensor>()) return {*one};
-    std::vector<Tensor> outputs;
-    for (const tvm::ffi::Any& item : result.cast<tvm::ffi::Array<tvm::ffi::Any>>()) {
-      outputs.push_back(item.cast<Tensor>());
-    }
-    return outputs;
+    detail::Values values;
+    for (size_t i = 0; i < inputs.size(); ++i) values.emplace(inputs_[i].name, inputs[i]);
+    return (*steps_)(std::move(values), extents);
   }
 
  private:
@@ -309,12 +235,15 @@ class Model {
     return extents;
   }
 
+  static detail::Names NamesOf(const std::vector<Spec>& specs) {
+    detail::Names names;
+    for (const Spec& spec : specs) names.push_back(spec.name);
+    return names;
+  }
+
   std::vector<Spec> inputs_, outputs_;
-  std::vector<std::string> symbols_;                // open extents, as the library takes them
-  mutable std::map<std::string, int64_t> extents_;  // of the last run
-  std::vector<Tensor> parameters_;
-  std::optional<tvm::ffi::Module> machine_;
-  std::optional<tvm::ffi::Function> main_;
+  mutable detail::Extents extents_;  // open ones of the last run
+  std::optional<detail::Sequence> steps_;
 };
 
 }  // namespace planish

@@ -17,7 +17,7 @@ import importlib.util
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,18 @@ _FLAGS = {**_X86_FLAGS, "neon": "asimd", "dotprod": "asimddp", "fp16": "asimdhp"
 """How Linux calls what planish calls otherwise."""
 _RUNTIME: list[ctypes.CDLL] = []
 _CUBINS: dict[str, bytes] = {}
+EXTENTS = ""
+"""Where open extents lie among the values of a run: no value has this name."""
+Values = dict[str, Any]
+"""By name: arrays, tensors of TVM, and under ``EXTENTS`` the open extents."""
+Run = Callable[[Values], Sequence[Any]]
+"""What runs a step: its results, in order."""
 
 
 class Model:
     """A loaded model. Not for several threads at once: give each its own."""
 
-    def __init__(
-        self, folder: str | Path | None = None, *, library: str = "lib.so", params: str = "params.bin"
-    ) -> None:
+    def __init__(self, folder: str | Path | None = None) -> None:
         """``folder`` is the one that planish wrote; by default the one this file lies in.
 
         Raises ``FileNotFoundError`` where a file or TVM's runtime is missing, ``ValueError`` for another artifact or
@@ -50,16 +54,20 @@ class Model:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         if manifest.get("backend") != "tvm":
             raise ValueError(f"{folder} was built for {manifest.get('backend')}, not for TVM")
-        if manifest.get("steps"):
-            raise ValueError(f"{folder} has parts that run on ONNX Runtime: load it with planish.load_artifact")
         require_processor(manifest.get("target", {}))
         self.inputs: list[dict[str, Any]] = manifest["inputs"]
         self.outputs: list[dict[str, Any]] = manifest["outputs"]
-        self._symbols: list[str] = manifest.get("symbols", [])
         self._extents: dict[str, int] = {}
         self._device = device_of(manifest.get("target", {}))
-        self._params = load_params(folder / "params.bin", manifest["params"], self._device)
-        self._main = self._device.function(folder / "lib.so", manifest.get("function", "main"))
+        params = load_params(folder / "params.bin", manifest["params"], self._device)
+
+        def load(step: Mapping[str, Any]) -> Run:
+            if step["backend"] == "ort":
+                return onnx_step(folder / step["file"], step, self._device)
+            return kernel_step(folder / "lib.so", step, params, self._device)
+
+        names = [spec["name"] for spec in self.outputs]
+        self._steps = sequence(steps_of(manifest), names, load, self._device)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """All outputs for one array per input. Raises ``ValueError`` where the arrays are not what the model takes."""
@@ -67,23 +75,186 @@ class Model:
         if set(feeds) != set(names):
             raise ValueError(f"inputs {sorted(feeds)} are given, the model takes {sorted(names)}")
         extents: dict[str, int] = {}
-        arrays = [_checked(spec, feeds[spec["name"]], extents) for spec in self.inputs]
+        values: Values = {spec["name"]: _checked(spec, feeds[spec["name"]], extents) for spec in self.inputs}
         if extents != self._extents:
             self._extents = extents
             clear_pool()
-        return call(self._main, arrays, self._params, self._device, [extents[name] for name in self._symbols])
+        return [self._device.array(found) for found in self._steps(values | {EXTENTS: extents})]
+
+
+def steps_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What runs one after the other: where the manifest names no steps, its one function."""
+    whole = {
+        "backend": "tvm",
+        "function": manifest.get("function", "main"),
+        "params": list(range(len(manifest["params"]))),
+        "symbols": manifest.get("symbols", []),
+        "inputs": [spec["name"] for spec in manifest["inputs"]],
+        "outputs": [spec["name"] for spec in manifest["outputs"]],
+    }
+    return manifest.get("steps") or [whole]
+
+
+def sequence(
+    steps: Sequence[Mapping[str, Any]],
+    outputs: Sequence[str],
+    load: Callable[[Mapping[str, Any]], Run],
+    device: Processor,
+) -> Run:
+    """Runs steps one after the other; ``load`` makes what runs a step of a library. Values are dropped when no step
+    behind reads them."""
+    last = {name: i for i, step in enumerate(steps) for name in _reads(step)}
+    made: list[tuple[Run, Sequence[str], list[str]]] = []
+    for i, step in enumerate(steps):
+        run = flow_step(step, load, device) if step["backend"] == "flow" else load(step)
+        known = {*_reads(step), *step["outputs"]} - {*outputs, ""}
+        made.append((run, step["outputs"], [name for name in known if last.get(name, i) == i]))
+
+    def run_all(values: Values) -> list[Any]:
+        for run, names, dropped in made:
+            values.update(zip(names, run(values), strict=True))
+            for name in dropped:
+                del values[name]
+        return [values[name] for name in outputs]
+
+    return run_all
+
+
+def _reads(step: Mapping[str, Any]) -> list[str]:
+    return [*step["inputs"], *(name for body in step.get("bodies", []) for name in body["captured"])]
+
+
+def kernel_step(library: Path, step: Mapping[str, Any], params: Sequence[Any], device: Processor) -> Run:
+    """A function of the library."""
+    function = device.function(library, step["function"])
+    own = [params[i] for i in step["params"]]
+    names, symbols = step["inputs"], step.get("symbols", [])
+
+    def run(values: Values) -> list[Any]:
+        return invoke(
+            function, [values[name] for name in names], own, device, [values[EXTENTS][name] for name in symbols]
+        )
+
+    return run
+
+
+def onnx_step(path: Path, step: Mapping[str, Any], device: Processor) -> Run:
+    """A piece that TVM cannot compute, on ONNX Runtime where that is installed."""
+    try:
+        runtime: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        why = ", ".join(f"{op}: {reason}" for op, reason in step["reasons"].items())
+        raise ValueError(f"{path} runs on ONNX Runtime ({why}): pip install onnxruntime") from None
+    session = _session(runtime, path)
+    return lambda values: session.run(step["outputs"], {name: device.array(values[name]) for name in step["inputs"]})
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    """On the caller's thread; with less optimization where ONNX Runtime's own fails on the file."""
+    first: Exception | None = None
+    for level in ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"):
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
+        try:
+            return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            first = first or error
+    raise ValueError(f"{path} cannot be loaded: {first}") from first
+
+
+def flow_step(step: Mapping[str, Any], load: Callable[[Mapping[str, Any]], Run], device: Processor) -> Run:
+    """An If, Loop or Scan of ONNX, whose bodies are steps."""
+    bodies = [_body(spec, load, device) for spec in step["bodies"]]
+    inputs: list[str] = step["inputs"]
+    if step["op"] == "If":
+        return lambda values: bodies[0 if _is_true(values[inputs[0]], device) else 1](values, [])
+    return {"Loop": _loop, "Scan": _scan}[step["op"]](step, bodies[0], device)
+
+
+_Body = Callable[[Values, Sequence[Any]], list[Any]]
+"""Runs a body: what is known around it, its own arguments; its results."""
+
+
+def _body(spec: Mapping[str, Any], load: Callable[[Mapping[str, Any]], Run], device: Processor) -> _Body:
+    inner = sequence(spec["steps"], spec["outputs"], load, device)
+
+    def run(values: Values, arguments: Sequence[Any]) -> list[Any]:
+        captured = (values[name] for name in spec["captured"])
+        own: Values = dict(zip(spec["inputs"], (*arguments, *captured), strict=True))
+        return list(inner(own | {EXTENTS: values[EXTENTS]}))
+
+    return run
+
+
+def _loop(step: Mapping[str, Any], body: _Body, device: Processor) -> Run:
+    trips, condition, *carried = step["inputs"]
+    number_shape, condition_shape = step["first"]
+    stacked: list[Mapping[str, Any]] = step["stacked"]
+
+    def run(values: Values) -> list[Any]:
+        most = int(device.array(values[trips]).reshape(())) if trips else sys.maxsize
+        going = not condition or _is_true(values[condition], device)
+        state, turn = [values[name] for name in carried], 0
+        rows: list[list[np.ndarray]] = [[] for _ in stacked]
+        while going and turn < most:
+            first = [np.full(number_shape, turn, np.int64), np.ones(condition_shape, np.bool_)]
+            again, *found = body(values, [*first, *state])
+            state = found[: len(state)]
+            _add(rows, found[len(state) :], device)
+            going, turn = _is_true(again, device), turn + 1
+        return [*state, *(_stacked(r, spec, 0, values) for r, spec in zip(rows, stacked, strict=True))]
+
+    return run
+
+
+def _scan(step: Mapping[str, Any], body: _Body, device: Processor) -> Run:
+    count = len(step["inputs"]) - len(step["input_axes"])
+    specs = list(zip(step["stacked"], step["output_axes"], step["output_directions"], strict=True))
+
+    def run(values: Values) -> list[Any]:
+        state = [values[name] for name in step["inputs"][:count]]
+        arrays = [device.array(values[name]) for name in step["inputs"][count:]]
+        given = [np.moveaxis(array, axis, 0) for array, axis in zip(arrays, step["input_axes"], strict=True)]
+        given = [array[::-1] if back else array for array, back in zip(given, step["input_directions"], strict=True)]
+        rows: list[list[np.ndarray]] = [[] for _ in specs]
+        for turn in range(len(given[0])):
+            found = body(values, [*state, *(array[turn, ...] for array in given)])
+            state = found[:count]
+            _add(rows, found[count:], device)
+        ordered = [r[::-1] if back else r for r, (_, _, back) in zip(rows, specs, strict=True)]
+        return [*state, *(_stacked(r, spec, axis, values) for r, (spec, axis, _) in zip(ordered, specs, strict=True))]
+
+    return run
+
+
+def _add(rows: list[list[np.ndarray]], found: Sequence[Any], device: Processor) -> None:
+    for row, one in zip(rows, found, strict=True):
+        row.append(device.array(one))
+
+
+def _stacked(rows: list[np.ndarray], spec: Mapping[str, Any], axis: int, values: Values) -> np.ndarray:
+    """Results of all turns along an axis more; of none, an array without elements."""
+    if rows:
+        return np.stack(rows, axis)
+    shape = [values[EXTENTS][d] if isinstance(d, str) else d for d in spec["shape"]]
+    return np.empty((*shape[:axis], 0, *shape[axis:]), spec["dtype"])
+
+
+def _is_true(value: Any, device: Processor) -> bool:
+    return bool(device.array(value).reshape(()))
 
 
 class Processor:
     """Where kernels run: here, on this machine's processor."""
 
-    def tensor(self, array: np.ndarray) -> Any:
-        """The array as kernels take it."""
-        return tensor(array)
+    def tensor(self, value: Any) -> Any:
+        """An array as kernels take it; what kernels gave stays as it is."""
+        return value if isinstance(value, tvm_ffi.Tensor) else tensor(value)
 
-    def array(self, result: Any) -> np.ndarray:
-        """A copy of a result."""
-        return np.array(np.from_dlpack(result))
+    def array(self, value: Any) -> np.ndarray:
+        """A copy of what kernels gave; an array stays as it is."""
+        return np.array(np.from_dlpack(value)) if isinstance(value, tvm_ffi.Tensor) else value
 
     def function(self, library: Path, name: str) -> Any:
         """A function of a library that runs on TVM's virtual machine."""
@@ -109,11 +280,14 @@ class Gpu(Processor):
         if not self._device.exist:
             raise ValueError("the model was built for an NVIDIA GPU: TVM finds none on this machine")
 
-    def tensor(self, array: np.ndarray) -> Any:
-        return self._tvm.runtime.tensor(np.ascontiguousarray(array), self._device)
+    def tensor(self, value: Any) -> Any:
+        if isinstance(value, tvm_ffi.Tensor):
+            return value
+        return self._tvm.runtime.tensor(np.ascontiguousarray(value), self._device)
 
-    def array(self, result: Any) -> np.ndarray:
-        return result.numpy()
+    def array(self, value: Any) -> np.ndarray:
+        numpy = getattr(value, "numpy", None)
+        return value if numpy is None else numpy()
 
     def function(self, library: Path, name: str) -> Any:
         for cubin in library.parent.glob("*.cubin"):
@@ -140,13 +314,20 @@ def device_of(target: Mapping[str, Any]) -> Processor:
     return Gpu() if target.get("arch") == "cuda" else Processor()
 
 
+def invoke(
+    function: Any, values: Sequence[Any], params: Sequence[Any], device: Processor, extents: Sequence[int] = ()
+) -> list[Any]:
+    """Calls a device's function on arrays or tensors; its results are tensors. ``extents`` are the values of what it
+    has as symbols."""
+    result = function(*map(device.tensor, values), *params, *([tvm_ffi.Shape(tuple(extents))] if extents else []))
+    return [result] if isinstance(result, tvm_ffi.Tensor) else list(result)
+
+
 def call(
     function: Any, arrays: Sequence[np.ndarray], params: Sequence[Any], device: Processor, extents: Sequence[int] = ()
 ) -> list[np.ndarray]:
-    """Calls a device's function; the outputs are copies. ``extents`` are the values of what it has as symbols."""
-    result = function(*map(device.tensor, arrays), *params, *([tvm_ffi.Shape(tuple(extents))] if extents else []))
-    results = [result] if isinstance(result, tvm_ffi.Tensor) else list(result)
-    return [device.array(r) for r in results]
+    """The same with copies of the results."""
+    return [device.array(found) for found in invoke(function, arrays, params, device, extents)]
 
 
 def clear_pool() -> None:

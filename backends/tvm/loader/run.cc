@@ -10,6 +10,9 @@
 #include <cstring>
 
 #include "planish_model.hpp"
+#ifdef PLANISH_ONNXRUNTIME  // for models with pieces that run on ONNX Runtime
+#include "planish_onnxruntime.hpp"
+#endif
 
 namespace {
 
@@ -96,7 +99,11 @@ int Run(int count, char** words) {
     }
   }
   if (folder.empty()) throw std::invalid_argument("usage: run FOLDER [--repeat N] INPUT.npy... -o PREFIX");
+#ifdef PLANISH_ONNXRUNTIME
+  planish::Model model(folder, planish::LoadOnnx);
+#else
   planish::Model model(folder);
+#endif
   std::vector<Tensor> outputs;
   double least = 1e30;
   for (int i = 0; i < repeat; ++i) {
