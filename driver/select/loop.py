@@ -109,7 +109,8 @@ class Goal:
     max_flops: float = 1.0
     """Operations of a run, relative to the model without any unit; as far as units say what they save."""
     seconds: float = 120.0
-    """For measurements, about: processor time, so that a busy machine decides no worse."""
+    """For measurements, about: processor time of the thread that selects, so that a busy machine decides no worse, nor
+    one whose libraries wait for each other on many cores."""
 
 
 @dataclass
@@ -139,7 +140,7 @@ def select(
     *,
     known: Known = UNKNOWN,
     progress: Progress | None = None,
-    clock: Callable[[], float] = time.process_time,
+    clock: Callable[[], float] = time.thread_time,
 ) -> Choice:
     """See the module. Deterministic but for what the lab measures. ``known``: what earlier selections learned."""
     loop = _Loop(problem, lab, goal, known, progress or _silent, clock)
@@ -169,6 +170,11 @@ class _Loop:
         self.power = 1.0
         self.steps: list[str] = []
 
+    @property
+    def _least(self) -> bool:
+        """Whether the least error is wanted."""
+        return self.goal.minimize == "error"
+
     # -- measuring
 
     def _seconds(self, share: float = 1.0) -> float:
@@ -179,7 +185,7 @@ class _Loop:
         if taken not in self.errors:
             found = self.lab.spent(taken)
             self.errors[taken] = math.inf if math.isnan(found) else found
-            if taken and self.goal.minimize == "error":
+            if taken and self._least:
                 self.weights[taken] = self.lab.weight(taken)
         return self.errors[taken]
 
@@ -207,7 +213,7 @@ class _Loop:
     def _measured(self) -> dict[frozenset[str], float]:
         """Shares of the budget by which estimates are corrected. The worst sample tells whether a selection fits, not
         which of two is better."""
-        if self.goal.minimize == "error":
+        if self._least:
             return {taken: weight * self.share for taken, weight in self.weights.items()}
         return self.errors
 
@@ -229,9 +235,9 @@ class _Loop:
         self._say("everything", everything, together, found)
         self._sensitivities(together)
         self._groups()
-        if self.goal.minimize == "error":
+        if self._least:
             self._descend()
-        if self.goal.minimize != "error" or not self._feasible():
+        if not self._least or not self._feasible():
             self._search()
         return self._conclude()
 
@@ -239,14 +245,14 @@ class _Loop:
         """What units spend alone, as far as the time goes."""
         base = self._error(frozenset())
         first = self.problem.indices(self.problem.everything())
-        if together <= 1 and self.goal.minimize != "error":  # whatever is taken fits: predictions are enough
+        if together <= 1 and not self._least:  # whatever is taken fits: predictions are enough
             predicted = sum(self.problem.units[i].error for i in first) or 1.0
             self.alone *= max(together - base, 0.0) / predicted
             return
         whole = self.lab.rough(self.problem.everything())
-        share = _SHARE_WEIGHED if self.goal.minimize == "error" else _SHARE_ALONE
+        share = _SHARE_WEIGHED if self._least else _SHARE_ALONE
         weighing = Weighing(self.problem, self.lab.rough, whole)
-        weighing.run(partial(self._seconds, share), partial(self.progress, "weighing errors"))
+        weighing.run(partial(self._seconds, share), partial(self.progress, "weighing errors"), thorough=self._least)
         self.alone = weighing.alone()
         self.power = power_of([float(self.alone[i]) for i in first], whole)
         if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget

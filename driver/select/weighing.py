@@ -1,15 +1,16 @@
 """What units spend alone: some of them measured, the others by what was predicted for them beside these.
 
 Options of a place that are degrees of one thing have a curve of errors. Predictions are good for small errors and too
-small, or too large, for large ones; so up to three options are measured, and between them the ratio of measured to
-predicted is interpolated, both on logarithmic scales. Where there are too many places for the time, neighbours are
-measured together and share what they spend as predicted.
+small, or too large, for large ones; so three options are measured, more where there is time, and between them the ratio
+of measured to predicted is interpolated, both on logarithmic scales. Where there are too many places for the time,
+neighbours are measured together and share what they spend as predicted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,9 @@ class Weighing:
         self.count = 0
 
     def rounds(self) -> list[list[int]]:
-        """Units to measure: an option of every place, then a milder one and a stronger one of places with many. All
-        options of places with few."""
-        first, milder, stronger = list[int](), list[int](), list[int]()
+        """Units to measure: an option of every place, then a milder one and a stronger one of places with many, then
+        what is farthest from those that were measured. All options of places with few."""
+        first, milder, stronger, more = list[int](), list[int](), list[int](), list[list[int]]()
         alone = {a for a, _ in self.problem.conflicts}
         for options in self.problem.places:
             if len(options) < MANY:
@@ -51,14 +52,18 @@ class Weighing:
             first.append(options[n // 2])
             milder.append(mildest(options))
             stronger.append(options[n // 6])
-        chosen: set[int] = set(first)
+            more.append([options[i] for i in _halving(n)])
+        known, chosen = {*first, *milder, *stronger}, set(first)
+        rest = [i for nth in zip_longest(*more) for i in nth if i is not None and i not in known]
         later = [[i for i in units if i not in chosen] for units in (milder, stronger)]
         first.sort(key=lambda i: (self.problem.place_of[i] in alone, i))  # those that exclude each other far apart
-        return [first, *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later)]
+        return [first, *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later), rest]
 
-    def run(self, left: Callable[[], float], progress: Callable[[int, int], None]) -> None:
-        """Measures until no time is left; ``left``: seconds. Of the first round all units, in groups where needed."""
+    def run(self, left: Callable[[], float], progress: Callable[[int, int], None], *, thorough: bool = False) -> None:
+        """Measures until no time is left; ``left``: seconds. Of the first round all units, in groups where needed.
+        ``thorough``: more than three options of a place, where there is time."""
         first, *later = self.rounds()
+        later = later if thorough else later[:-1]
         total, before = len(first) + sum(map(len, later)), left()
         rest, size = first, 1
         while rest:
@@ -127,6 +132,16 @@ class Weighing:
             return found
         typical = math.log(self._typical())
         return min(max(found, typical - math.log(_OFF)), typical + math.log(_OFF))
+
+
+def _halving(count: int) -> list[int]:
+    """All of ``range(count)``, each as far as can be from those before it."""
+    found: list[int] = []
+    step = 1 << max(count - 1, 0).bit_length()
+    while step > 1:
+        found += range(step // 2, count, step)
+        step //= 2
+    return [*found, 0] if count else []
 
 
 __all__ = ["Weighing"]

@@ -47,7 +47,7 @@ from ..shared.factor.kernels import (
     kernel_of,
 )
 from ..shared.factor.observed import Observations, observe_inputs
-from ..shared.factor.options import COMPACT, FORMS, KEPT, PAIR
+from ..shared.factor.options import COMPACT, FORMS, PAIR
 from ..shared.factor.outputs import OutputMetric, OutputMetrics, observe_outputs
 from ..shared.factor.products import OPSET, readers, require_no_factor
 from ..shared.factor.refit import fitted
@@ -68,6 +68,8 @@ _SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 """Of the input channels, for ranks of Tucker-2: a regression each."""
 _OUTPUTS = 32
 """Ranks of outputs: all come out of that regression."""
+_KEPT = (*(k / 40 for k in range(39, 20, -1)), *(k / 20 for k in range(10, 1, -1)))
+"""Shares of the parameters that are offered to be kept: models may have but one kernel that counts."""
 _CP_ELEMENTS = 1 << 16
 """Largest kernel whose CP terms are looked for: each sweep reads it several times."""
 _CP_SHARES = (0.5, 0.3, 0.15)
@@ -128,7 +130,7 @@ class FactorizeConv(Pass):
     """``tucker``, ``spatial``, ``cp``."""
     forms: tuple[str, ...] = FORMS
     """Of the 1x1 convolutions of Tucker-2: ``compact`` and ``pair``."""
-    kept: tuple[float, ...] = KEPT
+    kept: tuple[float, ...] = _KEPT
     """Shares of a kernel's parameters: for each the best that keeps no more is offered."""
     min_parameters: int = 1 << 10
     """Smaller kernels stay."""
