@@ -7,8 +7,8 @@ model, 2 wrong usage, 70 an internal error, 130 interrupted.
 
 from __future__ import annotations
 
-from . import calibration, commands, memory, quantized, trust
+from . import calibration, commands, kernels, memory, quantized, trust
 from .entry import main, run
 from .shared import app
 
-__all__ = ["app", "calibration", "commands", "main", "memory", "quantized", "run", "trust"]
+__all__ = ["app", "calibration", "commands", "kernels", "main", "memory", "quantized", "run", "trust"]

@@ -113,6 +113,9 @@ def optimize(
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="keeps what is observed on samples, for the next time")
     ] = None,
+    schedules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="with --backend tvm: what `planish tune-kernels` measured")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="picture of error against time")] = None,
 ) -> None:
     """Optimize MODEL, prove that it computes the same, and write it to FILE."""
@@ -127,6 +130,12 @@ def optimize(
             "--memory chooses settings of ONNX Runtime's session, TVM has none",
             where="memory",
             help="TVM plans its memory when it builds: leave the option out",
+        )
+    if schedules is not None and not (built and schedules.is_file()):
+        raise UsageError(
+            f"there is no file {schedules}" if built else "only TVM takes schedules",
+            where="schedules",
+            help="`planish tune-kernels` makes the file, --backend tvm takes it",
         )
     (check_folder if built else output_path)(output)
     if plot is not None:
@@ -158,6 +167,7 @@ def optimize(
             "goal": parse_goal(max_size, max_latency, max_flops),
             "calibration": calibration,
         }
+        options |= {"schedules": schedules} if schedules is not None else {}
         run = _built if built else _optimized
         result, saved, note = run(model, target, measure, options)
         checked = result.report.validation

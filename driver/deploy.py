@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.clone import clone_model
@@ -64,13 +65,15 @@ def deploy(
     tolerance: float = 0.0,
     seed: int = 0,
     measure: bool = True,
+    schedules: Path | None = None,
     **options: Any,
 ) -> Deployed:
     """Optimizes for TVM with the options of :func:`optimize`, builds, and compares on the samples that fit.
 
     Extents that the model leaves open stay so, but for those of ``dims``; GPUs and decisions that lose accuracy want
     numbers, and take the rest from the first sample. Where this machine can run the result, lossy decisions
-    (``budget``) are taken by times that TVM takes, but for ``measure=False``. Raises what ``optimize`` raises,
+    (``budget``) are taken by times that TVM takes, but for ``measure=False``. ``schedules``: a file of
+    ``tune_kernels``, which says what is faster than what is shipped. Raises what ``optimize`` raises,
     ``UsageError`` for open extents, ``BackendError`` for what cannot be built, ``NotEquivalentError`` where the
     artifact's outputs are not the original's, and ``BudgetError`` where they cost more than the budget.
     """
@@ -95,7 +98,7 @@ def deploy(
     for share in SHARES:
         own = budget.tightened(share) if budget is not None else None
         result = optimize(model, for_passes(chosen), samples=given, budget=own, **options)
-        artifact = build(result, chosen)
+        artifact = build(result, chosen, schedules)
         if not here or bench.reference is None:
             return Deployed(result, artifact, 0)
         fitting = bench.fitting(result.model)
@@ -160,7 +163,7 @@ class _Bench:
         return make_judge(budget, Part(self.reference, [i for i, _ in fitting])).spending(artifact.run)
 
 
-def build(result: Result, target: Target) -> Artifact:
+def build(result: Result, target: Target, schedules: Path | None = None) -> Artifact:
     """The artifact of an optimized model. Raises ``BackendError``."""
     from ..backends.tvm.backend import TvmBackend
 
@@ -169,7 +172,8 @@ def build(result: Result, target: Target) -> Artifact:
     plan = result.plan.pipeline if result.plan is not None and result.changed else ""
     steps = [part for part in (plan, text if text != "none" else "") if part]
     model = legalized(result.model, target)
-    return backend.lower(model, wanted, pipeline=",".join(steps) or "none", source=result.origin)
+    pipeline = ",".join(steps) or "none"
+    return backend.lower(model, wanted, pipeline=pipeline, source=result.origin, schedules=schedules)
 
 
 def legalized(model: Model, target: Target) -> Model:

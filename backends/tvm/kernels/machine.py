@@ -16,6 +16,8 @@ class Machine:
     processor: Target
     choose: Callable[[Any], Any] | None = None
     """The tile of a convolution or product, where somebody knows more than the best guess."""
+    known: Callable[[Any], Any | None] | None = None
+    """The schedule of any other function, where somebody knows a faster one than ours."""
 
     @property
     def registers(self) -> int:

@@ -14,4 +14,5 @@ def schedule(function: Any, machine: Machine) -> Any:
     """On GPUs a kernel of blocks and threads, else loops of vectors for the thread pool."""
     if machine.is_gpu:
         return with_offsets(cuda.schedule(function, machine.processor))
-    return processors.schedule(function, machine)
+    found = machine.known(function) if machine.known is not None else None
+    return processors.schedule(function, machine) if found is None else found

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....passes.target import get_target, native
+from ....passes.target import Target, get_target, native
 from ..kernels import conv, matmul
 from ..kernels.conv import Conv
 from ..kernels.machine import Machine
@@ -36,6 +36,8 @@ class Chooser:
     seconds: float = 30.0
     """What all measuring together may take; kernels that come later get the best guess."""
     progress: Callable[[str], None] = lambda line: None
+    trials: int = 0
+    """Schedules that MetaSchedule tries for a function without a template; 0: none."""
     spent: float = 0.0
     """Seconds taken so far."""
 
@@ -58,15 +60,37 @@ class Chooser:
         self.database.record(key, Entry(candidates[best], round(times[best], 2), round(times[0], 2)))
         return candidates[best]
 
+    def function(self, function: Any) -> Any | None:
+        """A faster schedule than planish's own for a function without a template; ``None``: nobody knows one."""
+        if not self.trials and not self.database.functions:
+            return None
+        from .functions import Search, applied, function_key, unsearchable
+
+        key = function_key(function, self.machine)
+        found = self.database.functions.get(key)
+        searching = self.trials > (found.trials if found else 0) and self.spent < self.seconds
+        if self.runner is not None and searching and unsearchable(function) is None:
+            begin = time.perf_counter()
+            search = Search(function, self.machine, self.runner, partial(self.database.record, key))
+            found = search.run(found, self.trials, self.seconds - self.spent)
+            self.spent += time.perf_counter() - begin
+            self.progress(f"{key}: {found.time_us:.1f} us, {found.own_us:.1f} us; {found.trials} trials")
+        return applied(function, found.trace, self.machine) if found is not None and found.trace else None
+
     def _kernel(self, family: Any, spec: Conv | MatMul, tile: Tile) -> Any:
         sums = "float32" if spec.dtype == "float32" else "int32"
         return family.build(with_usual_extents(spec), self.machine, tile, Epilogue(dtype=sums))
 
 
-def shipped(machine: Machine) -> Chooser:
-    """What was measured for the machine before and lies beside this file; nothing is measured."""
-    path = Path(__file__).parent / f"{machine.processor.name}.json"
-    return Chooser(machine, load_database(path, update=False))
+def informed(target: Target, schedules: Path | None = None) -> Machine:
+    """The machine with what was measured for it: in a file of the caller's, and in the one that lies beside this file.
+    Nothing is measured. Raises ``BackendError`` for a file that is no database."""
+    machine = Machine(target)
+    known = load_database(Path(__file__).parent / f"{target.name}.json", update=False)
+    if schedules is not None:
+        known = load_database(schedules, update=False).over(known)
+    chooser = Chooser(machine, known)
+    return Machine(target, chooser.tile, chooser.function)
 
 
 def local_runner(machine: Machine) -> Runner | None:

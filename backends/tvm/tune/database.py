@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,19 @@ class Entry:
     """The time of the best guess without measuring."""
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What a search found for a function without a template."""
+
+    trace: list[Any]
+    """Decisions of the best schedule, as TVM writes them; empty: planish's own is as fast."""
+    time_us: float
+    own_us: float
+    """The time of planish's own schedule."""
+    trials: int
+    """Candidates that were timed."""
+
+
 @dataclass
 class Database:
     """Entries by machine and kernel. Every new one is written to ``path`` at once, so that a build that is
@@ -32,18 +46,26 @@ class Database:
 
     path: Path | None = None
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    functions: dict[str, Searched] = field(default_factory=dict[str, Searched])
 
-    def record(self, key: str, entry: Entry) -> None:
-        self.entries[key] = entry
+    def record(self, key: str, entry: Entry | Searched) -> None:
+        if isinstance(entry, Entry):
+            self.entries[key] = entry
+        else:
+            self.functions[key] = entry
         if self.path is not None:
             self.save(self.path)
+
+    def over(self, other: Database) -> Database:
+        """Both, the entries of this one first; nothing is written."""
+        return Database(None, other.entries | self.entries, other.functions | self.functions)
 
     def save(self, path: Path) -> None:
         """Writes all entries, sorted; all or nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {key: asdict(self.entries[key]) for key in sorted(self.entries)}
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in kept.items()]
-        text = '{"version": %d, "entries": {\n%s\n}}\n' % (VERSION, ",\n".join(lines))  # noqa: UP031
+        parts = [f'"entries": {{\n{_lines(self.entries)}\n}}']
+        parts += [f'"functions": {{\n{_lines(self.functions)}\n}}'] if self.functions else []
+        text = f'{{"version": {VERSION}, {", ".join(parts)}}}\n'
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         beside.write_text(text)
         beside.replace(path)
@@ -55,15 +77,21 @@ def load_database(path: Path, *, update: bool = True) -> Database:
     Raises ``BackendError`` for a file that is no database.
     """
     found: dict[str, Entry] = {}
+    functions: dict[str, Searched] = {}
     if path.exists():
         try:
             said: Any = json.loads(path.read_text())
             if said["version"] == VERSION:
                 found = {str(key): _entry(value) for key, value in cast("dict[str, Any]", said["entries"]).items()}
+                functions = {str(key): Searched(**value) for key, value in said.get("functions", {}).items()}
         except (ValueError, KeyError, TypeError) as error:
             message = f"{path} is no database of schedules: {error!r}"
             raise BackendError(message, where="tvm", help="remove the file; it is made anew by measuring") from error
-    return Database(path if update else None, found)
+    return Database(path if update else None, found, functions)
+
+
+def _lines(entries: Mapping[str, Entry | Searched]) -> str:
+    return ",\n".join(f"  {json.dumps(key)}: {json.dumps(asdict(entries[key]))}" for key in sorted(entries))
 
 
 def _entry(value: dict[str, Any]) -> Entry:
