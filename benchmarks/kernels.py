@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,14 @@ from onnx import helper as h
 from onnx import numpy_helper as nh
 
 from planish.backends.tvm.kernels import conv as convs
-from planish.backends.tvm.kernels import emit
+from planish.backends.tvm.kernels import emit, transposed
 from planish.backends.tvm.kernels import matmul as products
 from planish.backends.tvm.kernels.arithmetic import requantized
 from planish.backends.tvm.kernels.conv import Conv
 from planish.backends.tvm.kernels.machine import Machine, block_of
 from planish.backends.tvm.kernels.matmul import MatMul
 from planish.backends.tvm.kernels.tile import Epilogue, Registers, Tile
+from planish.backends.tvm.kernels.transposed import Transposed
 from planish.backends.tvm.lower.program import Module
 from planish.backends.tvm.tune.choose import Chooser, local_runner
 from planish.backends.tvm.tune.database import Database
@@ -135,6 +136,24 @@ def conv_row(c: int, size: int, m: int, k: int, stride: int, groups: int = 1) ->
     return templated("conv", _conv_name(spec), spec, convs, epilogue, peer)
 
 
+def transposed_row(c: int, size: int, m: int, k: int, stride: int, more: int = 0) -> Row:
+    """With windows that overlap: the padding makes the output ``stride`` times as large."""
+    pad = (k - stride + more) // 2
+    blocks = [block_of(n, MACHINE) for n in (c, m)]
+    spec = Transposed(1, c, size, size, m, (k, k), (stride,) * 2, (pad,) * 2, (0, 0), 1, *blocks)
+    w = RNG.standard_normal((c, m, k, k)).astype(np.float32)
+    x = RNG.standard_normal((1, c, size, size)).astype(np.float32)
+    options = {"strides": [stride] * 2, "pads": [pad] * 4, "output_padding": [more] * 2}
+    peer = session([h.make_node("ConvTranspose", ["x", "w"], ["y"], **options)], {"x": x}, {"w": w})
+    guess = transposed.tiles_of(spec, MACHINE)
+    chooser = Chooser(MACHINE, Database(), local_runner(MACHINE), seconds=math.inf)
+    best = transposed.tiles_of(spec, replace(MACHINE, choose=chooser.tile))
+    first, seconds = prepared(transposed.build(spec, MACHINE, guess))
+    second = first if best == guess else prepared(transposed.build(spec, MACHINE, best))[0]
+    name = f"transposed {k}x{k} stride {stride}, {c}x{size}x{size} to {m}"
+    return Row("conv", name, 2 * c * m * k * k * size * size, first, second, str(best[0]), seconds, peer)
+
+
 def int8_conv_row(c: int, size: int, m: int, k: int, stride: int, groups: int = 1) -> Row:
     spec = _conv(c, size, m, k, stride, groups, "uint8")
     w = RNG.integers(-100, 100, (m, c // groups, k, k)).astype(np.int8)
@@ -222,6 +241,12 @@ def cases() -> dict[str, list[Callable[[], Row]]]:
             lambda: conv_row(512, 13, 1000, 1, 1),
             lambda: conv_row(64, 56, 64, 3, 1, 64),
             lambda: conv_row(480, 14, 480, 5, 1, 480),
+            lambda: transposed_row(128, 32, 64, 4, 2),
+            lambda: transposed_row(64, 64, 32, 4, 2),
+            lambda: transposed_row(256, 16, 128, 3, 2, more=1),
+            lambda: transposed_row(24, 160, 24, 2, 2),
+            lambda: transposed_row(24, 320, 1, 2, 2),
+            lambda: transposed_row(64, 64, 3, 4, 2),
         ],
         "matmul": [
             lambda: matmul_row(128, 384, 1536),

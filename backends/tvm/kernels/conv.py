@@ -43,6 +43,8 @@ from .pairs import registers_of
 from .tile import PLAIN, Epilogue, Registers, Tile, by_lane, over_lanes, rank_tiles
 from .window import (
     Conv,
+    Landing,
+    blocked,
     column_runs,
     inside,
     inside_when_run,
@@ -130,10 +132,8 @@ def build(conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue = PLAIN, 
         if tile.depth > 1:
             return depthwise_bytes.build(conv, machine, tile, epilogue, name)
         return depthwise.build(conv, machine, tile, epilogue, name)
-    writer = _Writer(conv, tile, epilogue, _arithmetic(conv, machine, tile))
-    extras = writer.extras
-    body = seq([writer.panels(panels) for panels in _panels(conv, tile)])
-    return with_math(function([writer.x, writer.weights, *extras, writer.out], body, name), machine)
+    writer = ConvWriter(conv, machine, tile, epilogue)
+    return with_math(function([writer.x, writer.weights, *writer.extras, writer.out], writer.body(), name), machine)
 
 
 def seen_zero_point(conv: Conv, machine: Machine, tile: Tile) -> int:
@@ -162,20 +162,29 @@ class _Place:
     """Whether pixels that are read left and right of the image show when it runs."""
 
 
-class _Writer:
-    """Writes the loop nest of one convolution."""
+class ConvWriter:
+    """Writes the loop nest of one convolution, whose results fill the output or ``landing``'s part of it."""
 
-    def __init__(self, conv: Conv, tile: Tile, epilogue: Epilogue, arithmetic: Arithmetic) -> None:
-        self.conv, self.tile, self.epilogue, self.arithmetic = conv, tile, epilogue, arithmetic
+    def __init__(
+        self, conv: Conv, machine: Machine, tile: Tile, epilogue: Epilogue, landing: Landing | None = None
+    ) -> None:
+        self.conv, self.tile, self.epilogue, self.landing = conv, tile, epilogue, landing
+        self.arithmetic = arithmetic = _arithmetic(conv, machine, tile)
         self.depth = reduction(conv, tile.depth)
         self.zero_point = arithmetic.zero_point(conv.zero_point)
         self.x: Buffer = parameter("x", conv.in_shape, arithmetic.inputs)
         self.weights: Buffer = parameter("weights", (packed_size(conv, tile),), arithmetic.weights)
         self.extras = epilogue.parameters()
-        self.out: Buffer = parameter("out", conv.out_shape, epilogue.dtype)
+        whole = (conv.outputs, conv.out_height, conv.out_width)
+        whole = whole if landing is None else (landing.outputs, *landing.extents)
+        self.out: Buffer = parameter("out", blocked((conv.batch, *whole), conv.out_block), epilogue.dtype)
         self.group_size = packed_columns(_panels(conv, tile)) * self.depth
 
-    def panels(self, panels: Panels) -> Stmt:
+    def body(self) -> Stmt:
+        """All of the output."""
+        return seq([self._panels(panels) for panels in _panels(self.conv, self.tile)])
+
+    def _panels(self, panels: Panels) -> Stmt:
         """All output of a run of panels."""
         conv = self.conv
         worth, extents = conv.worth, (conv.batch, conv.groups, panels.count)
@@ -331,16 +340,19 @@ class _Writer:
             channel = place.group * group_columns + panels.begin + place.panel * panels.width + column
             x = place.x + row
             # The epilogue gets the true row and column; our own store goes by the address, which is the same.
-            at = (x // conv.out_width, x % conv.out_width) if conv.flat else (place.y, x)
+            true = at = (channel, x // conv.out_width, x % conv.out_width) if conv.flat else (channel, place.y, x)
+            if self.landing is not None:
+                true = at = self.landing.at(*at)
+            elif conv.flat:
+                at = (channel, place.y, x)
 
             def one(j: Expr) -> Stmt:
-                def index(y: Expr, x: Expr) -> tuple[Expr, ...]:
+                def index(channel: Expr, y: Expr, x: Expr) -> tuple[Expr, ...]:
                     if block == 1:
                         return (place.n, channel, y, x)
                     return (place.n, channel // block, y, x, channel % block + j)
 
-                value = self.epilogue.apply(element(j), index(*at), self.extras)
-                return store(self.out, value, *index(place.y, x))
+                return store(self.out, self.epilogue.apply(element(j), index(*true), self.extras), *index(*at))
 
             return over_lanes(piece, one)
 

@@ -94,6 +94,26 @@ class Conv:
         return self.row if isinstance(self.row, int) else USUAL_ROW
 
 
+@dataclass(frozen=True)
+class Landing:
+    """Where results of a convolution lie in an output of which it computes every ``steps``-th place, or a patch of
+    ``.. x across`` places for each of its pixels: one ``outputs`` channels after the other."""
+
+    steps: tuple[int, int]
+    origin: tuple[int, int]
+    across: int
+    outputs: int
+    """Channels of the output."""
+    extents: tuple[Expr, Expr]
+    """Height and width of the output."""
+
+    def at(self, channel: Expr, y: Expr, x: Expr) -> tuple[Expr, Expr, Expr]:
+        """The place of a result by its own channel, row and column."""
+        patch, channel = channel // self.outputs, channel % self.outputs
+        y = y * self.steps[0] + (self.origin[0] + patch // self.across)
+        return channel, y, x * self.steps[1] + (self.origin[1] + patch % self.across)
+
+
 def blocked(shape: tuple[Expr, ...], block: int) -> tuple[Expr, ...]:
     """``[N, C, ...]`` stored in blocks of channels."""
     if block == 1:

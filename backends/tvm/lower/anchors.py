@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,10 +15,13 @@ from ..groups import Group
 from ..kernels import blocked_weights
 from ..kernels import conv as conv_kernels
 from ..kernels import matmul as matmul_kernels
+from ..kernels import transposed as transposed_kernels
 from ..kernels.machine import Machine
 from ..kernels.tile import Epilogue
+from ..kernels.transposed import Transposed
 from ..layout import Layouts
-from ..rules.core import Context, dtype_of, numbers, shape_of, static_shape
+from ..rules.core import Context, dtype_of, is_static, numbers, shape_of, static_shape
+from ..rules.linear import transpose_begins
 from ..rules.windows import windows
 from .blocked import Blocked, blocked_of
 from .extents import Extents, expr, exprs
@@ -199,6 +202,61 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     )
 
 
+def _transposed(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
+    node = group.nodes[0]
+    made = _source(node)
+    if made is None or made.x.data is not None or len(shape_of(made.x)) != 4 or not is_static(shape_of(made.x)[1:2]):
+        return None
+    source, result = layouts.form(made.x), layouts.form(group.outputs[0])
+    spec = transposed_spec(node, source, result)
+    if spec is None:
+        return None
+    for block in (source.block, result.block, 1):  # as for convolutions
+        source, spec = replace(source, block=block), replace(spec, in_block=block)
+        if transposed_kernels.unfit(spec) is None and spec.channels % block == 0:
+            break
+    if transposed_kernels.unfit(spec) is not None:
+        return None
+    tiles = transposed_kernels.tiles_of(spec, machine)
+    tail = Tail(group, layouts, node.input(2), lambda bias: lambda index: bias((index[1],)))
+    epilogue, name = tail.epilogue(), group_name(group)
+    packed = transposed_kernels.packed(made.weights, spec, machine, tiles)
+    return Kernel(
+        name,
+        f"{spec} {tiles} {epilogue.key}",
+        lambda: transposed_kernels.build(spec, machine, tiles, epilogue, name=name),
+        [Operand(made.x, source), *(Operand(w, Form(w.shape, "float32")) for w in packed), *tail.operands.all],
+        [(tail.out, result)],
+        equal=tail.operands.equal,
+    )
+
+
+def transposed_spec(node: Node, x: Form, out: Form) -> Transposed | None:
+    """The transposed convolution as the template names it; ``None`` where it cannot."""
+    weights = node.inputs[1]
+    assert weights is not None
+    kernel, extents = static_shape(weights)[2:], exprs(x.shape)
+    strides, dilations = (tuple(cast("Any", node.attrs.get(n)) or (1, 1)) for n in ("strides", "dilations"))
+    begins = transpose_begins(Context(node, []), x.shape[2:], kernel, out.shape[2:], strides, dilations)
+    beyond = tuple(o - s * n for o, s, n in zip(out.shape[2:], strides, x.shape[2:], strict=True))
+    if dilations != (1, 1) or not is_static(beyond):
+        return None
+    return Transposed(
+        extents[0],
+        numbers(x.shape[1:2])[0],
+        extents[2],
+        extents[3],
+        numbers(out.shape[1:2])[0],
+        (kernel[0], kernel[1]),
+        (strides[0], strides[1]),
+        (begins[0], begins[1]),
+        numbers(beyond),
+        int(node.attr("group", 1)),
+        x.block,
+        out.block,
+    )
+
+
 def _turned(conv: conv_kernels.Conv) -> conv_kernels.Conv:
     top, left, bottom, right = conv.pads
     return replace(
@@ -361,4 +419,4 @@ def _blocked(group: Group, machine: Machine, made: Blocked, tail: Tail) -> Kerne
 
 
 Template = Callable[[Group, Layouts, Machine], "Kernel | None"]
-TEMPLATES: dict[str, Template] = {"Conv": _conv, "MatMul": _matmul, "Gemm": _gemm}
+TEMPLATES: dict[str, Template] = {"Conv": _conv, "ConvTranspose": _transposed, "MatMul": _matmul, "Gemm": _gemm}

@@ -186,9 +186,11 @@ def split_transposed(graph: Graph) -> None:
         node.erase()
 
 
-def prepare(graph: Graph) -> None:
-    """Readies a graph for groups: dequantizers of several readers become one each; results of the graph stay."""
-    split_transposed(graph)
+def prepare(graph: Graph, *, split: bool) -> None:
+    """Readies a graph for groups: dequantizers of several readers become one each; results of the graph stay.
+    ``split``: transposed convolutions have no kernel of their own."""
+    if split:
+        split_transposed(graph)
     for node in list(graph):
         if node.op == "DequantizeLinear" and node.domain == "":
             for user, i in sorted(node.output.uses, key=lambda use: not use[0].is_return)[1:]:

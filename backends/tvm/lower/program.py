@@ -123,7 +123,7 @@ class _Lowering:
         self.graph, self.module, self.name = graph, module, name
         self.machine, self.weights = module.machine, module.weights
         self.schedule = partial(schedule, machine=self.machine)
-        prepare(graph)
+        prepare(graph, split=self.machine.is_gpu)
         self.absorbed = looked_through(graph)
         """Dequantizers that products look through; made where one does not."""
         self.groups = groups_of(graph, self.absorbed)
@@ -189,7 +189,7 @@ class _Lowering:
 
     def _plain_operands(self, group: Group) -> None:
         """Anchors but convolutions read plain operands."""
-        if group.nodes[0].op == "Conv":
+        if group.nodes[0].op in ("Conv", "ConvTranspose"):
             return
         integers = integers_of(group.nodes[0])
         for value in [integers.x] if integers is not None else group.nodes[0].inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ..api import te, tirx
@@ -154,7 +155,7 @@ def conv_transpose(c: Context) -> Element:
     attrs = c.node.attrs
     strides = [int(s) for s in cast("Any", attrs.get("strides")) or (1,) * space]
     dilations = [int(d) for d in cast("Any", attrs.get("dilations")) or (1,) * space]
-    begins = _transpose_begins(c, shape[2:], weights[2:], out[2:], strides, dilations)
+    begins = transpose_begins(c, shape[2:], weights[2:], out[2:], strides, dilations)
 
     def fill(index: Index) -> Expr:
         oc = flat(index[1])
@@ -178,8 +179,8 @@ def conv_transpose(c: Context) -> Element:
     return lambda index: found(index) + bias((index[1],))
 
 
-def _transpose_begins(
-    c: Context, space: Any, kernel: Any, out: Any, strides: list[int], dilations: list[int]
+def transpose_begins(
+    c: Context, space: Any, kernel: Any, out: Any, strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
     """Padding in front. Source: ConvTranspose-22: what the output's extent leaves, shared out by ``auto_pad``."""
     attrs, n = c.node.attrs, len(strides)
