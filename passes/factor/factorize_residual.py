@@ -3,7 +3,7 @@
     x W + b  ~  x Q + (x A) B + b
 
 **Why**    between two widths: codes of 4 bits with a rank of 16 lose a fifth to a half less than codes alone, for a
-           tenth to a third more bytes; ``quantize-weights`` behind it stores ``A`` and ``B`` in few bits as well.
+           tenth to a third more bytes. ``A`` and ``B`` are of 8 bits; what they lose by that, codes and ``B`` make up.
 **Needs**  constant matrices of MatMul and Gemm, at least ``min-parameters`` large, used once, in a form that
            ``quantize-weights`` has for the target. Samples, from which second moments of the inputs are taken; without
            them the weights alone count. Each rank is a unit of the error budget, the smallest first; the first that is
@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,10 +30,25 @@ from ..shared.factor.inputs import DAMPING
 from ..shared.factor.observed import Observations, observe_inputs
 from ..shared.factor.places import Place, places
 from ..shared.factor.residual import Residual, with_residual
+from ..shared.quant.blocks import BlockScheme
 from ..shared.quant.weight_forms import FORMS, Emitter, Plan, Wishes, plan_for, stored_bytes
 from ..shared.weight_uses import uses_of
 
 Array = np.ndarray[Any, Any]
+_BLOCKS = (16, 32)
+
+
+@dataclass(frozen=True)
+class _Plans:
+    """How all parts are stored; factors in floats where nothing is said."""
+
+    whole: Plan
+    a: Plan | None
+    b: Plan | None
+
+    @property
+    def schemes(self) -> tuple[BlockScheme, BlockScheme] | None:
+        return None if self.a is None or self.b is None else (self.a.scheme, self.b.scheme)
 
 
 @dataclass
@@ -45,8 +60,10 @@ class FactorizeResidual(Pass):
 
     bits: int = 4
     """2, 4 or 8: of the codes."""
-    ranks: tuple[int, ...] = (8, 32)
+    ranks: tuple[int, ...] = (16, 32)
     """What is offered for each weight."""
+    factor_bits: int = 8
+    """4 or 8: of both factors; 0: they stay in floats."""
     block: int = 32
     """Inputs that share a scale; forms with one scale for each output ignore it."""
     symmetric: bool = False
@@ -61,11 +78,13 @@ class FactorizeResidual(Pass):
     """Of the mean variance of the inputs, added to each."""
 
     def run(self, model: Model, r: Rewriter) -> None:
-        if self.bits not in (2, 4, 8) or self.form not in FORMS or any(rank < 1 for rank in self.ranks):
+        wrong = self.bits not in (2, 4, 8) or self.factor_bits not in (0, 4, 8)
+        if wrong or self.form not in FORMS or any(rank < 1 for rank in self.ranks):
             raise PipelineError(
-                f"bits={self.bits}, ranks={list(self.ranks)}, form={self.form} is not valid",
+                f"bits={self.bits}, factor-bits={self.factor_bits}, ranks={list(self.ranks)}, form={self.form} is not "
+                "valid",
                 where="factorize-residual",
-                help=f"bits: 2, 4 or 8; ranks: 1 and above; form: one of {', '.join(FORMS)}",
+                help=f"bits: 2, 4 or 8; factor-bits: 0, 4 or 8; ranks: 1 and above; form: one of {', '.join(FORMS)}",
             )
         found = [place for place in places(model, r, self.min_parameters) if _fits(place, r)]
         seen = observe_inputs(model, [p.first.node for p in found], r.ctx)
@@ -81,38 +100,60 @@ class FactorizeResidual(Pass):
         """Takes the first rank that is allowed, if any. Raises ``NoMatch`` before any change."""
         product, data = place.first, place.weight.data
         assert data is not None
-        wishes = Wishes(self.form, self.block, self.symmetric, self.accuracy)
-        opsets = product.node.graph.opsets if product.node.graph is not None else {}
-        plan = plan_for(place.weight, uses_of(place.weight), self.bits, wishes, r.ctx.target, opsets.get("", 0))
-        ranks = [rank for rank in sorted(self.ranks) if self._saved(place, plan, rank) > 0]
+        plan = self._plan(place, self.bits, r)
+        narrow = self._plan(place, self.factor_bits, r) if self.factor_bits else None
+        plans = {rank: _Plans(plan, narrow, _for_rows(narrow, rank)) for rank in sorted(self.ranks)}
+        ranks = [rank for rank in plans if _saved(place, plans[rank], rank) > 0]
         if not ranks:
             raise NoMatch("stays whole: codes and product take more bytes than it")
-        key = ("factorize-residual", data.digest(), product.transposed, self.damping, plan, seen.key([product.node]))
+        key = (
+            "factorize-residual",
+            data.digest(),
+            product.transposed,
+            self.damping,
+            plan,
+            narrow,
+            seen.key([product.node]),
+        )
         for rank in ranks:
             made = r.ctx.memo.get(
-                (*key, rank), lambda rank=rank: self._made(place, plan, rank, seen), lambda found: found.nbytes
+                (*key, rank), lambda rank=rank: self._made(place, plans[rank], rank, seen), lambda found: found.nbytes
             )
-            if self._take(place, plan, rank, made, r):
+            label, saved = f"factorize-residual/r{rank}", _saved(place, plans[rank], rank)
+            if r.take(label, place.subject, error=made.error, saved_bytes=saved, others=()):
                 if r.allow(product.node):
-                    _emit(place, plan, made, r)
+                    _emit(place, plans[rank], made, r)
                 return
 
-    def _made(self, place: Place, plan: Plan, rank: int, seen: Observations) -> Residual:
+    def _plan(self, place: Place, bits: int, r: Rewriter) -> Plan:
+        """Raises ``NoMatch`` where no form can."""
+        wishes, graph = Wishes(self.form, self.block, self.symmetric, self.accuracy), place.first.node.graph
+        opset = 0 if graph is None else graph.opsets.get("", 0)
+        return plan_for(place.weight, uses_of(place.weight), bits, wishes, r.ctx.target, opset)
+
+    def _made(self, place: Place, plans: _Plans, rank: int, seen: Observations) -> Residual:
         inputs = seen.of([place.first.node])
         if inputs is not None and len(inputs.moments) != place.first.k:
             raise NoMatch(f"its inputs have {len(inputs.moments)} numbers, expected {place.first.k}")
         second = None if inputs is None else inputs.second(self.damping)
-        return with_residual(place.first.matrix(), second, rank, plan.scheme)
+        return with_residual(place.first.matrix(), second, rank, plans.whole.scheme, factors=plans.schemes)
 
-    def _saved(self, place: Place, plan: Plan, rank: int) -> int:
-        product, data = place.first, place.weight.data
-        assert data is not None
-        beside = rank * (product.k + product.n) * data.nbytes // data.count
-        return data.nbytes - stored_bytes(plan, product.n, product.k) - beside
 
-    def _take(self, place: Place, plan: Plan, rank: int, made: Residual, r: Rewriter) -> bool:
-        label, saved = f"factorize-residual/r{rank}", self._saved(place, plan, rank)
-        return r.take(label, place.subject, error=made.error, saved_bytes=saved, others=())
+def _for_rows(plan: Plan | None, k: int) -> Plan | None:
+    """For rows of ``k`` numbers: blocks are no longer than they must be, kernels pad the last one."""
+    if plan is None or not plan.scheme.block:
+        return plan
+    block = next(b for b in (*_BLOCKS, plan.scheme.block) if b >= min(k, plan.scheme.block))
+    return replace(plan, scheme=replace(plan.scheme, block=block))
+
+
+def _saved(place: Place, plans: _Plans, rank: int) -> int:
+    product, data = place.first, place.weight.data
+    assert data is not None
+    left = stored_bytes(plans.whole, product.n, product.k)
+    if plans.a is None or plans.b is None:
+        return data.nbytes - left - rank * (product.k + product.n) * data.nbytes // data.count
+    return data.nbytes - left - stored_bytes(plans.a, rank, product.k) - stored_bytes(plans.b, product.n, rank)
 
 
 def _fits(place: Place, r: Rewriter) -> bool:
@@ -127,12 +168,14 @@ def _fits(place: Place, r: Rewriter) -> bool:
     return not reason
 
 
-def _emit(place: Place, plan: Plan, made: Residual, r: Rewriter) -> None:
-    product = place.first
-    node = emit_beside(r, product, made.codes.real().T, made.a, made.b)
-    weight = node.inputs[1]
-    assert weight is not None
-    Emitter(r, weight, node, plan, made.codes, None).store(uses_of(weight))
+def _emit(place: Place, plans: _Plans, made: Residual, r: Rewriter) -> None:
+    nodes = emit_beside(r, place.first, made.codes.real().T, made.a, made.b)
+    coded = [made.codes, *(made.coded or ())]
+    for node, plan, codes in zip(nodes, (plans.whole, plans.a, plans.b), coded, strict=False):
+        weight = node.inputs[1]
+        assert weight is not None
+        assert plan is not None
+        Emitter(r, weight, node, plan, codes, None).store(uses_of(weight))
 
 
 __all__ = ["FactorizeResidual"]

@@ -375,8 +375,8 @@ class Rewriter:
         """For lossy passes: whether the change at ``subject`` may be made; asked before anything is changed.
 
         ``label`` is the name of the pass or ``pass/Rule``; the figures are predictions, see ``Unit``. With
-        ``others`` it excludes what other passes propose there, and at these, which it decides as well. A pass that asks sets ``proposes``. Fuel is counted apart,
-        by the engine or :meth:`allow`.
+        ``others`` it excludes what other passes propose there, and at these, which it decides as well. A pass that
+        asks sets ``proposes``. Fuel is counted apart, by the engine or :meth:`allow`.
         """
         key = label if isinstance(subject, str) else f"{label}@{subject.name}"
         beside = None if others is None else tuple(other.name for other in others)

@@ -28,6 +28,12 @@ MODEL = """graph @main(%x: f32[64,96]) {
   return %y
 }
 """
+WIDE = """graph @main(%x: f32[N,256]) {
+  %w: f32[256,256] = const rand<1>
+  %y = MatMul(%x, %w)
+  return %y
+}
+"""
 
 
 def second_moments(k: int) -> Array:
@@ -59,15 +65,17 @@ def test_a_product_takes_what_codes_lose(bits: int) -> None:
     assert together <= once
 
 
-def test_what_is_predicted_is_measured() -> None:
+@pytest.mark.parametrize("bits", [0, 4, 8])
+def test_what_is_predicted_is_measured(bits: int) -> None:
     model, rng = parse_model(MODEL), np.random.default_rng(2)
     root = np.linalg.cholesky(second_moments(96)).T
     given = [{"x": (rng.normal(size=(64, 96)) @ root).astype(np.float32)} for _ in range(20)]
     made, choices = clone_model(model), Choices()
     ctx = Context(target=get_target("x86-64-v3"), observe=observer(given), choices=choices)
-    planish.Pipeline("factorize-residual{ranks=[8],min-parameters=64,accuracy=0}").run(made, ctx)
+    options = f"ranks=[8],min-parameters=64,accuracy=0,factor-bits={bits}"
+    planish.Pipeline(f"factorize-residual{{{options}}}").run(made, ctx)
     verify(made)
-    assert [n.op for n in made.graph] == ["MatMulNBits", "Gemm", "Gemm"]
+    assert [n.op for n in made.graph] == (["MatMulNBits"] * 3 + ["Add"] if bits else ["MatMulNBits", "Gemm", "Gemm"])
     (unit,) = choices.offered.values()
     assert unit.key.startswith("factorize-residual/r8@")
     a, b = Session(model), Session(made)
@@ -76,3 +84,23 @@ def test_what_is_predicted_is_measured() -> None:
     noise = sum(((p - q) ** 2).sum() for p, q in pairs)
     signal = sum(((p - bias) ** 2).sum() for p, _ in pairs)
     assert float(np.sqrt(noise / signal)) == pytest.approx(unit.error, rel=0.15)
+
+
+def test_a_width_between_four_and_eight_bits() -> None:
+    """Where the budget allows neither four bits nor asks for eight, by the name that the command line takes."""
+    model, rng = parse_model(WIDE), np.random.default_rng(2)
+    root = np.linalg.cholesky(second_moments(256)).T
+    given = [{"x": (rng.normal(size=(64, 256)) @ root).astype(np.float32)} for _ in range(8)]
+
+    def made(how: str, limit: float) -> planish.Result:
+        budget = planish.Budget(limit, "rms")
+        return planish.optimize(
+            model, "x86-64-v4-vnni", samples=given, quantize=how, budget=budget, measure=False, validate="none"
+        )
+
+    plain, both, loose = made("weights", 0.05), made("residual-weights", 0.05), made("residual-weights", 0.1)
+    taken = [r.report.budget.taken for r in (plain, both, loose) if r.report.budget is not None]
+    assert taken == [["quantize-weights/int8@w"], ["factorize-residual/r32@w"], ["quantize-weights/int4@w"]]
+    assert both.report.after.file_bytes < 0.85 * plain.report.after.file_bytes
+    assert both.report.budget is not None
+    assert both.report.budget.spent <= 1

@@ -123,17 +123,17 @@ def _replace(r: Rewriter, product: Product, value: Value, shift: Array) -> None:
     r.set_input(add, i, product.constant_bias(r, product.bias_vector() + shift))
 
 
-def emit_beside(r: Rewriter, product: Product, whole: Array, a: Array, b: Array) -> Node:
-    """Replaces the product by ``x whole + (x a) b``; returns the node that multiplies with ``whole``."""
+def emit_beside(r: Rewriter, product: Product, whole: Array, a: Array, b: Array) -> list[Node]:
+    """Replaces the product by ``x whole + (x a) b``; returns the nodes that multiply with these three."""
     r.begin(product.node, origin_of([product.node]))
     weight = product.constant(r, whole, "q")
     bias = _inside(product, np.zeros(product.n))
     main = product.multiply(r, product.x, weight, bias=bias, first=True)
-    node = main.producer
-    assert node is not None
     z = product.multiply(r, product.x, product.constant(r, a, "u"))
-    r.replace(product.node, product.multiply(r, z, product.constant(r, b, "v"), add=main))
-    return node
+    second = product.constant(r, b, "v")
+    r.replace(product.node, product.multiply(r, z, second, add=main))
+    found = [main.producer, z.producer, next((user for user, _ in second.uses), None)]
+    return [node for node in found if node is not None]
 
 
 # -- parallel products
