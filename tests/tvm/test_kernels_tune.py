@@ -87,7 +87,7 @@ def test_measuring_here() -> None:
 def test_measuring_through_an_rpc_session() -> None:
     from tvm import rpc
 
-    # Everything but the socket: TVM's own server needs a package (cloudpickle) that nothing else here does.
+    # Everything but the socket; test_kernels_board.py has servers.
     runner = Remote(rpc.LocalSession(), lambda built, path: built.export_library(str(path)))
     chooser = Chooser(MACHINE, Database(), runner)
     assert chooser.tile(CONV) in convs.tiles(CONV, MACHINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +64,8 @@ class Board:
 
         if not self.key:
             return rpc.connect(self.host, self.port, session_timeout=seconds)
+        # TVM itself would try for a minute where nobody listens.
+        socket.create_connection((self.host, self.port), ANSWER_SECONDS).close()
         tracker: Any = rpc.connect_tracker(self.host, self.port)
         queues: dict[str, Any] = tracker.summary()["queue_info"]
         if self.key not in queues:
