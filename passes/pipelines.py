@@ -68,8 +68,8 @@ QUANTIZE: dict[str, str] = {
 """Lossy groups by the name that users ask for them; they go behind the lossless pipeline."""
 
 FACTORIZE = (
-    "raise-opset{to=13,when=lossy},fold-adapters,find-low-rank,merge-factors,factorize-parallel,factorize-matmul,"
-    "factorize-conv,fold-permutations"
+    "raise-opset{to=13,when=lossy},fold-adapters,find-low-rank,merge-factors{growth=1.5},factorize-parallel,"
+    "factorize-matmul,factorize-conv,fold-permutations"
 )
 """Low rank; in front of ways to quantize, which then store the factors."""
 

@@ -4,7 +4,8 @@
 
 **Why**    a factorization whose rank is so high that it costs more than the whole; layers that were exported linear.
 **Needs**  MatMul, Gemm or Conv, of two convolutions one with a 1x1 kernel and without strides and padding; a product
-           ``A B`` with no more parameters than both.
+           ``A B`` with no more parameters than both; with up to ``growth`` times as many where this machine stands for
+           the target and measures that it is faster.
 **Leaves** an inner value or a weight with another user, groups, residuals behind a bias, biases in front of padding.
 **Numbers** reassociates; computed in float64, rounded once.
 """
@@ -21,6 +22,7 @@ from ..rewrite import NodeRule, NoMatch, Rewriter
 from ..rewrite.rewriter import origin_of
 from ..shared.affine import rounded
 from ..shared.factor.chains import OPS, Chain, chain_at, is_bias
+from ..shared.factor.faster import require_faster
 
 
 @dataclass
@@ -29,14 +31,20 @@ class MergeFactors(RewritePass):
 
     numbers: ClassVar[Numbers] = Numbers.REASSOCIATES
 
+    growth: float = 1.0
+    """The most parameters of a product, over those of both factors; above 1 the clock decides."""
+
     def rules(self) -> Iterable[NodeRule]:
-        yield ProductOfProducts()
+        yield ProductOfProducts(self.growth)
 
 
 class ProductOfProducts(NodeRule):
     """The second of two products."""
 
     roots = OPS
+
+    def __init__(self, growth: float = 1.0) -> None:
+        self.growth = growth
 
     def promising(self, node: Node) -> bool:
         x = node.inputs[0]
@@ -47,8 +55,10 @@ class ProductOfProducts(NodeRule):
         for linear in (chain.first, chain.second):
             if len(linear.weight.uses) > 1:
                 raise NoMatch(f"the weight %{linear.weight.name} has another user")
-        if chain.count > chain.parameters:
+        if chain.count > max(self.growth, 1.0) * chain.parameters:
             raise NoMatch(f"the product has {chain.count} parameters, the two have {chain.parameters}")
+        if chain.count > chain.parameters:
+            require_faster(chain, r.ctx)
         weight, bias = chain.weight(), chain.bias()
         dtype = chain.second.weight.dtype
         assert dtype is not None

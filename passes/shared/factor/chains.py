@@ -59,9 +59,13 @@ class Chain:
             raise NoMatch(f"the weights are {self.first.weight.dtype!r} and {self.second.weight.dtype!r}")
         _require_forms(self)
 
+    def factors(self) -> tuple[Array, Array]:
+        """Both, [K, r] and [r, N] or as Conv has them; float64, ``alpha`` included."""
+        return _array(self.first), _array(self.second)
+
     def weight(self) -> Array:
         """[K, N], or as Conv has it; float64, ``alpha`` included."""
-        a, b = _array(self.first), _array(self.second)
+        a, b = self.factors()
         if not self.is_conv:
             made: Array = a @ b
             return made
