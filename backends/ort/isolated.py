@@ -33,8 +33,15 @@ KEPT = 4
 _LENGTH = struct.Struct("<Q")
 
 
+FAULTS = frozenset({"SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS"})
+"""Signals that mean a mistake in the runtime, where a limit that is reached ends it in other ways."""
+
+
 class RuntimeCrash(BackendError):
     """The runtime ended its process, or had to be ended."""
+
+    signal: str = ""
+    """The signal's name, where one ended the process that nobody here sent."""
 
 
 class Isolated:
@@ -99,11 +106,13 @@ class Isolated:
                 where="ort",
                 help="a loop in it, or the runtime's optimizer, may never end",
             )
-        return RuntimeCrash(
+        crash = RuntimeCrash(
             f"the runtime crashed ({name})",
             where="ort",
             help="this is a bug of onnxruntime; other settings may avoid it",
         )
+        crash.signal = name
+        return crash
 
     def close(self) -> None:
         """Ends the process."""

@@ -66,7 +66,7 @@ class Reference:
         self._trial = Trial(model, self._source) if not trusted and needs_trial(model) else None
         self._trusted = trusted
         self._sizes: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
-        """Shapes of inputs with which no result is too large."""
+        """Shapes of inputs with which no result is too large and a first run has come through."""
 
     def accepts(self, sample: Sample) -> None:
         """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
@@ -79,11 +79,15 @@ class Reference:
             reason = too_large(self.model, sample)
             if reason is not None:
                 raise BackendError(reason, where="trial", help="smaller inputs, or --limit value_bytes=N")
+            if self._trial is not None:
+                self._trial.run(sample)
             self._sizes.add(shapes)
-        if self._trial is not None:
-            self._trial.run(sample)
-            self._trial = None
         return self._session.run(sample)
+
+    def end_trials(self) -> None:
+        """Nothing of another size is expected soon."""
+        if self._trial is not None:
+            self._trial.close()
 
     def noisy_runs(self) -> list[Callable[[Sample], Outputs]]:
         """Runs of the original with rounding noise, one function for each draw."""

@@ -1,8 +1,8 @@
 """Whether a model may run here at all: its results have a bounded size, and its first run ends.
 
 The file may come from anybody. A result whose size inference knows is held to ``Limits.value_bytes`` before anything
-runs. Where sizes or times depend on what is computed (loops, strings, extents from data), the first run happens in a
-process of its own with bounded memory and time; only a model that comes through runs in this process.
+runs. Where sizes or times depend on what is computed (loops, strings, extents from data), the first run with each set
+of input shapes happens in a process of its own with bounded memory and time; only what comes through runs in this one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from weakref import finalize
 
 from ...backends.core import Sample
-from ...backends.ort.isolated import Isolated, RuntimeCrash
+from ...backends.ort.isolated import FAULTS, Isolated, RuntimeCrash
 from ...backends.ort.session import EXACT
 from ...ir.dims import SymDim, evaluate
 from ...ir.errors import UsageError
@@ -72,19 +72,25 @@ def needs_trial(model: Model) -> bool:
     return False
 
 
+MAX_CRASHES = 12
+"""Made-up inputs that crash the runtime are passed over, this often: others may not."""
+
+
 class Trial:
-    """First runs of a model in a process of its own, until one comes through."""
+    """First runs of a model in a process of its own."""
 
     def __init__(self, model: Model, source: Model | bytes | Path) -> None:
         """``source`` is what runs."""
         self._model, self._source = model, source
         self._raw = b""
         self._process: Isolated | None = None
+        self._crashes = 0
 
     def run(self, sample: Sample) -> None:
         """Runs one sample.
 
-        Raises ``BackendError`` where the runtime refuses it, ``UsageError`` where it crashes or exceeds the limits.
+        Raises ``BackendError`` where the runtime refuses it or crashes, ``UsageError`` where it exceeds the limits or
+        crashes again and again.
         """
         limits = current_limits.get()
         memory = limits.trial_bytes + 4 * constant_bytes(self._model)
@@ -96,13 +102,26 @@ class Trial:
         try:
             self._process.run(self._raw, [sample], EXACT)
         except RuntimeCrash as error:
+            self._crashes += 1
+            if error.signal in FAULTS and self._crashes < MAX_CRASHES:
+                raise
+            if error.signal in FAULTS:
+                raise UsageError(
+                    f"onnxruntime crashes on the original ({error.signal}, {self._crashes} times with other inputs)",
+                    where="trial",
+                    help="give samples that it is known to run on (--samples), or sizes (--dim NAME=SIZE)",
+                ) from None
             raise UsageError(
                 f"the original cannot be run within the limits of {memory} bytes and {limits.trial_seconds:g} seconds: "
                 f"{error.message}",
                 where="trial",
                 help="a loop in it may never end; if you trust the model: --limit trial_seconds=N, trial_bytes=N",
             ) from None
-        self._process.close()
+
+    def close(self) -> None:
+        """Ends the process; the next run starts another."""
+        if self._process is not None:
+            self._process.close()
 
 
 def _size(value: Value, symbols: Mapping[str, int]) -> int | None:

@@ -123,6 +123,8 @@ def make_samples(
             origin=error.origin,
             help="the samples do not fit the model (wrong sizes, indices out of range), or the model is broken",
         ) from None
+    finally:
+        reference.end_trials()
     return samples
 
 

@@ -16,6 +16,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ...backends.core import Array, Sample
+from ...backends.ort.isolated import RuntimeCrash
 from ...ir.dims import Dim, SymDim, dim_text, substitute, symbol
 from ...ir.dtypes import DType
 from ...ir.errors import BackendError, UsageError
@@ -25,8 +26,8 @@ from .samples import Samples
 from .trouble import KINDS, ORDINARY, SHORT, troubled
 
 BATCHES = (1, 2, 3)
-SIZES = (32, 64, 48, 224, 16, 128, 8, 7, 256, 1, 512, 640, 4, 2)
-"""Tried in this order for every dimension that is not the batch; 32 and 64 fit most pyramids of strides."""
+SIZES = (32, 64, 48, 224, 16, 128, 8, 7, 256, 1, 512, 640, 4, 2, 1600, 16000)
+"""Tried in this order for every dimension that is not the batch; 32 and 64 fit most pyramids, the last are of sound."""
 CHANNELS = (3, 1)
 ODD_BATCH = 3
 MAX_ELEMENTS = 1 << 24
@@ -125,8 +126,12 @@ class _Maker:
         self.rank = RANKS[0]
         """Of the inputs whose rank is unknown."""
         self.refusal: BackendError | None = None
+        self.crashed: list[dict[str, int]] = []
+        """Sizes with which the runtime crashed: smaller ones are not tried."""
 
     def attempt(self, sizes: dict[str, int], kind: str = ORDINARY) -> None:
+        if any(all(size <= bad.get(name, -1) for name, size in sizes.items()) for bad in self.crashed):
+            return
         shapes = {v.name: _shape(v, sizes, self.rank) for v in self.inputs}
         if sum(math.prod(shape) for shape in shapes.values()) > MAX_ELEMENTS:
             return
@@ -144,6 +149,8 @@ class _Maker:
             self.accepts(sample)
         except BackendError as error:
             self.refusal = error
+            if isinstance(error, RuntimeCrash):
+                self.crashed.append(sizes)
         else:
             self.items.append(sample)
             self.sizes.append(sizes)
@@ -186,13 +193,22 @@ def _assignments(inputs: list[Value], fixed: Mapping[str, int], rank: int) -> It
     for j, size in enumerate(SIZES if names else (0,) * len(BATCHES)):
         for channel in (*CHANNELS, size) if channels else (size,):
             sizes = dict.fromkeys(others, size) | dict.fromkeys(channels, channel)
-            for b in {BATCHES[j % 3]: 0, BATCHES[(j + 1) % 3]: 0} if batch and names else BATCHES[j : j + 1]:
+            for b in _batches(j, with_batch=bool(batch), others=bool(names)):
                 yield {**sizes, **dict.fromkeys(batch, b), **fixed}
     for size in SIZES if 0 < len(names) <= 4 else ():
         for pattern in range(1, 1 << len(names)):
             for b in BATCHES:
                 follows = {name: b if pattern >> k & 1 else size for k, name in enumerate(names)}
                 yield {**follows, **dict.fromkeys(batch, b), **fixed}
+
+
+def _batches(turn: int, *, with_batch: bool, others: bool) -> tuple[int, ...]:
+    """Sizes of the batch that go with the ``turn``-th size of the others."""
+    if not with_batch:
+        return BATCHES[:1]
+    if not others:
+        return BATCHES[turn : turn + 1]
+    return BATCHES[turn % 3], BATCHES[(turn + 1) % 3]
 
 
 def _dims(value: Value, rank: int) -> tuple[Dim, ...]:

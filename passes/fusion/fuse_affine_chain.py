@@ -9,7 +9,8 @@ of convolutions and takes the activation behind it, where a Mul or Add by a cons
 **Needs** two such nodes in a row with several channels or a convolution nearby, or one between convolutions (and
 what keeps their layout); rank 4, axis 1 the channels, their number known; no other user in between.
 **Leaves** what stands directly behind or in front of a product that can take it (other passes fold it there), training
-mode, constants along other axes, a single BatchNormalization.
+mode, constants along other axes, a single BatchNormalization, the last node of a spelled-out Gelu or norm (the runtime
+fuses those).
 **Numbers** reassociates; computed in float64, rounded once.
 """
 
@@ -29,6 +30,7 @@ from ..rewrite.rewriter import origin_of
 from ..shared.affine import Affine, batchnorm_affine, elementwise_affine, rounded
 from ..shared.blocked import is_blocked_producer, is_blocked_user
 from ..shared.linear import compose
+from ..shared.protected import require_not_part
 
 _MAPS = ("Mul", "Add", "Sub", "Div", "Neg")
 _EPSILON = 1e-5
@@ -55,6 +57,7 @@ class Chain(NodeRule):
             raise NoMatch(f"opset {r.opset()} has no BatchNormalization for inference only")
         channels = _channels(node.output)
         x, affine = _step(node, channels)
+        require_not_part(node)
         user = node.output.sole_user
         if user is not None and user.graph is node.graph and _is_step(user, channels):
             raise NoMatch("the chain goes on behind")
@@ -69,9 +72,11 @@ class Chain(NodeRule):
             ):
                 break
             try:
-                x, affine = _step(producer, channels)
+                step = _step(producer, channels)
+                require_not_part(producer)
             except NoMatch:
                 break
+            x, affine = step
             nodes.append(producer)
             maps.append(affine)
         _require_gain(nodes, channels, x)

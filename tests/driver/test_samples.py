@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planish.backends.core import Sample
+from planish.backends.ort.isolated import RuntimeCrash
 from planish.backends.ort.session import Session
 from planish.driver.inputs.generate import generate_samples
 from planish.driver.inputs.samples import load_samples
@@ -164,6 +166,29 @@ def test_an_input_that_chooses_a_branch_takes_both() -> None:
     values = {int(s["rate"]) for s in generate_samples(b.model(), Session(b.model()).run)}
     assert 16000 in values
     assert len(values) > 1
+
+
+def test_every_size_is_tried_where_the_batch_is_fixed() -> None:
+    b = Builder()
+    sound = b.input("sound", DType.F32, ("batch", 1, "samples"))
+    b.output(b.Conv(sound, b.const(array(2, 1, 400)), strides=(160,)), "y")
+    found = generate_samples(b.model(), Session(b.model()).run, dims={"batch": 1})
+    assert {s["sound"].shape[2] for s in found} == {512, 640, 1600, 16000}
+
+
+def test_sizes_with_which_the_runtime_crashes_are_passed_over() -> None:
+    tried: list[int] = []
+
+    def run(sample: Sample) -> None:
+        tried.append(sample["x"].shape[1])
+        if tried[-1] < 300:
+            raise RuntimeCrash("the runtime crashed (SIGFPE)", where="ort")
+
+    b = Builder()
+    b.output(b.Neg(b.input("x", DType.F32, (1, "N"))), "y")
+    found = generate_samples(b.model(), run)
+    assert [s["x"].shape[1] for s in found] == [512, 640, 1600, 16000]
+    assert tried[:5] == [32, 64, 224, 256, 512], "smaller ones than those that crashed are left out"
 
 
 def test_no_size_fits() -> None:
