@@ -53,7 +53,7 @@ class RaiseOpset(Pass):
 
     def run(self, model: Model, r: Rewriter) -> None:
         before = model.opsets.get("", 0)
-        if self.lossy and (r.ctx.choices.lossless or before >= self.to):
+        if (self.when and before >= self.to) or (self.lossy and r.ctx.choices.lossless):
             return  # there is no way to make, and nobody asked for an opset
         if self.when and not self.lossy and not any(_spelled(node) in self.when for node in model.all_nodes()):
             if r.ctx.trace:  # nothing is lost by that, so no report need say it
