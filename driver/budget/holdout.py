@@ -71,12 +71,15 @@ def split(budget: Budget, reference: Reference) -> tuple[Budget, Part, int] | No
     return replace(budget, labels=own), Part(reference, places), len(held)
 
 
-def few(reference: Measured, count: int) -> Measured:
-    """With at most ``count`` of its samples, evenly chosen."""
+def few(reference: Measured, count: int, errors: Sequence[float] = ()) -> Measured:
+    """With at most ``count`` of its samples: half of them those with most of the ``errors``, where these are known, the
+    others evenly chosen. Some models are sure of nearly all samples, and only the others tell changes apart."""
     total = len(reference.samples)
     if total <= count or not isinstance(reference, Part | Reference):
         return reference
-    chosen = [i * total // count for i in range(count)]
+    worst = sorted(range(total), key=lambda i: (-errors[i], i))[: count // 2] if len(errors) == total else []
+    rest, even = [i for i in range(total) if i not in worst], count - len(worst)
+    chosen = sorted([*worst, *(rest[i * len(rest) // even] for i in range(even))])
     if isinstance(reference, Reference):
         return Part(reference, chosen)
     return Part(reference.whole, [reference.places[i] for i in chosen])

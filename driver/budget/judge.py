@@ -55,6 +55,8 @@ class Spending:
     typical: float = 0.0
     """Root mean square over samples of how far outputs are off as a whole: the worst of few samples is chance, the
     worst slice may hold nothing. In no unit but its own."""
+    each: list[float] = field(default_factory=list[float])
+    """The same of every sample."""
 
     def __str__(self) -> str:
         if self.problem:
@@ -129,7 +131,9 @@ class OutputJudge:
                 if before is None or one.spent > before.spent:
                     found[one.output] = one
         typical = float(np.sqrt(np.mean(np.square(each)))) if each else 0.0
-        return Spending(max((o.spent for o in found.values()), default=0.0), list(found.values()), typical=typical)
+        return Spending(
+            max((o.spent for o in found.values()), default=0.0), list(found.values()), typical=typical, each=each
+        )
 
     def _whole(self, i: int, outputs: Outputs) -> float:
         """Over all outputs that are limited."""

@@ -78,9 +78,8 @@ class PayingLab:
         self.samples, self.runnable = samples, runnable
         self.base_spent, self.timed, self.settings = base_spent, paying.timed, paying.settings
         self.fine: Judge = OutputJudge(Budget(1.0, "rms"), judge.reference) if isinstance(judge, TaskJudge) else judge
-        self.few = OutputJudge(
-            Budget(1.0, "rms") if isinstance(judge, TaskJudge) else judge.budget, few(judge.reference, FEW)
-        )
+        self._few: Judge | None = None
+        """By few samples, chosen when some selection was measured by all."""
         self.least_error = paying.goal is not None and paying.goal.minimize == "error"
         self.stopwatch = paying.stopwatch
         self.levels: Sequence[str] = (OPTIMIZED,)
@@ -108,7 +107,11 @@ class PayingLab:
         """``weight``, where the least error is wanted, by few of the samples."""
         if not self.least_error:
             return self.weight(taken)
-        return self._spending(taken, self.few, (OPTIMIZED,)).typical
+        if self._few is None:
+            measured = next((s for (units, *_), s in self._judged.items() if units and s.each), None)
+            reference = few(self.fine.reference, FEW, measured.each if measured is not None else ())
+            self._few = OutputJudge(self.fine.budget, reference)
+        return self._spending(taken, self._few, (OPTIMIZED,)).typical
 
     def _spending(self, taken: frozenset[str], judge: Judge, levels: Sequence[str]) -> Spending:
         key = taken, judge, tuple(levels)
