@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ...ir.clone import clone_graph
-from ...ir.dims import SymDim, dim_text
 from ...ir.graph import Graph, Model, Node, Value
 from .rules.core import Unsupported, dtype_of, shape_of
 
@@ -50,16 +49,14 @@ def flow_spec(node: Node, bodies: list[Model]) -> dict[str, Any]:
     """What a manifest says of a node beside its bodies' steps.
 
     ``first`` are the shapes of the turn's number and the condition as a Loop's body takes them; ``stacked`` what one
-    turn gives to be stacked; axes and directions are a Scan's.
+    turn gives to be stacked, for where there is none; axes and directions are a Scan's.
     """
     if node.op == "If":
         return {"op": node.op}
     graph, count = bodies[0].graph, carried(node)
     results = graph.outputs[count + 1 :] if node.op == "Loop" else graph.outputs[count:]
-    stacked = [
-        {"dtype": dtype_of(v), "shape": [d if isinstance(d, int) else dim_text(d) for d in shape_of(v)]}
-        for v in results
-    ]
+    # Of no turn at all ONNX Runtime takes open extents for 0.
+    stacked = [{"dtype": dtype_of(v), "shape": [d if isinstance(d, int) else 0 for d in shape_of(v)]} for v in results]
     if node.op == "Loop":
         return {"op": node.op, "first": [list(shape_of(v)) for v in graph.inputs[:_LOOP_FIRST]], "stacked": stacked}
     scanned = int(node.attr("num_scan_inputs"))
@@ -82,7 +79,7 @@ def _numbers(node: Node, name: str, count: int) -> list[int]:
 
 
 def _require_constant_extents(node: Node, body: Graph) -> None:
-    """Raises ``Unsupported`` where what is carried changes its extents or type, or what is stacked may."""
+    """Raises ``Unsupported`` where what is carried changes its extents or type."""
     count = carried(node)
     skipped = _LOOP_FIRST if node.op == "Loop" else 0
     start = node.inputs[_LOOP_INPUTS:] if node.op == "Loop" else node.inputs[:count]
@@ -92,9 +89,6 @@ def _require_constant_extents(node: Node, body: Graph) -> None:
             raise Unsupported(f"%{value.name} of its body is {value.type}, it starts as {outer and outer.type}")
         if shape_of(end) != shape_of(value):
             raise Unsupported(f"%{value.name} of its body is {value.type}, and {end.type} behind it")
-    for value in body.outputs:
-        if any(isinstance(d, SymDim) and d.name is None for d in shape_of(value)):
-            raise Unsupported(f"%{value.name} of its body has computed extents: {value.type}")
 
 
 def _closed(body: Graph) -> tuple[Model, list[Value]]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...backends.core import Sample
-from ...ir.clone import clone_model
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
+from ...ir.onnx_reader import read_model
 from ...models.random import Case, random_case
 from ...passes.context import Context
 from ...passes.manager import Pipeline
@@ -69,12 +69,12 @@ def _compiled(case: Case, subject: Subject, target: Target, pipeline: str, *, fi
 
     found = Compiled(case.seed, RIGHT)
     backend, ctx = TvmBackend(), Context(target=for_passes(target))
-    model = clone_model(case.model)
+    model = read_model(subject.data)
     try:
         dims = static_dims(model, {}, subject.reference.samples[0]) if fixed or _unnamed(model) else {}
         model = with_dims(model, dims) if dims else model
-        for text in (pipeline, backend.legalize(model, target)):
-            if text not in ("", "none"):
+        for legal in (lambda: pipeline, lambda: backend.legalize(model, target)):
+            if (text := legal()) not in ("", "none"):
                 Pipeline(text).run(model, ctx)
         found.open = not _static(model)
         found.nodes = len(list(model.graph))

@@ -221,3 +221,30 @@ def test_the_manifest_names_open_extents_and_their_memory(sequences: Artifact) -
     memory = manifest["memory"]["main"]
     assert memory["with"] == {"L": 64, "N": 64}
     assert memory["live_bytes"] <= memory["arena_bytes"] <= 1.1 * memory["live_bytes"]
+
+
+def test_numbers_counted_up_to_an_extent_as_floats() -> None:
+    """Rows of a grid as detectors write them: a range of floats up to a width."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "axis"], ["width"]),
+        helper.make_node("Cast", ["width"], ["limit"], to=1),
+        helper.make_node("Range", ["start", "limit", "step"], ["columns"]),
+        helper.make_node("Add", ["columns", "half"], ["centres"]),
+        helper.make_node("Shape", ["centres"], ["count"]),
+        helper.make_node("Concat", ["two", "count"], ["grid"], axis=0),
+        helper.make_node("Expand", ["centres", "grid"], ["rows"]),
+    ]
+    constants = {
+        "axis": np.array(1),
+        "start": np.float32(1),
+        "step": np.float32(1),
+        "half": np.float32(0.5),
+        "two": np.array([2]),
+    }
+    model = opened(onnx_model(nodes, {"x": floats(2, 3)}, ["rows"], constants), {"x": (2, "W")})
+    artifact = lowered(model)
+    assert artifact.manifest["steps"] == []
+    for width in (2, 5, 40):
+        feeds = {"x": floats(2, width)}
+        assert_close(artifact.run(feeds), expected(model, feeds))

@@ -203,7 +203,7 @@ def _loop(step: Mapping[str, Any], body: _Body, device: Processor) -> Run:
             state = found[: len(state)]
             _add(rows, found[len(state) :], device)
             going, turn = _is_true(again, device), turn + 1
-        return [*state, *(_stacked(r, spec, 0, values) for r, spec in zip(rows, stacked, strict=True))]
+        return [*state, *(_stacked(r, spec, 0) for r, spec in zip(rows, stacked, strict=True))]
 
     return run
 
@@ -223,7 +223,7 @@ def _scan(step: Mapping[str, Any], body: _Body, device: Processor) -> Run:
             state = found[:count]
             _add(rows, found[count:], device)
         ordered = [r[::-1] if back else r for r, (_, _, back) in zip(rows, specs, strict=True)]
-        return [*state, *(_stacked(r, spec, axis, values) for r, (spec, axis, _) in zip(ordered, specs, strict=True))]
+        return [*state, *(_stacked(r, spec, axis) for r, (spec, axis, _) in zip(ordered, specs, strict=True))]
 
     return run
 
@@ -233,11 +233,11 @@ def _add(rows: list[list[np.ndarray]], found: Sequence[Any], device: Processor) 
         row.append(device.array(one))
 
 
-def _stacked(rows: list[np.ndarray], spec: Mapping[str, Any], axis: int, values: Values) -> np.ndarray:
+def _stacked(rows: list[np.ndarray], spec: Mapping[str, Any], axis: int) -> np.ndarray:
     """Results of all turns along an axis more; of none, an array without elements."""
     if rows:
         return np.stack(rows, axis)
-    shape = [values[EXTENTS][d] if isinstance(d, str) else d for d in spec["shape"]]
+    shape: list[int] = spec["shape"]
     return np.empty((*shape[:axis], 0, *shape[axis:]), spec["dtype"])
 
 

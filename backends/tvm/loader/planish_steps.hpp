@@ -165,16 +165,12 @@ inline Tensor Taken(const Tensor& tensor, int64_t axis, int64_t place) {
 /// What turns give, to be put together along an axis.
 struct Stacked {
   std::string dtype;
-  std::vector<ffi::Any> shape;  // numbers, or names of open extents
+  Numbers shape;  // of one turn's, for where there is none
   int64_t axis = 0;
   bool backwards = false;
 
-  Tensor Of(const Tensors& rows, const Extents& extents) const {
-    Numbers whole;
-    for (const ffi::Any& extent : shape) {
-      auto number = extent.try_cast<int64_t>();
-      whole.push_back(number.has_value() ? *number : extents.at(std::string(extent.cast<ffi::String>())));
-    }
+  Tensor Of(const Tensors& rows) const {
+    Numbers whole = rows.empty() ? shape : ShapeOf(rows[0]);
     auto count = static_cast<int64_t>(rows.size());
     whole.insert(whole.begin() + axis, count);
     Tensor result = Empty(whole, dtype);
@@ -316,15 +312,13 @@ class Builder {
     std::vector<Stacked> found;
     for (const ffi::Any& item : Entry(step, "stacked").cast<ffi::json::Array>()) {
       auto object = item.cast<ffi::json::Object>();
-      auto shape = Entry(object, "shape").cast<ffi::json::Array>();
-      found.push_back({Name(object, "dtype"), {shape.begin(), shape.end()}});
+      found.push_back({Name(object, "dtype"), NumbersOf(Entry(object, "shape"))});
     }
     return found;
   }
 
-  static Tensors Results(Tensors state, const std::vector<Tensors>& rows, const std::vector<Stacked>& stacked,
-                         const Extents& extents) {
-    for (size_t i = 0; i < rows.size(); ++i) state.push_back(stacked[i].Of(rows[i], extents));
+  static Tensors Results(Tensors state, const std::vector<Tensors>& rows, const std::vector<Stacked>& stacked) {
+    for (size_t i = 0; i < rows.size(); ++i) state.push_back(stacked[i].Of(rows[i]));
     return state;
   }
 
@@ -347,7 +341,7 @@ class Builder {
         for (size_t i = 0; i < state.size(); ++i) state[i] = found.at(1 + i);
         for (size_t i = 0; i < rows.size(); ++i) rows[i].push_back(found.at(1 + state.size() + i));
       }
-      return Results(std::move(state), rows, stacked, extents);
+      return Results(std::move(state), rows, stacked);
     };
   }
 
@@ -376,7 +370,7 @@ class Builder {
         for (size_t i = 0; i < state.size(); ++i) state[i] = found.at(i);
         for (size_t i = 0; i < rows.size(); ++i) rows[i].push_back(found.at(state.size() + i));
       }
-      return Results(std::move(state), rows, stacked, extents);
+      return Results(std::move(state), rows, stacked);
     };
   }
 
