@@ -7,7 +7,8 @@ want to know of them, checks what they take for granted, and finds where each va
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ....ir.dims import SymDim
 from ....ir.graph import Graph
@@ -16,9 +17,36 @@ from ..kernels.emit import function, maximum, parameter, seq, store
 from ..plan import ALIGNMENT, Key, Plan
 from ..rules.core import dtype_of, shape_of
 from .extents import Extent, Extents, atoms, computed, count, polynomial, symbols, variable
+from .forms import Array
+from .kernels import Kernel
 
-if TYPE_CHECKING:
-    from .program import Call, Module
+
+@dataclass
+class Call:
+    """One kernel in the program."""
+
+    kernel: Kernel
+    reads: list[Key | int]
+    """By operand: a storage, or the number of a weight."""
+    writes: list[Key]
+
+
+class Library(Protocol):
+    """What the function becomes part of."""
+
+    builder: Any
+
+    def function(self, kernel: Kernel, overwrites: bool) -> Any:
+        """A kernel's function; ``overwrites``: its result lies in the place of an operand."""
+        ...
+
+    def named(self, name: str) -> str:
+        """A name that no other function has."""
+        ...
+
+    def weight(self, number: int) -> Array:
+        """A weight by its number."""
+        ...
 
 
 class Emitter:
@@ -26,7 +54,7 @@ class Emitter:
 
     def __init__(
         self,
-        module: Module,
+        module: Library,
         graph: Graph,
         calls: Sequence[Call],
         sizes: dict[Key, Extent],
@@ -81,7 +109,7 @@ class Emitter:
             self.views[value, shape] = variable_
             variables.append(variable_)
         for i in self.params:
-            array = self.module.weights.arrays[i]
+            array = self.module.weight(i)
             variable_ = self._variable(_identifier(f"p{i}", taken), array.shape, str(array.dtype))
             self.views[i, array.shape] = variable_
             variables.append(variable_)

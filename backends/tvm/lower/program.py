@@ -19,7 +19,7 @@ from ..plan import Key, Plan, Step, plan_memory
 from ..rules.core import Unsupported, dtype_of, shape_of
 from .anchors import anchored_kernel
 from .blocked import looked_through
-from .emission import Emitter
+from .emission import Call, Emitter
 from .extents import Extent, count
 from .forms import Array, Form
 from .integers import integers_of, prepare
@@ -27,16 +27,6 @@ from .kernels import Kernel, Operand, copy_kernel, plain_kernel
 from .recurrent import recurrent, recurrent_kernels
 from .scatter import scatter_kernels, scattering
 from .schedule import schedule
-
-
-@dataclass
-class Call:
-    """One kernel in the program."""
-
-    kernel: Kernel
-    reads: list[Key | int]
-    """By operand: a storage, or the number of a weight."""
-    writes: list[Key]
 
 
 @dataclass
@@ -90,6 +80,10 @@ class Module:
         """A name that no other function of the module has."""
         self.names[name] = self.names.get(name, 0) + 1
         return f"{name}_{self.names[name]}"
+
+    def weight(self, number: int) -> Array:
+        """A weight by its number."""
+        return self.weights.arrays[number]
 
     def made(self, kernel: Kernel, overwrites: bool, name: str) -> Any:
         """The kernel's function; ``overwrites``: its result lies in the place of an operand."""
