@@ -53,7 +53,7 @@ class Decomposition:
 
     def factors(self, rank: int) -> tuple[Array, Array]:
         """``[K, rank]`` and ``[rank, N]``, float64, whose product is the best approximation of that rank."""
-        return self.left[:, :rank], self.right[:rank]
+        return self.left[:, :rank].copy(), self.right[:rank].copy()  # views would keep all ranks in memory
 
     @property
     def nbytes(self) -> int:

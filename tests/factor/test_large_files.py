@@ -1,0 +1,41 @@
+"""Weights in files of their own are factorized one at a time: memory goes by the largest, not by their sum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planish import load
+from planish.ir.onnx_writer import write_model
+from planish.models.mlp import mlp
+from planish.passes.core import Context
+from planish.passes.manager import Pipeline
+from planish.passes.memo import Memo
+
+from ..quantize.test_large_files import STATUS, peak_growth
+
+WIDTH, LAYERS, RANK = 896, 12, 32
+WHOLE, FACTORS = 4 * WIDTH * WIDTH, 4 * 2 * WIDTH * RANK
+REMEMBERED = 4 << 20
+"""Bytes for decompositions, which a run with other choices would need again: less than one of them takes."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+def test_memory_goes_by_the_largest_weight(tmp_path: Path) -> None:
+    """Eleven more layers add their factors and what is remembered, not their weights, still less these in float64."""
+    _, one, many = (factorized(layers, tmp_path) for layers in (1, 1, LAYERS))  # libraries come with the first
+    assert many - one < 2 * (LAYERS * FACTORS + REMEMBERED) < (LAYERS - 1) * WHOLE / 2
+
+
+def factorized(layers: int, folder: Path) -> int:
+    """By how much memory grew at its peak, with what was written."""
+    path, out = folder / f"{layers}.onnx", folder / f"{layers}-low.onnx"
+    write_model(mlp((WIDTH,) * (layers + 1), batch=1), path, external_data=True)
+    with peak_growth() as grown:
+        model = load(path)
+        Pipeline(f"factorize-matmul{{ranks=[{RANK}],forms=[pair]}}").run(model, Context(memo=Memo(REMEMBERED)))
+        write_model(model, out, external_data=True)
+    assert out.with_name(f"{out.name}.data").stat().st_size < 1.2 * layers * FACTORS + 4 * layers * WIDTH
+    return grown[0]
