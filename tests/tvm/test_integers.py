@@ -12,8 +12,10 @@ from onnx import helper
 
 pytest.importorskip("tvm")
 
+from planish.backends.tvm.api import tirx
 from planish.backends.tvm.kernels.machine import Machine
 from planish.backends.tvm.lower.program import Module
+from planish.backends.tvm.lower.requantized import merged_constants
 from planish.ir.clone import clone_model
 from planish.ir.onnx_reader import read_model
 
@@ -296,3 +298,28 @@ def test_an_operand_of_a_product_is_a_result_of_the_graph_too() -> None:
     model = onnx_model(nodes, {"x": x}, ["y", "x_d"], constants)
     for found, wanted in zip(lowered(model).run({"x": x}), expected(model, {"x": x}), strict=True):
         assert_close(found, wanted)
+
+
+def test_numbers_that_are_quantized_and_dequantized_at_once_are_as_onnx_runtime_has_them() -> None:
+    """Neither cast is written, ties and what is no number go the same way."""
+    x = np.array([np.nan, np.inf, -np.inf, 1e30, 0.25, 0.75, -0.25, -2.5, 3.5, 0.0], np.float32)
+    for zero in (np.uint8(3), np.int8(-7)):
+        nodes = [*pair("x", "s", "z"), helper.make_node("HardSwish", ["x_d"], ["h"]), *pair("h", "s", "z")]
+        model = onnx_model(nodes, {"x": x}, ["x_d", "h_d"], {"s": np.float32(0.5), "z": np.array(zero)})
+        for got, want in zip(lowered(model).run({"x": x}), expected(model, {"x": x}), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_constant_factors_behind_integers_are_one() -> None:
+    x, y = tirx.Var("x", "float32"), tirx.Var("y", "float32")
+    half, three = tirx.const(0.5, "float32"), tirx.const(3.0, "float32")
+    cases = {
+        x * half * three: "x * T.float32(1.5)",
+        (x * half) * (y * half * three): "x * y * T.float32(0.75)",
+        (x * half + three) * half: "x * T.float32(0.25) + T.float32(1.5)",
+        x / half: "x * T.float32(2.0)",
+        x * y: "x * y",
+        (x + y) * half: "(x + y) * T.float32(0.5)",
+    }
+    for given, want in cases.items():
+        assert str(merged_constants(given)) == want

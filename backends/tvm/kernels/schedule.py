@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import sym
@@ -207,26 +208,32 @@ class _Scheduler:
         self, stage: Stage, scope: _Scope, values: dict[Any, Expr], inner: Sequence[Axis], start: Expr, count: int
     ) -> Stmt:
         combine, element = _combined(stage)
-        total = _scratch(stage, count)
         reduced = stage.reduced
+        ways = _ways(reduced[-1].extent) if count <= self.lanes else 1
+        totals = [_scratch(stage, count) for _ in range(ways)]
 
         def add(*at: Expr) -> Stmt:
-            def one(j: Expr) -> Stmt:
-                here = values | _flat(inner, start + j) | _at(reduced, at)
+            def one(way: int, j: Expr) -> Stmt:
+                last = at[-1] * ways + way
+                here = values | _flat(inner, start + j) | _at(reduced, (*at[:-1], last))
+                total = totals[way]
                 return store(total, combine(total[j], rewritten(element, here, scope.access)), j)
 
-            return over_lanes(count, one)
+            return seq([over_lanes(count, partial(one, way)) for way in range(ways)])
 
-        def first(j: Expr) -> Stmt:
+        def first(total: Buffer, j: Expr) -> Stmt:
             return store(total, _first(stage, values | _flat(inner, start + j), scope), j)
 
         def finish(j: Expr) -> Stmt:
-            return _stored(stage, scope, values | _flat(inner, start + j), total[j])
+            found = totals[0][j]
+            for total in totals[1:]:
+                found = combine(found, total[j])
+            return _stored(stage, scope, values | _flat(inner, start + j), found)
 
         return seq(
-            alloc(total),
-            over_lanes(count, first),
-            _nest([a.extent for a in reduced], add),
+            [alloc(total) for total in totals],
+            [over_lanes(count, partial(first, total)) for total in totals],
+            _nest([*(a.extent for a in reduced[:-1]), reduced[-1].extent // ways], add),
             over_lanes(count, finish),
         )
 
@@ -284,6 +291,11 @@ class _Scheduler:
                 start += count * width
             width //= 2
         return seq(parts)
+
+
+def _ways(extent: Expr) -> int:
+    """Sums at once of a reduction, so that none waits for the one before: as many as divide its last axis."""
+    return next((n for n in (4, 3, 2) if isinstance(extent, int) and extent % n == 0 and extent > n), 1)
 
 
 def _combined(stage: Stage) -> tuple[Callable[[Expr, Expr], Expr], Expr]:

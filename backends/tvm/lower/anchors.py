@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from ....ir.graph import Node, Value
-from ..api import te, tirx, tvm, tvm_ffi
+from ..api import te, tvm
 from ..groups import Group
 from ..kernels import blocked_weights
 from ..kernels import conv as conv_kernels
@@ -28,6 +28,7 @@ from .extents import Extents, expr, exprs
 from .forms import Array, Element, Expr, Form, Index, broadcast
 from .integers import Integers, integers_of
 from .kernels import Kernel, Operand, Operands, atoms_of, group_name, run_rules
+from .requantized import merged_constants
 
 
 def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
@@ -125,7 +126,7 @@ class Tail:
         self.operands.read = [_reader(extra) for extra in extras]
         try:
             value = self.element(self._logical(index))
-            return value if self.sum_dtype == "float32" else _with_reciprocals(value)
+            return value if self.sum_dtype == "float32" else merged_constants(value)
         finally:
             self.operands.read, self.sum = self.placeholders, None
 
@@ -148,17 +149,6 @@ class Tail:
 
         out = te.compute(exprs(self.form.physical), fill, name="out")
         return tvm.ir.save_json(te.create_prim_func([sums, *self.operands.tensors, out]))
-
-
-def _with_reciprocals(value: Expr) -> Expr:
-    """Quotients by constants as products, which take a fifth of the time: what follows integers is rounded to steps, so
-    that an error in the last place moves only what lies on a tie."""
-
-    def quotient(found: Any) -> Expr:
-        known = isinstance(found.b, tirx.FloatImm) and str(found.b.ty.dtype) == "float32" and found.b.value != 0
-        return found.a * tirx.const(float(1 / np.float32(found.b.value)), "float32") if known else found
-
-    return tvm_ffi.structural_map(value, (tirx.Div, quotient))
 
 
 def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:

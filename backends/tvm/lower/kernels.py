@@ -11,7 +11,7 @@ from .. import rules  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its 
 from ..api import te, tirx, tvm
 from ..groups import Group
 from ..layout import Layouts
-from ..rules.core import Context, Kind, Made, apply, dtype_of, kind_of, number, shape_of
+from ..rules.core import Context, Kind, Made, apply, before_cast, dtype_of, kind_of, number, shape_of
 from .extents import Extent, atoms, variable
 from .forms import Array, Element, Expr, Form, Index
 
@@ -140,8 +140,10 @@ class _Names:
             if key not in self.known:
                 value = element(index)
                 self.kept.append(index)
-                self.known[key] = tirx.Var("t", value.ty)
-                self.bound.append((self.known[key], value))
+                rounded = before_cast(value)
+                name = tirx.Var("t", (value if rounded is None else rounded).ty)
+                self.known[key] = name if rounded is None else name.astype("int32").astype(value.ty.dtype)
+                self.bound.append((name, value if rounded is None else rounded))
             return self.known[key]
 
         return read
@@ -170,7 +172,7 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
     """A group as tensor expressions. Raises ``Unsupported``."""
     operands = Operands(layouts)
     outputs = group.outputs or [group.last.outputs[0]]
-    results = [(v, layouts.form(v)) for v in outputs]
+    results = [(v, _as_operands(layouts.form(v), group, layouts)) for v in outputs]
     made = run_rules(group.nodes, operands, results[0][1].block, {})
     chosen = [m for v, m in zip(group.last.outputs, made, strict=False) if v in outputs]
     stored = [form.compute(m.element, f"out{i}") for i, ((_, form), m) in enumerate(zip(results, chosen, strict=True))]
@@ -185,6 +187,15 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
         atoms_of(group),
         operands.equal,
     )
+
+
+def _as_operands(form: Form, group: Group, layouts: Layouts) -> Form:
+    """Single pixels are plain memory in any blocks: seen in the operands', channels are neighbours of a vector."""
+    if len(form.shape) != 4 or form.shape[2:] != (1, 1) or form.block != 1:
+        return form
+    own = (layouts.form(v) for v in group.inputs)
+    block = max((f.block for f in own if len(f.shape) == 4 and f.shape[1] == form.shape[1]), default=1)
+    return replace(form, block=block)
 
 
 def atoms_of(group: Group) -> list[str]:

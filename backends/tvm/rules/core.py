@@ -278,3 +278,14 @@ def named(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
 
 def reduce_axis(extent: Extent, name: str) -> Any:
     return te.reduce_axis((0, expr(extent)), name=name)
+
+
+def before_cast(x: Expr) -> Expr | None:
+    """The whole number of single precision that a quantizer made an integer of, so that one that is dequantized again
+    needs neither cast; ``None`` where this is something else."""
+    inner: Any = (
+        x.value if isinstance(x, tirx.Cast) and str(x.ty.dtype) in ("int8", "uint8", "int16", "uint16") else None
+    )
+    if not isinstance(inner, tirx.Cast) or str(inner.ty.dtype) != "int32":
+        return None
+    return inner.value if str(inner.value.ty.dtype) == "float32" else None

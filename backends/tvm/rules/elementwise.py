@@ -10,7 +10,7 @@ import numpy as np
 
 from ..api import tirx
 from ..lower.forms import Element, Expr, Index
-from .core import Context, Kind, Unsupported, named, number, rule
+from .core import Context, Kind, Unsupported, before_cast, named, number, rule
 
 Unary = Callable[[Expr, str, Context], Expr]
 Binary = Callable[[Expr, Expr, str], Expr]
@@ -417,8 +417,10 @@ def dequantize(c: Context) -> Element:
     x, dtype = c.x(0), c.out_dtype()
 
     def element(index: Index) -> Expr:
-        number_ = x(index).astype("int32")
-        whole = number_ if zero is None else number_ - zero(index).astype("int32")
+        found = x(index)
+        rounded = before_cast(found)
+        kept = found.astype("int32") if rounded is None or dtype != "float32" else rounded
+        whole = kept if zero is None else kept - zero(index).astype(kept.ty.dtype)
         return whole.astype(dtype) * scale(index).astype(dtype)
 
     return element
@@ -426,7 +428,7 @@ def dequantize(c: Context) -> Element:
 
 @rule(Kind.ELEMENTWISE, "QuantizeLinear")
 def quantize(c: Context) -> Element:
-    """Round half to even, add the zero point, saturate."""
+    """Round half to even, add the zero point, saturate; NaN becomes the lowest number, as in ONNX Runtime."""
     scale, zero = _parameters(c)
     x, dtype, source = c.x(0), c.out_dtype(), c.dtype()
     if dtype not in ("int8", "uint8", "int16", "uint16"):
@@ -436,7 +438,8 @@ def quantize(c: Context) -> Element:
     def element(index: Index) -> Expr:
         rounded = tirx.nearbyint(x(index) / scale(index))
         shifted = rounded if zero is None else rounded + zero(index).astype(source)
-        return clipped(shifted, low, high, source).astype("int32").astype(dtype)
+        kept = tirx.min(tirx.max(shifted, number(low, source)), number(high, source))
+        return kept.astype("int32").astype(dtype)
 
     return element
 
