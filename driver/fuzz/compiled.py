@@ -6,27 +6,41 @@ all go through the same artifact. Special samples hold signed zeros, infinities,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from ...backends.core import Sample
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from ...ir.onnx_reader import read_model
 from ...models.random import Case, random_case
+from ...models.random.quantized import random_quantized
 from ...passes.context import Context
 from ...passes.manager import Pipeline
-from ...passes.target import Target
+from ...passes.target import Target, get_target
 from ..checks.reference import Reference
 from ..deploy import for_passes, static_dims
 from ..dims import with_dims
 from .check import RUNTIME_FAULTS, Subject
 
-RIGHT, REFUSED, CRASH, WRONG, RUNTIME = "right", "refused", "crash", "wrong", "the runtime's fault"
+RIGHT, BUILT, REFUSED, CRASH, WRONG, RUNTIME = "right", "built", "refused", "crash", "wrong", "the runtime's fault"
 OPEN_FOR_NAN = frozenset(("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "GRU", "LSTM", "RNN"))
 """Operators of which ONNX Runtime may make finite numbers where NaN comes in, by its place or the size of the layer."""
-KINDS = (RIGHT, REFUSED, CRASH, WRONG, RUNTIME)
+KINDS = (RIGHT, BUILT, REFUSED, CRASH, WRONG, RUNTIME)
+Draw = Callable[[int], Case]
+"""A model for a seed."""
+
+
+def quantized_case(seed: int) -> Case:
+    """A model of quantizers around convolutions, products and what goes between, with two samples."""
+    model = random_quantized(seed)
+    rng = np.random.default_rng(seed)
+    shapes = {v.name: [d for d in v.shape or () if isinstance(d, int)] for v in model.graph.inputs}
+    samples = [{k: rng.standard_normal(s, np.float32) * scale for k, s in shapes.items()} for scale in (1, 4)]
+    return Case(seed, model, samples)
 
 
 @dataclass
@@ -47,15 +61,15 @@ class Compiled:
 
 
 def compiled_cases(
-    seeds: Iterable[int], target: Target, *, size: int = 6, pipeline: str = "", fixed: bool = False
+    seeds: Iterable[int], target: Target, draw: Draw = random_case, *, pipeline: str = "", fixed: bool = False
 ) -> Iterator[Compiled]:
-    """Draws a model for each seed, builds it for this machine's ``target`` behind ``pipeline``, and compares.
+    """Draws a model for each seed, builds it for ``target`` behind ``pipeline``, and compares where that runs here.
 
     ``fixed``: with the extents of the first sample. Seeds that give no model that ONNX Runtime runs are left out.
     """
     for seed in seeds:
         try:
-            case = random_case(seed, size)
+            case = draw(seed)
             subject = Subject(case.model, case.samples, special=case.special)
         except PlanishError:
             continue
@@ -85,6 +99,8 @@ def _compiled(case: Case, subject: Subject, target: Target, pipeline: str, *, fi
         return replace(found, kind=REFUSED, message=str(error))
     except Exception as error:  # TVM's own, and ours: whatever it is, it must not happen
         return replace(found, kind=CRASH, message=f"{type(error).__name__}: {error}")
+    if target.arch != get_target("native").arch:
+        return replace(found, kind=BUILT)
     return _judged(found, subject, artifact, model, odd=not pipeline)
 
 
