@@ -39,7 +39,8 @@ def excuse(
         best = timings[timed[0]]
         return (
             f"it does not pay here: the best that fits the budget takes {best.ratio:.3f} of the time without it "
-            f"({best.low:.3f} to {best.high:.3f}), {len(timed)} selections timed{_of_ranks(problem, errors, timed)}"
+            f"({best.low:.3f} to {best.high:.3f}, a gain must be beyond doubt), {len(timed)} selections timed"
+            + _of_ranks(problem, errors, timed)
         )
     if fits and max(map(problem.saved, fits)) < goal.min_saved_bytes:
         most = max(map(problem.saved, fits))
