@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ from .emulation import ILLEGAL_INSTRUCTION, Emulation
 
 pytest.importorskip("tvm")
 
+from planish.backends.tvm.backend import TvmBackend
+from planish.ir.onnx_reader import read_model
+from planish.passes.target import get_target
+
+from ..tvm.flows import CASES
+from ..tvm.models import assert_close, expected
 from .subjects import COLUMNS, FLOAT, INTEGER, ROWS, Subject, save
 
 
@@ -86,3 +93,17 @@ def test_the_loader_says_what_is_wrong_with_an_input(
     status, said, _ = emulation.model("max", tmp_path / "empty", [])
     assert status == 1
     assert "manifest.json" in said
+
+
+def test_branches_and_loops(tmp_path: Path, emulation: Emulation) -> None:
+    """The C++ loader runs bodies there: one model of each kind."""
+    cases = {name.split(maxsplit=1)[0].strip(","): (model, feeds) for name, model, feeds in CASES}
+    target = replace(get_target("rpi5"), runtime="tvm", contrib=False)
+    for op, (data, feeds) in cases.items():
+        model = read_model(data)
+        TvmBackend().lower(model, target).save(tmp_path / op)
+        arrays = [np.asarray(feeds[value.name]) for value in model.graph.inputs]
+        status, said, outputs = emulation.model("cortex-a76", tmp_path / op, arrays)
+        assert status == 0, said
+        assert_close(outputs, expected(data, feeds), products=8)
+    assert sorted(cases) == ["If", "Loop", "Scan"]
