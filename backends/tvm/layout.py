@@ -14,9 +14,12 @@ from ...ir.graph import Value
 from .groups import Group
 from .lower.extents import Extents, count
 from .lower.forms import Form
+from .lower.integers import integers_of
 from .rules.core import Kind, dtype_of, kind_of, numbers, shape_of
 
 BlockOf = Callable[[int], int]
+BYTES = 4
+"""Channels that products of bytes take at once: of images with fewer, the rest is filled up."""
 
 
 @dataclass
@@ -57,9 +60,19 @@ def _block(group: Group, layouts: Layouts, block_of: BlockOf) -> int:
         return 1
     if last.op == "Concat" and len(group.nodes) == 1 and int(last.attr("axis", 0)) % 4 == 1:
         return _of_parts([layouts.form(v) for v in last.inputs if v is not None], block_of(channels))
+    if last.op == "QuantizeLinear" and channels < BYTES and _feeds_products(last.output):
+        return BYTES
     if all(kind_of(node) in (Kind.ELEMENTWISE, Kind.CHANNELWISE) for node in group.nodes):
         return max((layouts.blocks.get(v, 1) for v in group.inputs if _spatial(v, shape)), default=1)
     return 1
+
+
+def _feeds_products(value: Value) -> bool:
+    """Whether only convolutions of bytes over all channels read it."""
+    readers = [user for user, _ in value.uses]
+    convs = [user for r in readers if r.op == "DequantizeLinear" for user, _ in r.output.uses]
+    every = all(c.op == "Conv" and int(c.attr("group", 1)) == 1 and integers_of(c) is not None for c in convs)
+    return bool(convs) and every and all(r.op == "DequantizeLinear" for r in readers)
 
 
 def _spatial(value: Value, shape: Extents) -> bool:

@@ -323,3 +323,24 @@ def test_constant_factors_behind_integers_are_one() -> None:
     }
     for given, want in cases.items():
         assert str(merged_constants(given)) == want
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_an_image_of_three_channels_lies_in_words(dtype: type) -> None:
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((2, 3, 9, 21)).astype(np.float32)
+    constants = {
+        "s": np.float32(0.02),
+        "z": np.array(7 if dtype is np.uint8 else -9, dtype),
+        "w": rng.integers(-100, 100, (16, 3, 3, 3)).astype(np.int8),
+        "sw": np.float32(0.01),
+    }
+    nodes = [
+        *pair("x", "s", "z"),
+        helper.make_node("DequantizeLinear", ["w", "sw"], ["w_d"]),
+        helper.make_node("Conv", ["x_d", "w_d"], ["y"], pads=[1, 1, 1, 1], strides=[2, 2]),
+    ]
+    model = onnx_model(nodes, {"x": x}, ["y"], constants)
+    assert_close(lowered(model).run({"x": x}), expected(model, {"x": x}))
+    program = Module(Machine(TARGET)).lower(clone_model(read_model(model)).graph, "main")
+    assert [form.physical for call in program.calls[:1] for _, form in call.kernel.results] == [(2, 1, 9, 21, 4)]

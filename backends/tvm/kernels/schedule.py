@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from tvm import sym
@@ -24,6 +24,7 @@ from .emit import (
     alloc,
     const,
     function,
+    lanes,
     loop,
     parallel,
     parameter,
@@ -116,6 +117,8 @@ class _Scheduler:
         if not stage.stores_once:
             return shared
         if stage.combined is None or self._vector(stage, stage.spatial) is not None:
+            if stage.combined is None and not stage.reduced and _interleaves(stage, stage.spatial):
+                return min(shared, len(stage.spatial) - 2)
             # The last axis and all that can be merged with it stay for vectors.
             return min(shared, len(stage.spatial) - max(1, self._merged(stage, stage.spatial)))
         return shared
@@ -178,6 +181,8 @@ class _Scheduler:
     def _elements(self, stage: Stage, spatial: Sequence[Axis], scope: _Scope, values: dict[Any, Expr]) -> Stmt:
         if not spatial:
             return rewritten(stage.body, values, scope.access)
+        if _interleaves(stage, spatial):
+            return self._words(stage, spatial, scope, values)
         merged = self._merged(stage, spatial)
         outer, inner = spatial[:-merged], spatial[-merged:]
 
@@ -188,6 +193,39 @@ class _Scheduler:
                 return over_lanes(count, lambda j: rewritten(stage.body, here | _flat(inner, start + j), scope.access))
 
             return self._runs(math.prod(a.extent for a in inner), run, self.lanes)
+
+        return _nest([a.extent for a in outer], line)
+
+    def _words(self, stage: Stage, spatial: Sequence[Axis], scope: _Scope, values: dict[Any, Expr]) -> Stmt:
+        """Bytes of a few planes side by side: those of one place are one word, words of neighbours a vector."""
+        *outer, row, planes = spatial
+        count = int(planes.extent)
+
+        def line(*at: Expr) -> Stmt:
+            here = values | _at(outer, at)
+
+            def run(start: Expr, width: int) -> Stmt:
+                words = tir.decl_buffer((width,), "int32", "words", scope="global")
+
+                def plane(j: Expr, c: int) -> Expr:
+                    value = rewritten(stage.body.value, here | _at((row, planes), (start + j, c)), scope.access)
+                    byte = tir.bitwise_and(tir.Cast("int32", value), tir.const(255, "int32"))
+                    return tir.shift_left(byte, tir.const(8 * c, "int32"))
+
+                def word(j: Expr) -> Stmt:
+                    return store(words, reduce(tir.bitwise_or, [plane(j, c) for c in range(count)]), j)
+
+                target = rewritten(
+                    tir.BufferStore(stage.body.buffer, const(0, stage.body.buffer.dtype), stage.body.indices),
+                    here | _at((row, planes), (start, 0)),
+                    scope.access,
+                )
+                # Beyond the last axis: the next place's bytes are the next ones in memory.
+                at = [*target.indices[:-1], lanes(0, count * width)]
+                whole = tir.reinterpret(f"{stage.body.buffer.dtype}x{count * width}", words[lanes(0, width)])
+                return seq(alloc(words), over_lanes(width, word), tir.BufferStore(target.buffer, whole, at))
+
+            return self._runs(row.extent, run, self.lanes)
 
         return _nest([a.extent for a in outer], line)
 
@@ -291,6 +329,15 @@ class _Scheduler:
                 start += count * width
             width //= 2
         return seq(parts)
+
+
+def _interleaves(stage: Stage, spatial: Sequence[Axis]) -> bool:
+    """Whether four planes of bytes become neighbours."""
+    if len(spatial) < 2 or spatial[-1].extent != 4 or str(stage.body.buffer.dtype) not in ("int8", "uint8"):
+        return False
+    row, planes = spatial[-2:]
+    reads = loads(stage.body.value)
+    return any(_contiguous(r, row.var) for r in reads) and not any(_contiguous(r, planes.var) for r in reads)
 
 
 def _ways(extent: Expr) -> int:

@@ -161,7 +161,8 @@ def _conv(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     source = layouts.form(made.x)
     for block in (spec.in_block, spec.out_block, 1):  # groups of channels want both sides alike, or no blocks
         source, spec = replace(source, block=block), replace(spec, in_block=block)
-        if conv_kernels.unsupported(spec) is None and (block == 1 or spec.channels % block == 0):
+        whole = block in (1, layouts.form(made.x).block) or spec.channels % block == 0
+        if whole and conv_kernels.unsupported(spec) is None:
             break
     if conv_kernels.unsupported(spec) is not None or made.x.data is not None:
         return None

@@ -1,6 +1,7 @@
 """How values lie in memory, and elements of them by logical index.
 
 A form with ``block`` b > 1 stores the axis ``axis`` of extent C as [..., C/b, ..., b]: ``NCHW`` becomes ``NCHWc``.
+Images of fewer channels than a block have one, filled up with anything.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from ..api import te
+from ..api import te, tirx
 from .extents import Extent, Extents, count, exprs
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -56,11 +57,11 @@ class Form:
         if self.block == 1:
             return self.shape
         before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
-        return (*before, cast("int", self.shape[self.axis]) // self.block, *after, self.block)
+        return (*before, -(-cast("int", self.shape[self.axis]) // self.block), *after, self.block)
 
     @property
     def nbytes(self) -> Extent:
-        return count(self.shape) * np.dtype(self.dtype).itemsize
+        return count(self.physical) * np.dtype(self.dtype).itemsize
 
     def placeholder(self, name: str) -> Any:
         """A tensor of this form."""
@@ -79,7 +80,10 @@ class Form:
         """The logical index of a place in memory."""
         if self.block == 1:
             return index
-        channel = Channel(index[self.axis], index[-1], self.block)
+        extent = cast("int", self.shape[self.axis])
+        channel: Any = Channel(index[self.axis], index[-1], self.block)
+        if extent < self.block:
+            channel = tirx.min(index[-1], extent - 1)
         return (*index[: self.axis], channel, *index[self.axis + 1 : -1])
 
     def element(self, tensor: Any) -> Element:
