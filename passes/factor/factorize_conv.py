@@ -234,10 +234,10 @@ class FactorizeConv(Pass):
     ) -> _Made:
         """For what layers in front give by now. Raises ``NoMatch``."""
         kernel, nodes = place.first, [k.node for k in place.kernels]
-        if kernel.groups > 1 or kernel.turned:
-            raise NoMatch("it has groups, or is transposed")
+        if kernel.turned:
+            raise NoMatch("it is transposed: its outputs are sums over overlapping windows")
         weights = kernel.weights()
-        fit = fitted(model, nodes, weights.reshape(-1, kernel.outputs), r.ctx, keeps_mean=True)
+        fit = fitted(model, nodes, weights.reshape(kernel.groups, -1, kernel.outputs), r.ctx, keeps_mean=True)
         fresh = replace(kernel, given=fit.matrix.reshape(weights.shape))
         bases = KernelBases(fresh, Memo(), (), lambda: kernel_data(fresh, fit.inputs, metric, self.damping))
         made = self._made(fresh, option, bases)

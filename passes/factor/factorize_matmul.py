@@ -124,9 +124,9 @@ class FactorizeMatmul(MatrixOptions):
     ) -> _Factors:
         """For what layers in front give by now. Raises ``NoMatch``."""
         weight, weights = place.first.matrix(), None if metric is None else metric.weights
-        fit = fitted(model, place.nodes, weight, r.ctx, keeps_mean=place.takes_bias)
-        found = decompose(fit.matrix, self.second(fit.inputs, keeps_mean=place.takes_bias), weights)
-        made = self._factors(place, option, found, fit.matrix, fit.inputs)
+        fit = fitted(model, place.nodes, weight[None], r.ctx, keeps_mean=place.takes_bias)
+        found = decompose(fit.matrix[0], self.second(fit.inputs, keeps_mean=place.takes_bias), weights)
+        made = self._factors(place, option, found, fit.matrix[0], fit.inputs)
         made = replace(made, shift=made.shift + fit.shift)
         place.first.require_range(made.shift)
         return made

@@ -123,10 +123,11 @@ class FactorizeParallel(MatrixOptions):
         self, model: Model, products: list[Product], option: Option, metric: OutputMetric | None, r: Rewriter
     ) -> None:
         """For what layers in front give by now. Raises ``NoMatch`` before any change."""
-        fit = fitted(model, [products[0].node], _matrix(products), r.ctx, keeps_mean=_takes_bias(products))
+        fit = fitted(model, [products[0].node], _matrix(products)[None], r.ctx, keeps_mean=_takes_bias(products))
+        matrix = fit.matrix[0]
         second = self.second(fit.inputs, keeps_mean=_takes_bias(products))
         weights = np.concatenate([_importance(p, second) for p in products]) if metric is None else metric.weights
-        made = self._made(products, option, decompose(fit.matrix, second, weights), fit.matrix, fit.inputs)
+        made = self._made(products, option, decompose(matrix, second, weights), matrix, fit.inputs)
         made = replace(made, shift=made.shift + fit.shift)
         products[0].require_range(made.shift)
         _emit(products, made, r)

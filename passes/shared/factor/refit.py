@@ -45,26 +45,41 @@ class Fit:
     """What stands in the place of a weight [K, N]."""
 
     matrix: Array
-    """``M``."""
+    """``M`` of each group [G, K, N]."""
     inputs: Inputs
-    """Of ``x'``."""
+    """Of ``x'``, those of all groups one after the other."""
     shift: Array
-    """[N]: what the bias makes up for where means differ; zeros where there is no bias."""
+    """[G N]: what the bias makes up for where means differ; zeros where there is no bias."""
 
 
-def fitted(model: Model, nodes: Sequence[Node], weight: Array, ctx: Context, *, keeps_mean: bool) -> Fit:
-    """The fit of ``weight`` [K, N], which ``nodes`` of ``model`` share; ``keeps_mean``: whether a bias can.
+def fitted(model: Model, nodes: Sequence[Node], weights: Array, ctx: Context, *, keeps_mean: bool) -> Fit:
+    """The fit of ``weights`` [G, K, N], which ``nodes`` of ``model`` share, each group by itself; ``keeps_mean``:
+    whether a bias can.
 
     Raises ``NoMatch`` where the inputs of both models cannot be compared.
     """
-    both = _observed(model, nodes, ctx, len(weight))
-    k = len(weight)
-    if len(both.mean) != 2 * k:
-        raise NoMatch(f"both inputs have {len(both.mean)} numbers, expected {2 * k}")
+    groups, k, _ = weights.shape
+    width = groups * k
+    both = _observed(model, nodes, ctx, width)
+    if len(both.mean) != 2 * width:
+        raise NoMatch(f"both inputs have {len(both.mean)} numbers, expected {2 * width}")
     if both.rows < _FEWEST * k:
         raise NoMatch(f"{both.rows} rows are too few for {k} numbers")
-    after, before = slice(0, k), slice(k, None)
-    inputs = Inputs(both.moments[after, after], both.mean[after], both.rows)
+    inputs = Inputs(both.moments[:width, :width], both.mean[:width], both.rows)
+    cuts = [slice(i * k, (i + 1) * k) for i in range(groups)]
+    parts = [
+        _least_squares(both, cut, slice(width + cut.start, width + cut.stop), weight, keeps_mean=keeps_mean)
+        for cut, weight in zip(cuts, weights, strict=True)
+    ]
+    return Fit(np.stack([m for m, _ in parts]), inputs, np.concatenate([shift for _, shift in parts]))
+
+
+def _least_squares(
+    both: Inputs, after: slice, before: slice, weight: Array, *, keeps_mean: bool
+) -> tuple[Array, Array]:
+    """``M`` of one group [K, N], and what the bias makes up for [N]; where its inputs lie among all. Raises
+    ``NoMatch``."""
+    k = len(weight)
     own, cross = both.moments[after, after] / both.rows, both.moments[after, before] / both.rows
     if keeps_mean:
         own = own - np.outer(both.mean[after], both.mean[after])
@@ -74,7 +89,7 @@ def fitted(model: Model, nodes: Sequence[Node], weight: Array, ctx: Context, *, 
     if not np.isfinite(found).all():
         raise NoMatch("least squares have no finite solution")
     shift = both.mean[before] @ weight - both.mean[after] @ found if keeps_mean else np.zeros(weight.shape[1])
-    return Fit(found, inputs, shift)
+    return found, shift
 
 
 def _observed(model: Model, nodes: Sequence[Node], ctx: Context, k: int) -> Inputs:
