@@ -77,6 +77,8 @@ def _all() -> _Nodes:
         made.add("Pow", "x", n)
     made.add("Clip", "x", "low", "high")
     made.add("Clip", "a", "ilow", "ihigh")
+    for bounds in ((), ("low",), ("", "high")):
+        made.add("Clip", "x", *bounds)
     made.add("Where", "p", "a", "b")
     for direction in ("LEFT", "RIGHT"):
         made.add("BitShift", "u", "s", direction=direction)

@@ -344,14 +344,16 @@ def shift(c: Context) -> Element:
 
 @rule(Kind.ELEMENTWISE, "Clip")
 def clip(c: Context) -> Element:
-    """Bounds are attributes up to opset 6, then operands of one element."""
+    """Bounds are attributes up to opset 6, then operands of one element. One that is missing is the largest finite
+    number, which infinities become."""
     x, dtype = c.spread(0), c.dtype()
     bounds: list[Element | None] = [None, None]
     for i, name in enumerate(("min", "max")):
+        if dtype.startswith("float"):
+            bounds[i] = _constant(number(getattr(np.finfo(dtype), name), dtype))
         written = c.node.attrs.get(name)
         if written is not None:
-            value = number(written, dtype)
-            bounds[i] = lambda index, value=value: value
+            bounds[i] = _constant(number(written, dtype))
         elif c.has(i + 1):
             bounds[i] = c.spread(i + 1)
     low, high = bounds
@@ -361,6 +363,10 @@ def clip(c: Context) -> Element:
         return found if high is None else _bounded(found, high(index), at_most)
 
     return element
+
+
+def _constant(value: Expr) -> Element:
+    return lambda index: value
 
 
 def _bounded(x: Expr, bound: Expr, how: Callable[[Expr, Expr], Expr]) -> Expr:
