@@ -5,6 +5,8 @@
     scripts/arm run cortex-a72 PROGRAM ARGUMENT...     # an aarch64 program, on that processor
     scripts/arm run cortex-a72 build/arm/runner/run FOLDER INPUT.npy... -o PREFIX      # a model that planish built
     scripts/arm python cortex-a76 SCRIPT ARGUMENT...   # aarch64 Python (prepared with --python)
+    scripts/arm prepare --riscv64           # also a C compiler and an emulator for 64-bit RISC-V
+    scripts/arm run rv64 PROGRAM ARGUMENT...           # a riscv64 program
     scripts/arm env                         # what is there, as JSON
 
 Everything is unpacked into build/arm (``--folder``), nothing is installed; a second call finds it done. Packages come
@@ -37,6 +39,10 @@ UNAVAILABLE = 3
 
 LOADER = [ROOT / "backends" / "tvm" / "loader" / name for name in ("planish_model.hpp", "planish_steps.hpp", "run.cc")]
 RUNNER = LOADER[-1]
+
+RISCV, RISCV_TRIPLE = "rv64", "riscv64-linux-gnu"
+"""QEMU's name of such a processor."""
+RISCV_COMPILER = (f"gcc-{RISCV_TRIPLE}", "libc6-dev-riscv64-cross")
 
 EMULATOR = ("qemu-user-static",)
 COMPILER = (f"g++-{TRIPLE}",)
@@ -141,9 +147,10 @@ class Environment:
         self.tools, self.system = folder / "tools", folder / "system"
         self.tvm, self.site, self.bin = folder / "tvm", folder / "site", folder / "bin"
         self.runner = folder / "runner"
+        self.riscv = folder / "riscv64"
         self._apt: Apt | None = None
 
-    def prepare(self, python: bool) -> None:
+    def prepare(self, python: bool, riscv: bool) -> None:
         """Makes what is missing. Raises ``Unavailable``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
@@ -154,15 +161,16 @@ class Environment:
                 self._part(self.system, f"{SYSTEM}", self._make_system)
                 self._part(self.tvm, pins(TVM_WHEELS), lambda to: self._unpack_wheels(TVM_WHEELS, to))
                 self._part(self.runner, " ".join(path.read_text() for path in LOADER), self._make_runner)
+                if riscv:
+                    self._part(self.riscv, f"{EMULATOR} {RISCV_COMPILER}", self._make_riscv)
                 if python:
                     self._part(self.site, pins(WHEELS), lambda to: self._unpack_wheels(WHEELS, to))
             self._apt = None
 
     def describe(self) -> dict[str, object]:
         """Paths and versions of what is there."""
-        parts = [
-            p for p in (self.tools, self.system, self.tvm, self.runner, self.site) if (p / "complete.json").exists()
-        ]
+        every = (self.tools, self.system, self.tvm, self.runner, self.site, self.riscv)
+        parts = [p for p in every if (p / "complete.json").exists()]
         return {
             "folder": str(self.folder),
             "compilers": str(self.bin),
@@ -173,14 +181,22 @@ class Environment:
         }
 
     def command(self, processor: str) -> list[str]:
-        """What stands in front of an aarch64 program to run it on a processor of that kind."""
+        """What stands in front of a program to run it on a processor of that kind."""
+        if processor == RISCV:
+            return self._riscv_command()
         if processor not in PROCESSORS:
-            raise SystemExit(f"arm: no processor {processor!r}; known: {', '.join(PROCESSORS)}")
+            raise SystemExit(f"arm: no processor {processor!r}; known: {', '.join((*PROCESSORS, RISCV))}")
         found = [p for p in (self.tools / "usr/bin").glob("qemu-aarch64*") if p.name in ("qemu-aarch64", _STATIC)]
         if not found or not self.system.exists():
             raise SystemExit("arm: nothing is prepared: `scripts/arm prepare`")
         libraries = f"LD_LIBRARY_PATH={self.tvm / 'tvm/lib'}:{self.tvm / 'tvm_ffi/lib'}"
         return [str(found[0]), "-cpu", processor, "-L", str(self._view(processor)), "-E", libraries]
+
+    def _riscv_command(self) -> list[str]:
+        found = [*(self.riscv / "usr/bin").glob("qemu-riscv64*")]
+        if not found:
+            raise SystemExit("arm: nothing is prepared: `scripts/arm prepare --riscv64`")
+        return [str(found[0]), "-cpu", RISCV, "-L", str(self.riscv / "usr" / RISCV_TRIPLE)]
 
     def python(self) -> Path:
         """The emulated system's interpreter."""
@@ -203,8 +219,8 @@ class Environment:
             (new / mark.name).write_text(json.dumps({"recipe": key, "versions": versions}, indent=1, sort_keys=True))
             shutil.rmtree(part, ignore_errors=True)
             new.rename(part)
-        if part == self.tools:
-            self._write_compilers()
+        if part in (self.tools, self.riscv):
+            self._write_compilers(part)
         say(f"{part.name}: {len(versions)} packages in {time.monotonic() - start:.0f} s")
 
     def _ready_apt(self) -> Apt:
@@ -219,21 +235,27 @@ class Environment:
         apt.unpack(apt.native, emulator, to, "./usr/bin/qemu-aarch64")
         compiler = apt.closure(apt.native, COMPILER)
         apt.unpack(apt.native, compiler, to)
-        for script in to.glob(f"usr/{TRIPLE}/lib/*.so"):
-            text = script.read_bytes()
-            if not script.is_symlink() and text.startswith(b"/* GNU ld script"):
-                # The linker's own search finds the libraries where they are now.
-                script.write_bytes(re.sub(rb"/\S*/", b"", text.partition(b"*/")[2]))
+        _mend_scripts(to / "usr" / TRIPLE / "lib")
         return emulator | compiler
 
-    def _write_compilers(self) -> None:
-        """``bin/aarch64-linux-gnu-g++`` and ``-gcc``, which find what belongs to them."""
+    def _make_riscv(self, to: Path) -> dict[str, str]:
+        apt = self._ready_apt()
+        emulator = apt.closure(apt.native, EMULATOR)
+        apt.unpack(apt.native, emulator, to, "./usr/bin/qemu-riscv64")
+        compiler = apt.closure(apt.native, RISCV_COMPILER)
+        apt.unpack(apt.native, compiler, to)
+        _mend_scripts(to / "usr" / RISCV_TRIPLE / "lib")
+        return emulator | compiler
+
+    def _write_compilers(self, part: Path) -> None:
+        """``bin/aarch64-linux-gnu-g++`` and the like, which find what belongs to them."""
         self.bin.mkdir(exist_ok=True)
-        for tool in ("gcc", "g++"):
-            libraries = f'LD_LIBRARY_PATH="{self.tools}/usr/lib/$(uname -m)-linux-gnu"'
-            real, wrapper = self.tools / "usr/bin" / f"{TRIPLE}-{tool}", self.bin / f"{TRIPLE}-{tool}"
-            wrapper.write_text(f'#!/bin/sh\n{libraries} exec "{real}" "$@"\n')
-            wrapper.chmod(0o755)
+        libraries = f'LD_LIBRARY_PATH="{part}/usr/lib/$(uname -m)-linux-gnu"'
+        for tool in (f"{TRIPLE}-gcc", f"{TRIPLE}-g++", f"{RISCV_TRIPLE}-gcc"):
+            real, wrapper = part / "usr/bin" / tool, self.bin / tool
+            if real.exists():
+                wrapper.write_text(f'#!/bin/sh\n{libraries} exec "{real}" "$@"\n')
+                wrapper.chmod(0o755)
 
     def _make_runner(self, to: Path) -> dict[str, str]:
         """The program that runs models which planish built."""
@@ -293,6 +315,14 @@ class Environment:
         return view
 
 
+def _mend_scripts(folder: Path) -> None:
+    """Scripts of the linker among libraries: its own search finds what they name where it is now."""
+    for script in folder.glob("*.so"):
+        text = script.read_bytes()
+        if not script.is_symlink() and text.startswith(b"/* GNU ld script"):
+            script.write_bytes(re.sub(rb"/\S*/", b"", text.partition(b"*/")[2]))
+
+
 _STATIC = "qemu-aarch64-static"
 
 
@@ -337,16 +367,17 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     prepare = actions.add_parser("prepare", help="make what is missing")
     prepare.add_argument("--python", action="store_true", help="also Python's packages")
+    prepare.add_argument("--riscv64", action="store_true", help="also 64-bit RISC-V")
     for name, what in (("run", "an aarch64 program"), ("python", "a script in aarch64 Python")):
         run = actions.add_parser(name, help=what)
-        run.add_argument("processor", help=", ".join(PROCESSORS))
+        run.add_argument("processor", help=", ".join((*PROCESSORS, RISCV) if name == "run" else PROCESSORS))
         run.add_argument("command", nargs=argparse.REMAINDER)
     actions.add_parser("env", help="what is there, as JSON")
     options = parser.parse_args()
     environment = Environment(options.folder.resolve())
     if options.action == "prepare":
         try:
-            environment.prepare(options.python)
+            environment.prepare(options.python, options.riscv64)
         except Unavailable as error:
             say(str(error))
             raise SystemExit(UNAVAILABLE) from None
