@@ -8,7 +8,7 @@
            ``quantize-weights`` has for the target. Samples, from which second moments of the inputs are taken; without
            them the weights alone count. Each rank is a unit of the error budget, the smallest first; the first that is
            taken wins.
-**Leaves** convolutions, Gemm with a residual, weights with other users, ranks that take more bytes than they spare.
+**Leaves** convolutions, weights with other users, ranks that take more bytes than they spare.
 **Numbers** approximates: what codes and product together leave of the layer's outputs, relative to these.
 **Source** ``shared/factor/residual.py``, ``shared/quant/weight_forms.py``.
 """
@@ -161,8 +161,8 @@ def _fits(place: Place, r: Rewriter) -> bool:
     reason = ""
     if product.kind == "Conv":
         reason = "is a convolution's"
-    elif len(place.products) > 1 or product.residual is not None:
-        reason = "is read by several products, or beside a residual"
+    elif len(place.products) > 1:
+        reason = "is read by several products"
     if reason and r.ctx.trace:
         r.ctx.note(f"%{place.weight.name} {reason}: codes and a product are written for one MatMul or Gemm")
     return not reason

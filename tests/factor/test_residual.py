@@ -104,3 +104,19 @@ def test_a_width_between_four_and_eight_bits() -> None:
     assert both.report.after.file_bytes < 0.85 * plain.report.after.file_bytes
     assert both.report.budget is not None
     assert both.report.budget.spent <= 1
+
+
+@pytest.mark.parametrize("bits", [0, 8])
+def test_beside_what_a_gemm_adds(bits: int) -> None:
+    """A residual sum stays one, added to what the codes give."""
+    text = MODEL.replace("%x: f32[64,96]", "%x: f32[64,96], %a: f32[64,64]").replace("%w, %b)", "%w, %a) {beta = 2.0}")
+    model, rng = parse_model(text), np.random.default_rng(2)
+    given = {"x": rng.normal(size=(64, 96)).astype(np.float32), "a": rng.normal(size=(64, 64)).astype(np.float32)}
+    made, choices = clone_model(model), Choices()
+    ctx = Context(target=get_target("x86-64-v3"), choices=choices)
+    options = f"ranks=[16],bits=8,min-parameters=64,accuracy=0,factor-bits={bits}"
+    planish.Pipeline(f"factorize-residual{{{options}}}").run(made, ctx)
+    verify(made)
+    assert len(choices.taken) == 1
+    before, after = (np.asarray(Session(m).run(given)[0]) for m in (model, made))
+    assert np.linalg.norm(after - before) < 0.01 * np.linalg.norm(before)
