@@ -124,8 +124,8 @@ def _replace(r: Rewriter, product: Product, value: Value, shift: Array) -> None:
 
 
 def emit_beside(r: Rewriter, product: Product, whole: Array, a: Array, b: Array) -> list[Node]:
-    """Replaces the product by ``x whole + (x a) b``, a residual added to the first; returns the nodes that multiply with
-    these three."""
+    """Replaces the product by ``x whole + (x a) b``, a residual added to the first; returns the nodes that multiply
+    with these three."""
     r.begin(product.node, origin_of([product.node]))
     weight = product.constant(r, whole, "q")
     bias = _inside(product, np.zeros(product.n))
