@@ -23,6 +23,7 @@ from planish.backends.tvm.api import relax, tvm
 from planish.backends.tvm.backend import TvmBackend
 from planish.backends.tvm.kernels.machine import Machine
 from planish.backends.tvm.lower.program import Module
+from planish.backends.tvm.partition import FLOW
 from planish.backends.tvm.ready import left_to_ort, readied
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Model, Value
@@ -88,13 +89,20 @@ def judged(case: Case, inputs: list[Any], outputs: list[Any]) -> Outcome | Ready
         model = read_model(case.model.SerializeToString())
         with_shapes(model, inputs)
         how = decomposed(model)
-        model, pieces = readied(model, Machine(TARGET))
+        legal = model
+        model, pieces = readied(legal, Machine(TARGET))
     except PlanishError as error:
         return Outcome(case.name, op, ORT, error.message)
     refused = [why for piece in pieces for why in piece.reasons.values()]
     if refused:
         return Outcome(case.name, op, ORT, refused[0])
-    return Ready(Outcome(case.name, op, how), case, model, inputs, outputs)
+    outcome = Outcome(case.name, op, how)
+    if any(piece.backend == FLOW for piece in pieces):  # which a loader runs
+        names = [value.name for value in legal.graph.inputs]
+        found = TvmBackend().lower(legal, TARGET).run(dict(zip(names, inputs, strict=False)))
+        problem = differs(found, outputs, case)
+        return replace(outcome, how=WRONG, why=problem) if problem else outcome
+    return Ready(outcome, case, model, inputs, outputs)
 
 
 def checked(tests: list[Ready]) -> Iterator[Outcome]:

@@ -34,22 +34,12 @@ class TvmBackend:
     def legalize(self, model: Model, target: Target) -> str:
         """Pipeline text that makes calls of functions their bodies, and decomposes operators without a rule, where
         planish knows how; ``none`` where there are neither."""
-        calls = any(function_of(node) is not None for node in model.all_nodes())
-        if calls:
-            model = clone_model(model)
-            Pipeline(INLINE).run(model, Context(target=target))
-        wanted: set[str] = set()
-        for node in model.graph.all_nodes():
-            full = f"{node.domain}::{node.op}" if node.domain else node.op
-            known = full in wanted or has_decomposition(node.domain, node.op, node.version)
-            if node.graph is not model.graph and _unknown(node):
-                continue  # in a branch that is never taken, most of all: decomposed it is no better known
-            if known and why_not(node) is not None:
-                wanted.add(full)
-        names = ", ".join(f'"{name}"' for name in sorted(wanted))
-        steps = [INLINE] if calls else []
-        steps += ["lower-einsum,clean"] if any(node.op == "Einsum" for node in model.graph.all_nodes()) else []
-        steps += [f"expand-fused{{ops=[{names}]}},clean"] if names else []
+        steps: list[str] = []
+        known: set[str] = set()
+        while text := _legal_step(model, known):  # what operators are decomposed into may want it again
+            model = model if steps else clone_model(model)
+            Pipeline(text).run(model, Context(target=target))
+            steps.append(text)
         return ",".join(steps) or "none"
 
     def lower(
@@ -88,6 +78,24 @@ class TvmBackend:
         graph = clone_model(model) if isinstance(model, Model) else read_model(model)
         target = replace(get_target("native"), runtime="tvm", contrib=False)
         return self.lower(graph, target).run(inputs)
+
+
+def _legal_step(model: Model, known: set[str]) -> str:
+    """What makes a model more legal, or nothing; ``known`` are operators that were decomposed already."""
+    if any(function_of(node) is not None for node in model.all_nodes()) and INLINE not in known:
+        known.add(INLINE)
+        return INLINE
+    wanted: set[str] = set()
+    for node in model.graph.all_nodes():
+        full = f"{node.domain}::{node.op}" if node.domain else node.op
+        if full in wanted or full in known or (node.graph is not model.graph and _unknown(node)):
+            continue  # extents are unknown in branches that are never taken, most of all: no decomposition helps
+        if node.op == "Einsum" or (has_decomposition(node.domain, node.op, node.version) and why_not(node) is not None):
+            wanted.add(full)
+    known |= wanted
+    names = ", ".join(f'"{name}"' for name in sorted(wanted - {"Einsum"}))
+    steps = ["lower-einsum,clean"] if "Einsum" in wanted else []
+    return ",".join(steps + ([f"expand-fused{{ops=[{names}]}},clean"] if names else []))
 
 
 def _unknown(node: Node) -> bool:
