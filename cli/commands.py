@@ -93,7 +93,7 @@ def optimize(
     repro_dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where reproducers of failures go")] = None,
     allow_different: Annotated[bool, typer.Option("--allow-different", help="write it even if it differs")] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="allowed difference beyond rounding, of the scale")] = 0.0,
-    max_growth: Annotated[float, typer.Option(min=0, help="how much larger the file may become, above 512 KiB")] = 0.1,
+    max_growth: Annotated[float, typer.Option(min=0, help="how much larger the file may become, above 1 MiB")] = 0.1,
     dim: Dims = None,
     seed: Seed = 0,
     tune: Tune = False,

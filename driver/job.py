@@ -52,7 +52,7 @@ from .tuning.record import Tuning
 from .unit_times import TimesFile
 from .versions import versions
 
-GROWTH_SLACK_BYTES = 512 << 10
+GROWTH_SLACK_BYTES = 1 << 20
 """How many bytes a file may grow on top of ``MAX_GROWTH``: nothing that a machine with a runtime would miss."""
 MAX_MEMORY_BYTES = 1 << 30
 """Models with more constants are not serialized into memory to be checked, but through temporary files."""

@@ -71,7 +71,7 @@ def optimize(
       original, less is done than asked for, and ``result.report.validation.because`` says why.
     * ``tolerance``: how far floats may differ beyond rounding, as a fraction of their scale.
     * ``measure``: run both in turns for ``measure_seconds``; a slower result is not kept.
-    * ``max_growth``: a file that grows by more than this fraction (and 512 KiB) is not kept.
+    * ``max_growth``: a file that grows by more than this fraction (and 1 MiB) is not kept.
     * ``dims``: symbols of the inputs to fix, ``{"batch": 1}``.
     * ``fuel``: stop after that many rewrites; ``disabled``: rules or passes that must not fire.
     * ``repro_dir``: where a reproducer goes when a pass fails or the outputs differ.

@@ -26,7 +26,7 @@ PIPELINES: dict[str, str] = {
     "fuse": ("(fuse-clip,fuse-hardsigmoid,fuse-gelu,fuse-layernorm),(fold-pad,fold-batchnorm,fold-scale-shift)"),
     # Convolutions as kernels want them: parts and channels first, then the number of axes, what is left of scales last.
     "fuse-conv": (
-        f"(split-convolution,{_CONV_RULES}),pad-channels,widen-convolution,(split-concat,raise-conv1d),{_VIEWS}"
+        f"(lower-fourier,split-convolution,{_CONV_RULES}),pad-channels,widen-convolution,(split-concat,raise-conv1d),{_VIEWS}"
     ),
     # Lookups before activations are fused; the opset before what it brings.
     "fuse-blocks": (

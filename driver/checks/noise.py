@@ -78,6 +78,7 @@ def noisy_model(model: Model, seed: int) -> Model:
                 ):
                     _add_noise(node, out, bool(draw.random() < 0.5))
     _move_weights(copy, draw, steady, moving)
+    _turn_transforms(copy, draw)
     return copy
 
 
@@ -122,6 +123,40 @@ def _move_weights(model: Model, draw: np.random.Generator, steady: set[Value], m
     for value in usable:
         assert value.data is not None
         value.data = ArrayConstant(_moved(value.data.numpy(), draw))
+
+
+def _turn_transforms(model: Model, draw: np.random.Generator) -> None:
+    """Noise in Fourier transforms whose length is no power of two.
+
+    Runtimes compute those with factors e^(-i pi t^2 / n) of angles in the signal's own type (Bluestein's algorithm):
+    rounding the angle moves the factor of time t by up to half a spacing of pi t^2 / n, three times over. Here the
+    windows, or the signals, move as much.
+    """
+    for node in list(model.graph.all_nodes()):
+        if node.domain or node.op not in ("STFT", "DFT"):
+            continue
+        place = 2 if node.op == "STFT" and node.input(2) is not None else 0
+        moved = node.input(place)
+        shape = moved.shape if moved is not None else None
+        time = -1 if place else -2
+        if moved is None or moved.dtype not in NOISY_TYPES or shape is None or len(shape) < -time:
+            continue
+        count = shape[time]
+        if isinstance(count, int) and count & (count - 1):
+            angles = np.pi * np.arange(count) ** 2 / count
+            error = np.finfo(moved.dtype.numpy).eps * angles * draw.uniform(-1, 1, count)
+            factors = (1 + error).astype(moved.dtype.numpy).reshape(-1, *[1] * (-1 - time))
+            _multiply_operand(node, place, factors)
+
+
+def _multiply_operand(node: Node, place: int, factors: Array) -> None:
+    graph, x = node.graph, node.input(place)
+    assert graph is not None
+    assert x is not None
+    product = Node("Mul", (x, graph.add_constant(ArrayConstant(factors), "noise")), name="noise")
+    product.output.type = x.type
+    graph.insert_before(node, product)
+    node.set_input(place, product.output)
 
 
 def _depends_on_inputs(model: Model) -> set[Value]:

@@ -203,3 +203,20 @@ def test_a_model_that_the_runtime_cannot_load_is_compared_by_structure_only() ->
     assert found.method == "structure"
     assert found.equivalent
     assert "Mystery" in found.because
+
+
+@pytest.mark.parametrize("size", [400, 256])
+def test_noise_of_transforms_is_what_they_are_off_by(size: int) -> None:
+    """As much as the runtime's own transforms differ from exact ones, but no tenfold."""
+    b = Builder()
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    x = b.input("x", DType.F32, (1, 1200, 1))
+    b.output(b.STFT(x, b.const(np.int64(160)), b.const(window)), "y")
+    reference = Reference(b.model())
+    sound = np.random.default_rng(0).standard_normal(1200).astype(np.float32)
+    reference.samples = [{"x": sound.reshape(1, 1200, 1)}]
+    frames = np.stack([sound[i : i + size] for i in range(0, 1201 - size, 160)]).astype(np.float64)
+    exact = np.fft.rfft(frames * window).view(np.float64).reshape(1, len(frames), -1, 2)
+    off = np.sqrt(np.mean((reference.outputs(0)[0] - exact) ** 2))
+    noise = np.sqrt(np.mean(reference.noise(0)["y"].amount ** 2))
+    assert 0.5 * off < noise < 10 * off
