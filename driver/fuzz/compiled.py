@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.core import Sample
+from ...ir.constants import ArrayConstant
 from ...ir.errors import BackendError, PlanishError
 from ...ir.graph import Model
 from ...ir.onnx_reader import read_model
@@ -30,6 +31,7 @@ RIGHT, BUILT, REFUSED, CRASH, WRONG, RUNTIME = "right", "built", "refused", "cra
 OPEN_FOR_NAN = frozenset(("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "GRU", "LSTM", "RNN"))
 """Operators of which ONNX Runtime may make finite numbers where NaN comes in, by its place or the size of the layer."""
 KINDS = (RIGHT, BUILT, REFUSED, CRASH, WRONG, RUNTIME)
+ODD_SCALES = {0.05: 0.0437, 0.1: 0.1013, 0.02: 0.02017}
 Draw = Callable[[int], Case]
 """A model for a seed."""
 
@@ -37,10 +39,25 @@ Draw = Callable[[int], Case]
 def quantized_case(seed: int) -> Case:
     """A model of quantizers around convolutions, products and what goes between, with two samples."""
     model = random_quantized(seed)
+    _without_ties(model)
     rng = np.random.default_rng(seed)
     shapes = {v.name: [d for d in v.shape or () if isinstance(d, int)] for v in model.graph.inputs}
     samples = [{k: rng.standard_normal(s, np.float32) * scale for k, s in shapes.items()} for scale in (1, 4)]
     return Case(seed, model, samples)
+
+
+def _without_ties(model: Model) -> None:
+    """Takes scales that are no multiples of each other: numbers in the middle of two steps become either."""
+    graph = model.graph
+    scales = {
+        v for n in graph if n.op in ("QuantizeLinear", "DequantizeLinear") for v in n.inputs[1:2] if v is not None
+    }
+    for value in [v for v in graph.constants if v in scales]:
+        array = value.numpy()
+        others = np.select([array == np.float32(known) for known in ODD_SCALES], list(ODD_SCALES.values()), array)
+        made = graph.add_constant(ArrayConstant(others.astype(np.float32)), value.name)
+        value.replace_uses(made)
+        graph.remove_constant(value)
 
 
 @dataclass
