@@ -22,7 +22,7 @@ from .compare import DIFFERENT, EQUAL, SMALL, UNSTABLE, Noise, OutputCheck, chec
 from .contract import Contract
 from .noise import noisy_model, noisy_sample, resolutions
 from .ties import Ties
-from .trial import Trial, needs_trial, too_large
+from .trial import Trial, needs_trial, too_large, too_small
 from .unusual import excused
 
 DRAWS = 3
@@ -69,7 +69,13 @@ class Reference:
         """Shapes of inputs with which no result is too large and a first run has come through."""
 
     def accepts(self, sample: Sample) -> None:
-        """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits."""
+        """Runs one sample for its errors. Raises ``BackendError``, and ``UsageError`` beyond the limits.
+
+        Sizes at which only this runtime finds something to compute are refused.
+        """
+        reason = too_small(self.model, sample)
+        if reason is not None:
+            raise BackendError(reason, where="trial", help="larger inputs")
         self.run(sample)
 
     def run(self, sample: Sample) -> Outputs:

@@ -27,6 +27,7 @@ UNBOUNDED = frozenset(
 """Operators whose results have a size that depends on what is computed, or that may never end."""
 MAKES_SIZE = frozenset("Range ConstantOfShape Expand Tile Pad Resize Upsample OneHot CenterCropPad Reshape".split())
 """Those whose results' extents may come from numbers that are computed."""
+_WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool", "ConvInteger", "QLinearConv"})
 MAX_BYTES = 1 << 30
 """Models with more constants are not sent to another process; their size shows that they were not made to deceive."""
 
@@ -48,6 +49,20 @@ def too_large(model: Model, sample: Sample | None = None) -> str | None:
         size = _size(value, symbols)
         if size is not None and size > limit:
             return f"input {value.name!r} is {value.type}, {size} bytes; the limit is {limit} (value_bytes)"
+    return None
+
+
+def too_small(model: Model, sample: Sample) -> str | None:
+    """Which window is larger than what it slides over, in words.
+
+    ONNX Runtime rounds the number of places towards zero, and reads one window of whatever there is; nobody else does.
+    """
+    symbols = bound_symbols(model, sample)
+    for node in model.all_nodes():
+        if node.op in _WINDOWS and not node.domain:
+            extents = [evaluate(d, symbols) for d in node.output.shape or ()]
+            if any(extent is not None and extent < 1 for extent in extents[2:]) and 0 not in extents[:2]:
+                return f"a window of {node.op} {node.name!r} is larger than its input"
     return None
 
 

@@ -11,6 +11,7 @@ import pytest
 from planish.backends.core import Sample
 from planish.backends.ort.isolated import RuntimeCrash
 from planish.backends.ort.session import Session
+from planish.driver.checks.reference import Reference
 from planish.driver.inputs.generate import generate_samples
 from planish.driver.inputs.samples import load_samples
 from planish.ir.builder import Builder
@@ -217,3 +218,12 @@ def test_inputs_of_unknown_rank(rank: int) -> None:
     b.output(b.Transpose(x, perm=tuple(range(rank))), "y")
     found = generate_samples(b.model(), Session(b.model()).run)
     assert {s["x"].ndim for s in found} == {rank}
+
+
+def test_sizes_with_windows_larger_than_their_input_are_not_made_up() -> None:
+    """There is no such result, but ONNX Runtime gives one."""
+    b = Builder()
+    x = b.input("x", DType.F32, (1, 2, "H", 8))
+    b.output(b.MaxPool(x, kernel_shape=(60, 1), strides=(60, 1)), "y")
+    found = generate_samples(b.model(), Reference(b.model()).accepts)
+    assert min(s["x"].shape[2] for s in found) >= 60
