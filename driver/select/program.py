@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from .problem import Problem, middle
+from .quiet import printing_to_stderr
 
 SECONDS = 10.0
 """What one program may take; the best solution so far counts then."""
@@ -147,13 +148,14 @@ class _Program:
         }
         whole, free = np.ones(self.units), np.zeros(self.width - self.units)
         objective = np.minimum(self.error / self.typical, _LARGEST) if minimize == "error" else scaled[minimize]
-        found = optimize.milp(
-            objective + _TIE * (scaled["error"] + 0.1 * scaled["bytes"]),
-            integrality=np.r_[whole, free],
-            bounds=optimize.Bounds(0, self.most),
-            constraints=self.constraints,
-            options={"time_limit": seconds, "mip_rel_gap": GAP},
-        )
+        with printing_to_stderr():
+            found = optimize.milp(
+                objective + _TIE * (scaled["error"] + 0.1 * scaled["bytes"]),
+                integrality=np.r_[whole, free],
+                bounds=optimize.Bounds(0, self.most),
+                constraints=self.constraints,
+                options={"time_limit": seconds, "mip_rel_gap": GAP},
+            )
         if found.x is None:
             return None
         x = cast("Any", np.round(found.x[: self.units]))

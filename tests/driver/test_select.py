@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 
@@ -10,6 +11,7 @@ import pytest
 
 from planish.driver.select import Border, Goal, Known, Learned, Problem, Timing, select
 from planish.driver.select.program import Costs, predict_time, solve
+from planish.driver.select.quiet import printing_to_stderr
 from planish.driver.select.surrogate import Timed, fit_error, fit_time, power_of
 from planish.driver.select.weighing import Weighing
 from planish.passes.choices import Unit
@@ -343,6 +345,16 @@ def test_power(p: float) -> None:
     parts = [0.1, 0.2, 0.05, 0.3]
     together = sum(a**p for a in parts) ** (1 / p)
     assert power_of(parts, together) == pytest.approx(p, abs=1e-6)
+
+
+def test_what_a_solver_prints_is_no_part_of_a_report(capfd: pytest.CaptureFixture[str]) -> None:
+    """It comes from C code, past Python."""
+    print("before")
+    with printing_to_stderr():
+        ctypes.CDLL(None).puts(b"by itself")
+    print("behind")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("before\nbehind\n", "by itself\n")
 
 
 @pytest.mark.parametrize(
