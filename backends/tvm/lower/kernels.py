@@ -14,6 +14,7 @@ from ..layout import Layouts
 from ..rules.core import Context, Kind, Made, apply, before_cast, dtype_of, kind_of, number, shape_of
 from .extents import Extent, atoms, variable
 from .forms import Array, Element, Expr, Form, Index
+from .requantized import merged_constants
 
 Source: TypeAlias = Value | Array
 """What an operand of a kernel is: a value, or weights made at compile time."""
@@ -174,6 +175,8 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
     outputs = group.outputs or [group.last.outputs[0]]
     results = [(v, _as_operands(layouts.form(v), group, layouts)) for v in outputs]
     made = run_rules(group.nodes, operands, results[0][1].block, {})
+    if group.last.op == "QuantizeLinear" and len(group.nodes) > 1 and _is_elementwise(group):
+        made = [replace(m, element=_merged(m.element)) for m in made]
     chosen = [m for v, m in zip(group.last.outputs, made, strict=False) if v in outputs]
     stored = [form.compute(m.element, f"out{i}") for i, ((_, form), m) in enumerate(zip(results, chosen, strict=True))]
     function = te.create_prim_func([*operands.tensors, *stored])
@@ -187,6 +190,14 @@ def plain_kernel(group: Group, layouts: Layouts, schedule: Callable[[Any], Any])
         atoms_of(group),
         operands.equal,
     )
+
+
+def _is_elementwise(group: Group) -> bool:
+    return all(kind_of(node).is_elementwise for node in group.nodes)
+
+
+def _merged(element: Element) -> Element:
+    return lambda index: merged_constants(element(index))
 
 
 def _as_operands(form: Form, group: Group, layouts: Layouts) -> Form:
@@ -223,7 +234,7 @@ def copy_kernel(value: Value, source: Form, wanted: Form, schedule: Callable[[An
 
 def _over(group: Group, layouts: Layouts) -> list[Value]:
     """Operands of the result's form that are read at the result's own place only."""
-    if any(not kind_of(node).is_elementwise for node in group.nodes) or len(group.outputs) != 1:
+    if not _is_elementwise(group) or len(group.outputs) != 1:
         return []
     form = layouts.form(group.outputs[0])
     return [v for v in group.inputs if v.data is None and layouts.form(v) == form]

@@ -420,13 +420,15 @@ def batchnorm(c: Context) -> Element:
 @rule(Kind.ELEMENTWISE, "DequantizeLinear")
 def dequantize(c: Context) -> Element:
     scale, zero = _parameters(c)
-    x, dtype = c.x(0), c.out_dtype()
+    x, dtype, unsigned = c.x(0), c.out_dtype(), c.dtype().startswith("uint")
 
     def element(index: Index) -> Expr:
         found = x(index)
-        rounded = before_cast(found)
-        kept = found.astype("int32") if rounded is None or dtype != "float32" else rounded
-        whole = kept if zero is None else kept - zero(index).astype(kept.ty.dtype)
+        rounded = before_cast(found) if dtype == "float32" else None
+        if rounded is not None and (unsigned or (zero is not None and _is_not_zero(zero(index)))):  # else -0 would stay
+            return (rounded if zero is None else rounded - zero(index).astype(dtype)) * scale(index)
+        number_ = found.astype("int32")
+        whole = number_ if zero is None else number_ - zero(index).astype("int32")
         return whole.astype(dtype) * scale(index).astype(dtype)
 
     return element
@@ -448,6 +450,10 @@ def quantize(c: Context) -> Element:
         return kept.astype("int32").astype(dtype)
 
     return element
+
+
+def _is_not_zero(zero: Expr) -> bool:
+    return isinstance(zero, tirx.IntImm) and zero.value != 0
 
 
 def _parameters(c: Context) -> tuple[Element, Element | None]:
