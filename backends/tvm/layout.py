@@ -52,7 +52,7 @@ def _block(group: Group, layouts: Layouts, block_of: BlockOf) -> int:
     if not isinstance(channels, int) or len(last.outputs) > 1:
         return 1
     if group.anchor is not None:
-        if first.op not in ("Conv", "ConvTranspose") or dtype_of(first.output) != "float32":
+        if first.op not in ("Conv", "ConvTranspose") or dtype_of(first.output) not in ("float32", "float16"):
             return 1
         groups = int(first.attr("group", 1))
         return block_of(channels if groups == channels else channels // groups)  # blocks do not reach over groups

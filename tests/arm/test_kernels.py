@@ -49,7 +49,8 @@ class Case:
         export_library(executable, folder / "lib.so", get_target(target))
         (folder / "params.bin").write_bytes(b"")
         inputs = [{"name": f"p{i}", "dtype": str(a.dtype), "shape": [*a.shape]} for i, a in enumerate(self.arrays)]
-        manifest = {"backend": "tvm", "inputs": inputs, "outputs": [], "params": []}
+        outputs = [{"name": "y", "dtype": str(self.expected.dtype), "shape": [*self.expected.shape]}]
+        manifest = {"backend": "tvm", "inputs": inputs, "outputs": outputs, "params": []}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 
@@ -118,6 +119,34 @@ def _integer_product(target: str, rows: int) -> Case:
     tile = products.tiles(spec, machine)[0]
     function = products.build(spec, machine, tile, Epilogue(dtype="int32"), name="kernel")
     return Case(function, (a, products.pack(b, spec, tile)), a.astype(np.int32) @ b.astype(np.int32))
+
+
+def half_conv(target: str) -> Case:
+    """A 3x3 convolution of half precision, in blocks of channels; sums as they are."""
+    machine = Machine(get_target(target))
+    block = machine.block
+    draw = np.random.default_rng(13)
+    x = draw.standard_normal((1, CHANNELS, *IMAGE)).astype(np.float16)
+    w = draw.standard_normal((OUTPUTS, CHANNELS, 3, 3)).astype(np.float16)
+    spec = Conv(1, CHANNELS, *IMAGE, OUTPUTS, (3, 3), pads=(1, 1, 1, 1), in_block=block, out_block=block)
+    spec = replace(spec, dtype="float16")
+    tile = convs.tiles(spec, machine)[0]
+    padded = np.pad(x.astype(np.float32), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    sums = np.einsum("nchwij,ocij->nohw", windows, w.astype(np.float32))
+    function = convs.build(spec, machine, tile, name="kernel")
+    return Case(function, (blocked(x, block), convs.pack(w, spec, tile)), blocked(sums, block))
+
+
+def half_product(target: str) -> Case:
+    """A matrix product of half precision that bursts do not divide."""
+    machine = Machine(get_target(target))
+    draw = np.random.default_rng(14)
+    a, b = (draw.standard_normal(shape).astype(np.float16) for shape in ((ROWS, 333), (333, COLUMNS)))
+    spec = MatMul((), ROWS, 333, COLUMNS, dtype="float16")
+    tile = products.tiles(spec, machine)[0]
+    function = products.build(spec, machine, tile, name="kernel")
+    return Case(function, (a, products.pack(b, spec, tile)), a.astype(np.float32) @ b.astype(np.float32))
 
 
 def blocked(x: np.ndarray, block: int) -> np.ndarray:
@@ -205,6 +234,29 @@ def test_integer_instructions(
     counts = {word: len(re.findall(rf"^\t{word}\b", text, re.M)) for word in (*wanted, *absent)}
     assert all(counts[word] for word in wanted), counts
     assert not any(counts[word] for word in absent), counts
+
+
+@pytest.mark.parametrize("make", [half_conv, half_product])
+@pytest.mark.parametrize(
+    ("target", "processor", "rounding"), [("rpi4", "cortex-a72", 2**-20), ("rpi5", "cortex-a76", 2**-8)]
+)
+def test_half_precision(
+    make: Callable[[str], Case],
+    target: str,
+    processor: str,
+    rounding: float,
+    emulation: Emulation,
+    tmp_path: Path,
+) -> None:
+    """Summed in single precision where there is no other, else in bursts; operands are about 1, sums about 15."""
+    case, executable = built(make, target)
+    status, said, outputs = emulation.model(
+        processor, case.save(executable, target, tmp_path / "model"), list(case.arrays)
+    )
+    assert status == 0, said
+    assert abs(outputs[0] - case.expected).max() < rounding * abs(case.expected).max()
+    instructions = len(re.findall(r"^\tfmla\tv\d+\.8h", assembly(executable), re.M))
+    assert bool(instructions) == (target == "rpi5")
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1)])

@@ -1,9 +1,12 @@
-"""What one step of a product is: single precision, or integers of 8 bits summed exactly in 32.
+"""What one step of a product is: single precision, half precision, or integers of 8 bits summed exactly in 32.
 
 Integer processors take several neighbours of the reduction at once: ``vpdpbusd`` (VNNI) and ``sdot``, ``usdot`` (ARM)
 four, ``vpmaddwd`` two that were widened to 16 bits; ``smmla`` and ``usmmla`` (ARM) eight, of two rows and two columns.
 ``vpmaddubsw`` of AVX2 adds two products in 16 bits and
 saturates; it is used only where the weights are known to stay within 7 bits, where it cannot. All are exact.
+
+Half precision is summed in single precision. Processors with arithmetic of 16 bits (ARMv8.2) multiply and add up to
+``BURST`` products in it, twice as many at a time, before they add those sums in single precision (``bursts.py``).
 """
 
 from __future__ import annotations
@@ -33,8 +36,15 @@ class Arithmetic:
     """LLVM's name by the number of sums in a register."""
     flipped: bool = False
     """The instruction wants the other sign: inputs have their highest bit turned over, which moves them by 128."""
+    bursts: bool = False
+    """Sums are added up elsewhere, in single precision, after some products."""
     rows: int = 1
     """Rows whose sums share a register: 2 where an instruction multiplies matrices (``pairs.py``)."""
+
+    @property
+    def bits(self) -> int:
+        """Of a sum in a register."""
+        return 16 if self.sums == "float16" else 32
 
     def zero_point(self, zero_point: int) -> int:
         """Where the inputs' zero point lies as the products see it."""
@@ -106,6 +116,8 @@ class Arithmetic:
 
 
 FLOAT = Arithmetic("float", "float32", "float32", "float32", 1)
+_HALF = Arithmetic("half", "float16", "float16", "float32", 1)
+_HALF_BURSTS = Arithmetic("half bursts", "float16", "float16", "float16", 1, bursts=True)
 _MADDWD = ((16, "llvm.x86.avx512.pmaddw.d.512"), (8, "llvm.x86.avx2.pmadd.wd"), (4, "llvm.x86.sse2.pmadd.wd"))
 _MADDUBS = (
     (16, "llvm.x86.avx512.pmaddubs.w.512"),
@@ -120,10 +132,13 @@ def _neon(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def arithmetics(dtype: str, machine: Machine, *, narrow: bool = False) -> list[Arithmetic]:
-    """Exact ways to multiply inputs of ``dtype`` (``float32``, ``uint8``, ``int8``) by weights (``float32`` or
-    ``int8``), the fastest first; each has a ``depth`` of its own. ``narrow``: weights are within -64 to 63."""
+    """Ways to multiply inputs of ``dtype`` (``float32``, ``float16``, ``uint8``, ``int8``) by weights (floats of the
+    same type, or ``int8``), the fastest first; each has a ``depth`` of its own. ``narrow``: weights are within -64 to
+    63."""
     if dtype == "float32":
         return [FLOAT]
+    if dtype == "float16":
+        return [_HALF_BURSTS if machine.processor.arch == "aarch64" and machine.has("fp16") else _HALF]
     found = [widened(dtype)]
     unsigned, arch = dtype == "uint8", machine.processor.arch
     if arch == "x86_64" and machine.has("vnni"):
@@ -147,15 +162,22 @@ def arithmetic_of(dtype: str, machine: Machine, *, narrow: bool = False, rows: i
     return next(w for w in ways if w.rows <= rows and block % w.depth == 0)
 
 
+def is_integer(dtype: str) -> bool:
+    """Whether sums of products of such inputs are integers, for whoever takes them."""
+    return dtype in ("uint8", "int8")
+
+
 def widened(dtype: str) -> Arithmetic:
     """One reduction index at a time, in the type of the sums: on every machine and in every layout."""
+    if dtype == "float16":
+        return _HALF
     return FLOAT if dtype == "float32" else Arithmetic("widened", dtype, "int8", "int32", 1)
 
 
 def in_float(dtype: str, products: int) -> Arithmetic:
     """Sums of few products of bytes in single precision, which is exact below 2^24 and faster than multiplying in 32
     bits; ``widened`` where there are more."""
-    exact = dtype != "float32" and products * 255 * 128 < 1 << 24
+    exact = is_integer(dtype) and products * 255 * 128 < 1 << 24
     return Arithmetic("in-float", dtype, "int8", "float32", 1) if exact else widened(dtype)
 
 

@@ -61,8 +61,9 @@ def tiles(conv: Conv, machine: Machine) -> list[Tile]:
     if depthwise.fits(conv):
         return (depthwise_bytes if depthwise_bytes.fits(conv, machine) else depthwise).tiles(conv, machine)
     rows = conv.usual_row
-    depth = arithmetic_of(conv.dtype, machine, narrow=conv.narrow, rows=rows, block=conv.in_block).depth
-    ranked = rank_tiles(rows, conv.outputs // conv.groups, machine, depth)
+    way = arithmetic_of(conv.dtype, machine, narrow=conv.narrow, rows=rows, block=conv.in_block)
+    depth = way.depth
+    ranked = rank_tiles(rows, conv.outputs // conv.groups, machine, depth, way.bits)
     steps = 4 if by_lane(machine) else 2
     unroll = steps if conv.in_block % (steps * depth) == 0 else 1
     return [replace(t, unroll=unroll, depth=depth) for t in ranked[:4]]
@@ -302,7 +303,7 @@ class ConvWriter:
                 parts.append(loop(conv.kernel[0] - end, partial(outside, b), name="ky", begin=end))
             return seq(parts)
 
-        return loop(blocks, block, name="block")
+        return registers.bursts(blocks, length * conv.kernel[0] * conv.kernel[1], block)
 
     def _input(
         self, place: _Place, block: Expr, ky: Expr, kx: Expr, c: Expr, row: int, count: int, *, inside: bool

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import in_float
+from .arithmetic import in_float, is_integer
 from .columns import Array
 from .emit import Buffer, Expr, Stmt, ceildiv, const, function, lanes, loop, parallel, parameter, seq, store, tir, when
 from .machine import Machine
@@ -147,7 +147,7 @@ class Writer:
         def put(row: int, column: int, element: Callable[[Expr], Expr]) -> Stmt:
             def one(j: Expr) -> Stmt:
                 index = (n, block, y, x + row, column + j)
-                total = element(j) if conv.dtype == "float32" else tir.Cast("int32", element(j))
+                total = tir.Cast("int32", element(j)) if is_integer(conv.dtype) else element(j)
                 return store(self.out, self.epilogue.apply(total, index, self.extras), *index)
 
             return over_lanes(registers.lanes, one)

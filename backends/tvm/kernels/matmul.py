@@ -112,8 +112,9 @@ def tiles(product: MatMul, machine: Machine) -> list[Tile]:
     """Schedules to choose from, best guess first; at most 4."""
     rows = product.all_rows if isinstance(product.all_rows, int) else USUAL_ROWS
     columns = product.columns if isinstance(product.columns, int) else USUAL_ROWS
-    depth = _arithmetic(product, machine).depth
-    every = rank_tiles(min(rows, 1024), columns, machine, depth)
+    way = _arithmetic(product, machine)
+    depth = way.depth
+    every = rank_tiles(min(rows, 1024), columns, machine, depth, way.bits)
     ranked = [t for t in every if t.rows <= WAYS]
     steps = 4 if by_lane(machine) and depth < 8 else 2
     unroll = steps if isinstance(product.depth, int) and product.depth >= steps * depth else 1
@@ -308,14 +309,18 @@ class ProductWriter:
             )
 
         if not isinstance(whole, int):
-            return loop(whole, step, name="k")
+            return registers.bursts(whole, 1, step)
         rounds, rest = divmod(whole // depth, unroll)
-        main = loop(rounds, lambda r: seq([step((r * unroll + u) * depth) for u in range(unroll)]), name="k")
-        return seq(
-            main,
-            [step((rounds * unroll + u) * depth) for u in range(rest)],
-            [step(whole // depth * depth, whole % depth)] if whole % depth else [],
-        )
+
+        def round_(r: Expr) -> Stmt:
+            return seq([step((r * unroll + u) * depth) for u in range(unroll)])
+
+        def last(_: Expr) -> Stmt:
+            steps = [step((rounds * unroll + u) * depth) for u in range(rest)]
+            return seq(steps, [step(whole // depth * depth, whole % depth)] if whole % depth else [])
+
+        main = registers.bursts(rounds, unroll * depth, round_)
+        return seq(main, registers.bursts(1, rest * depth, last) if rest or whole % depth else [])
 
     def _weight(self, batch: tuple[Expr, ...], panels: Panels, p: Expr, k: Expr, vector: int) -> Expr:
         width, depth = panels.lanes, self.tile.depth

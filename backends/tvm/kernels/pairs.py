@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .arithmetic import Arithmetic
+from .bursts import BurstRegisters
 from .emit import Expr, Stmt, alloc, bind, const, lanes, local, seq, store, tir
 from .tile import Combine, Registers, multiply_add
 
@@ -18,6 +19,8 @@ LANES = 4
 
 def registers_of(arithmetic: Arithmetic, rows: int, vectors: int, width: int) -> Registers:
     """The accumulators of a tile."""
+    if arithmetic.bursts:
+        return BurstRegisters(rows, vectors, width)
     if arithmetic.rows == 1:
         return Registers(rows, vectors, width, arithmetic.sums)
     return PairedRegisters(rows, vectors, width, arithmetic.sums)

@@ -74,6 +74,10 @@ class Registers:
         zero = const(0, self.dtype, self.lanes)
         return seq([alloc(b) for b in every], [store(b, zero, lanes(0, self.lanes)) for b in every])
 
+    def bursts(self, count: Expr, products: int, body: Callable[[Expr], Stmt]) -> Stmt:
+        """``body`` for every index of a loop of the reduction, each of which adds ``products`` to a sum."""
+        return loop(count, body, name="k")
+
     def step(
         self,
         value: Callable[[int], Expr],
@@ -141,17 +145,17 @@ def by_lane(machine: Machine) -> bool:
     return machine.processor.arch == "aarch64"
 
 
-def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1) -> list[Tile]:
+def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1, bits: int = 32) -> list[Tile]:
     """Tiles that fit into registers, best first by a count of cycles per reduction index.
 
     A processor starts a multiply-add of 256 bits twice a cycle and one of 512 bits at least once (counted as 0.75,
     between one and two), does two loads a cycle, and takes 8 multiply-adds in flight to be busy. On ARM a load brings
     four values of a row, which then sit in a register; steps of several indices need some registers for themselves.
-    Steps of eight have two rows in a register.
+    Steps of eight have two rows in a register. Sums have ``bits`` bits.
     """
     if depth == 8:
         return _rank_pairs(total, columns, machine)
-    width = machine.lanes()
+    width = machine.lanes(bits)
     spare = machine.registers - machine.registers // 16 - (machine.registers // 16 + 1 if depth > 1 else 0)
     scored: list[tuple[float, Tile]] = []
     for lane_count in sorted({w for w in (width, width // 2, 4) if 4 <= w <= width} or {4}, reverse=True):

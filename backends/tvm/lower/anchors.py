@@ -30,12 +30,15 @@ from .integers import Integers, integers_of
 from .kernels import Kernel, Operand, Operands, atoms_of, group_name, run_rules
 from .requantized import merged_constants
 
+FLOATS = ("float32", "float16")
+"""Types of sums' results that templates store."""
+
 
 def anchored_kernel(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     """The group by a template of its first node; ``None`` where there is none for it."""
     node = group.nodes[0]
     template = TEMPLATES.get(node.op)
-    if machine.is_gpu or template is None or dtype_of(node.output) != "float32":
+    if machine.is_gpu or template is None or dtype_of(node.output) not in FLOATS:
         return None
     made = template(group, layouts, machine)
     if made is not None:
@@ -67,12 +70,14 @@ def _source(node: Node) -> Source | None:
     """Of a product with constant weights."""
     found = integers_of(node)
     if found is not None:
+        if dtype_of(node.output) != "float32":
+            return None
         dtype = dtype_of(found.x)
         return Source(found.x, found.weights, dtype, found.zero_point, found.narrow, found)
     x, w = node.inputs[0], node.inputs[1]
-    if x is None or w is None or w.data is None or dtype_of(x) != "float32" or dtype_of(w) != "float32":
+    if x is None or w is None or w.data is None or dtype_of(x) not in FLOATS or dtype_of(w) != dtype_of(x):
         return None
-    return Source(x, w.data.numpy(), "float32", 0, False, None)
+    return Source(x, w.data.numpy(), dtype_of(x), 0, False, None)
 
 
 class Tail:
@@ -89,11 +94,19 @@ class Tail:
         self.sum: Expr = None
         self.sum_dtype = "float32"
         self.operands = Operands(layouts)
+        dtype = dtype_of(self.node.output)
         added = self.operands.element(bias) if bias is not None else None
         if added is not None and spread is not None:
             added = spread(added)
         self.floats: Element = lambda index: self.sum
-        first: Element = (lambda index: self.floats(index)) if added is None else (lambda i: self.floats(i) + added(i))
+
+        def first(index: Index) -> Expr:
+            if added is None:
+                found = self.floats(index)
+            else:  # sums are of single precision, and so is a bias that goes into them
+                found = self.floats(index) + added(index).astype("float32")
+            return found if dtype == "float32" else found.astype(dtype)
+
         rest = group.nodes[1:]
         if rest:
             self.element = run_rules(rest, self.operands, self.form.block, {self.node.output: first})[0].element
@@ -197,6 +210,8 @@ def _transposed(group: Group, layouts: Layouts, machine: Machine) -> Kernel | No
     node = group.nodes[0]
     made = _source(node)
     if made is None or made.x.data is not None or len(shape_of(made.x)) != 4 or not is_static(shape_of(made.x)[1:2]):
+        return None
+    if made.dtype != "float32":
         return None
     source, result = layouts.form(made.x), layouts.form(group.outputs[0])
     spec = transposed_spec(node, source, result)
@@ -302,7 +317,7 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
         spec = matmul_kernels.MatMul(shape[:-2], shape[-2], made.weights.shape[0], made.weights.shape[1])
         return _packed(group, layouts, machine, spec, made, made.weights, Tail(group, layouts, None))
     a, b = node.inputs[0], node.inputs[1]
-    if a is None or b is None or dtype_of(a) != "float32" or a.data is not None:
+    if a is None or b is None or dtype_of(a) not in FLOATS or dtype_of(b) != dtype_of(a) or a.data is not None:
         return None
     shape, right, batch = shape_of(a), shape_of(b), shape_of(node.output)[:-2]
     if len(shape) < 3 or shape[:-2] != batch or len(right) != len(shape) or right[-2] != shape[-1]:
@@ -311,6 +326,7 @@ def _matmul(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
         return None
     rows, depth, columns = exprs((*shape[-2:], right[-1]))
     spec = matmul_kernels.MatMul(exprs(batch), rows, depth, columns, packed=False, b_batch=exprs(right[:-2]))
+    spec = replace(spec, dtype=dtype_of(a), b_dtype=dtype_of(a) if dtype_of(a) != "float32" else "")
     return _product(group, machine, spec, a, b, Tail(group, layouts, None))
 
 
@@ -326,6 +342,8 @@ def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
     if a is None or b is None or made is None or a.data is not None or beta != 1:
         return None
+    if made.dtype == "float16" and alpha != 1:  # weights would be rounded twice
+        return None
     swapped, turned = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
     if shape_of(a)[0 if swapped else 1] != made.weights.shape[1 if turned else 0]:
         return None
@@ -337,7 +355,7 @@ def _gemm(group: Group, layouts: Layouts, machine: Machine) -> Kernel | None:
     added = node.input(2) if made.integers is None else None
     tail = Tail(group, layouts, added, partial(_spread, shape=_shape(added), out=out))
     weights = made.weights.T if turned else made.weights
-    if made.integers is None:
+    if made.integers is None and alpha != 1:
         weights = weights * np.float32(alpha)
     spec = matmul_kernels.MatMul((), rows, weights.shape[0], weights.shape[1], a_axes=axes)
     return _packed(group, layouts, machine, spec, made, weights, tail)
@@ -373,7 +391,7 @@ def _product(
 ) -> Kernel:
     tile = matmul_kernels.tile_of(spec, machine)
     if isinstance(right, Value):
-        second = Operand(right, Form(shape_of(right), "float32"))
+        second = Operand(right, Form(shape_of(right), dtype_of(right)))
     else:
         packed = matmul_kernels.pack(np.ascontiguousarray(right), spec, tile)
         second = Operand(packed, Form(packed.shape, str(packed.dtype)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ....passes.target import Target, get_target, native
 from ..kernels import conv, matmul
+from ..kernels.arithmetic import is_integer
 from ..kernels.conv import Conv
 from ..kernels.machine import Machine
 from ..kernels.matmul import MatMul
@@ -78,7 +79,7 @@ class Chooser:
         return applied(function, found.trace, self.machine) if found is not None and found.trace else None
 
     def _kernel(self, family: Any, spec: Conv | MatMul, tile: Tile) -> Any:
-        sums = "float32" if spec.dtype == "float32" else "int32"
+        sums = "int32" if is_integer(spec.dtype) else "float32"
         return family.build(with_usual_extents(spec), self.machine, tile, Epilogue(dtype=sums))
 
 
