@@ -147,5 +147,7 @@ def _texts(symbols: list[str]) -> list[str]:
 
 def _memory(program: Program) -> dict[str, Any]:
     """Planned bytes; of open extents, what they were planned for."""
-    found: dict[str, Any] = {"arena_bytes": program.plan.arena_bytes, "live_bytes": program.plan.bound_bytes}
+    plan = program.plan
+    found: dict[str, Any] = {"arena_bytes": plan.arena_bytes, "live_bytes": plan.bound_bytes}
+    found["scratch_bytes"] = program.scratch_bytes
     return found | {"with": dict.fromkeys(_texts(program.symbols), USUAL)} if program.symbols else found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 from tvm import ir, s_tir
 
-from .emit import Buffer, Expr, Stmt, tir
+from .emit import Buffer, Expr, Stmt, tir, tir_stmt
 
 _ffi: Any = tvm_ffi
 Load: Any = ir.TensorLoad
@@ -186,7 +188,7 @@ def _worth_inlining(block: Any, consumer: Any) -> bool:
     for axis in consumer.iter_vars:
         read = read * axis.dom.extent
     known = [int(n) if isinstance(n, int | tir.IntImm) else None for n in (size, read)]
-    buffer = block.writes[0].buffer
+    buffer = block.writes[0].source
     reads = sum(load.source.same_as(buffer) for load in loads(consumer.body))
     return reads == 1 and None not in known and known[0] == known[1]
 
@@ -202,3 +204,22 @@ def _stage(loops: Stmt) -> Stage:
 def plain(extent: Expr) -> Expr:
     """A number as one."""
     return int(extent) if isinstance(extent, int | tir.IntImm) else extent
+
+
+ON_STACK = 1023
+"""Bytes of a local buffer that stay in registers or on the stack; what is larger TVM takes from its own workspace."""
+
+
+def scratch_bytes(function: Any) -> int:
+    """What a kernel takes from the workspace, for each thread; symbolic extents are left out."""
+    total = 0
+
+    def add(found: Any) -> None:
+        nonlocal total
+        shape = [plain(extent) for extent in found.buffer.shape]
+        if all(isinstance(extent, int) for extent in shape):
+            size = math.prod(shape) * np.dtype(str(found.buffer.dtype)).itemsize
+            total += size if size > ON_STACK else 0
+
+    _ffi.structural_walk(function.body, (tir_stmt.AllocBuffer, add))
+    return total

@@ -14,6 +14,7 @@ from ....ir.graph import Graph, Node, Value
 from ..api import relax, tvm
 from ..groups import Group, groups_of
 from ..kernels.machine import Machine, block_of
+from ..kernels.stages import scratch_bytes
 from ..layout import Layouts, assign_layouts
 from ..plan import Key, Plan, Step, plan_memory
 from ..rules.core import Unsupported, dtype_of, shape_of
@@ -40,6 +41,8 @@ class Program:
     """Numbers of the weights that it takes behind its inputs."""
     symbols: list[str]
     """Open extents, whose values it takes behind the weights, as one shape."""
+    scratch_bytes: int
+    """What one kernel at most takes for itself while it runs, for each thread: it is not in the plan."""
 
 
 @dataclass
@@ -67,6 +70,8 @@ class Module:
         self.weights = Weights()
         self.functions: dict[tuple[str, tuple[str, ...], bool], Any] = {}
         self.names: dict[str, int] = {}
+        self.scratch: dict[str, int] = {}
+        """Bytes that kernels take for themselves, by what makes them equal."""
 
     def function(self, kernel: Kernel, overwrites: bool) -> Any:
         """The kernel's function in the module, made where there is no equal one."""
@@ -88,6 +93,7 @@ class Module:
     def made(self, kernel: Kernel, overwrites: bool, name: str) -> Any:
         """The kernel's function; ``overwrites``: its result lies in the place of an operand."""
         function = kernel.function()
+        self.scratch[kernel.key] = scratch_bytes(function)
         if overwrites:
             function = function.without_attr("tirx.noalias")
         return function.with_attr("global_symbol", name)
@@ -249,4 +255,5 @@ class _Lowering:
         params = sorted({key for call in self.calls for key in call.reads if isinstance(key, int)})
         emitter = Emitter(self.module, self.graph, self.calls, self.sizes, outputs, params, plan)
         emitter.run(self.name, self.equal)
-        return Program(self.name, plan, self.calls, params, emitter.symbols)
+        scratch = max((self.module.scratch.get(call.kernel.key, 0) for call in self.calls), default=0)
+        return Program(self.name, plan, self.calls, params, emitter.symbols, scratch)
