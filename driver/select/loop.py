@@ -44,6 +44,11 @@ is, and where weights lie in memory moves a session's time by several percent.""
 FRONT_POINTS = 12
 TIGHTER = 0.8
 """Where a selection is found twice that spends too much, the program gets this share of the room."""
+PATIENCE = 2
+"""So many selections in a row may spend too much until the program gets less room: of many units, those are found whose
+errors are believed too small, other ones each time."""
+TIGHTEST, AMPLE = 0.3, 0.7
+"""Share of the room that one of these leaves at the least; share of the budget below which there is room for more."""
 ENOUGH = 0.9
 """Share of the units' work whose times are known: nothing but selections is timed then."""
 LEAST_PARTS = 4
@@ -313,7 +318,7 @@ class _Loop:
 
     def _search(self) -> None:
         """Solves and measures in turns."""
-        tightness = 1.0
+        tightness, failures = 1.0, 0
         for turn in range(ROUNDS):
             self.progress("solving and measuring", turn, ROUNDS)
             solved = self._solved(self.costs, self._room(tightness))
@@ -325,8 +330,13 @@ class _Loop:
             timing = self._time(taken) if spent <= 1 else None
             if not seen:
                 self._say(f"program {turn + 1}, gap {solved.gap:.1%}", taken, spent, timing)
-            if spent > 1:
+            failures = failures + 1 if spent > 1 else 0
+            if failures > PATIENCE:
+                tightness *= min(max(spent ** (-self.power / 2), TIGHTEST), TIGHTER)
+            elif spent > 1:
                 tightness *= TIGHTER if seen else 1.0
+            elif tightness < 1 and spent < AMPLE:
+                tightness = min(tightness / math.sqrt(TIGHTER), 1.0)
             elif timed or (seen and not self.timed):
                 break
             if turn + 1 >= LEAST_TURNS and self._seconds() <= 0 and self._feasible():

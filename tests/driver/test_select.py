@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -345,6 +346,20 @@ def test_power(p: float) -> None:
     parts = [0.1, 0.2, 0.05, 0.3]
     together = sum(a**p for a in parts) ** (1 / p)
     assert power_of(parts, together) == pytest.approx(p, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_little_time_and_wrong_predictions(seed: int) -> None:
+    """Whatever is selected is what was believed to cost too little; after some of it the program gets less room."""
+    world, rng = Degrees(36, seed, noise=0.002), np.random.default_rng(seed)
+    world.error = 2 * world.error
+    off = np.exp(rng.normal(size=36))[list(world.problem.place_of)] * np.exp(rng.normal(size=len(world.error)))
+    units = [replace(u, error=float(e)) for u, e in zip(world.problem.units, world.error * off, strict=True)]
+    world.problem = replace(world.problem, units=tuple(units))
+    choice = select(world.problem, world, Goal(seconds=3.0), clock=lambda: 0.1 * world.calls)
+    assert choice.taken
+    assert world.spent(choice.taken) <= 1
+    assert world.true_time(choice.taken) < 0.99
 
 
 def test_what_a_solver_prints_is_no_part_of_a_report(capfd: pytest.CaptureFixture[str]) -> None:
