@@ -289,12 +289,17 @@ def bounded(entry: Any, limit: float, args: argparse.Namespace, folder: Path) ->
 
 
 def measure(entry: Any, result: Result, args: argparse.Namespace, folder: Path) -> None:
-    """Of what ``quality`` left, in turns."""
+    """Of what ``quality`` and ``bounded`` left, in turns."""
+    import planish
     from planish.backends.measure import compare
 
     rows: list[Quality | Bounded] = [row for row in result.rows if row.method == OURS]
     rows += [b for b in result.bounds if not b.because]
     keys = [row.cut if isinstance(row, Quality) else -row.bound for row in rows]
+    if not rows:
+        return
+    if not _file(folder, entry.name, 0).exists():
+        planish.optimize(entry.path(), args.target, validate="none", measure=False).save(_file(folder, entry.name, 0))
     made = [session(_file(folder, entry.name, key)) for key in (0, *keys)]
     items = entry.samples(8, 0, uniform=True)
 
