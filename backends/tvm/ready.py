@@ -12,6 +12,7 @@ from .flow import closed_bodies
 from .kernels.machine import Machine
 from .lower.blocked import keep_blocked, on_integers
 from .lower.integers import expand_linear, fold_dequantizers
+from .lower.recurrent import make_time_major
 from .lower.settle import settle_extents
 from .partition import ORT, TVM, Body, Piece, partition, refusals
 from .rules.core import Unsupported
@@ -53,6 +54,7 @@ def _pieces(model: Model, machine: Machine, flow: bool) -> list[Piece]:
         if not any(out.uses for out in node.outputs):
             node.erase()
     settle_extents(graph)
+    make_time_major(graph)
     expand_linear(graph)
     if not machine.is_gpu:  # which has no kernels for them
         keep_blocked(graph)

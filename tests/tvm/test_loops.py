@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from onnx import NodeProto, helper
 
-from planish.backends.tvm.partition import refusals
+from planish.backends.tvm.kernels.machine import Machine
+from planish.backends.tvm.ready import left_to_ort
 from planish.ir.onnx_reader import read_model
+from planish.passes.target import get_target
 
-from .models import assert_close, expected, lowered, onnx_model
+from .models import TARGET, assert_close, expected, lowered, onnx_model
 from .test_open import floats, opened
 
 RNG = np.random.default_rng(8)
@@ -122,8 +124,9 @@ def test_gpus_leave_them_to_onnx_runtime() -> None:
     """Loops of their own are for processors."""
     subject = SUBJECTS["sums up to each, backwards"]
     model = read_model(onnx_model(subject.nodes, subject.feeds, subject.outputs, subject.constants))
-    assert not refusals(model.graph)
-    assert list(refusals(model.graph, gpu=True).values()) == ["loops of its own, which there are for processors only"]
+    assert not left_to_ort(model.graph, Machine(TARGET))
+    left = left_to_ort(model.graph, Machine(get_target("cuda-sm_90")))
+    assert list(left.values()) == ["loops of its own, which there are for processors only"]
 
 
 @pytest.mark.slow

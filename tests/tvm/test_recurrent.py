@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 pytest.importorskip("tvm")
 
-from planish.backends.tvm.partition import refusals
+from planish.backends.tvm.kernels.machine import Machine
+from planish.backends.tvm.ready import left_to_ort
 from planish.ir.onnx_reader import read_model
 
-from .models import assert_close, expected, lowered, onnx_model
+from .models import TARGET, assert_close, expected, lowered, onnx_model
 
 RNG = np.random.default_rng(5)
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -61,5 +63,23 @@ def test_cells(op: str, direction: str, state: bool, outputs: tuple[str, ...]) -
 
 def test_what_is_unusual_is_declined() -> None:
     model = cell("LSTM", "forward", False, ("y",), input_forget=1)
-    (found,) = refusals(read_model(model).graph).values()
+    (found,) = left_to_ort(read_model(model).graph, Machine(TARGET)).values()
     assert "input_forget of LSTM" in found
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_the_batch_in_front(op: str) -> None:
+    """ONNX Runtime runs no such cells: beside the same cell with the steps in front."""
+    outputs = ("y", "h", "c") if op == "LSTM" else ("y", "h")
+    made = onnx.load_from_string(cell(op, "bidirectional", True, outputs))
+    x = RNG.standard_normal((STEPS, BATCH, INPUTS)).astype(np.float32)
+    wanted = expected(made.SerializeToString(), {"x": x})
+    made.graph.node[0].attribute.append(helper.make_attribute("layout", 1))
+    state = next(one for one in made.graph.initializer if one.name == "h0")
+    state.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(state).transpose(1, 0, 2).copy(), "h0"))
+    made.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [BATCH, STEPS, INPUTS]))
+    artifact = lowered(made.SerializeToString())
+    assert artifact.manifest["steps"] == []
+    found = artifact.run({"x": np.ascontiguousarray(x.transpose(1, 0, 2))})
+    turned = [y.transpose((1, 0, 2) if i else (2, 0, 1, 3)) for i, y in enumerate(wanted)]
+    assert_close(found, turned, products=STEPS * (HIDDEN + INPUTS))

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ....ir.dtypes import DType
-from ....ir.graph import Node, Value
+from ....ir.graph import Graph, Node, Value
+from ....ir.infer.engine import infer_node
 from ....ir.types import TensorType
 from ..kernels import emit
 from ..kernels import matmul as matmul_kernels
@@ -96,6 +97,27 @@ def cell_of(node: Node) -> Cell:
     return Cell(
         node.op, steps, batch, inputs, static_shape(r)[-1], directions, direction == "reverse", separate, state, used
     )
+
+
+def make_time_major(graph: Graph) -> None:
+    """Cells whose operands have the batch in front, as ONNX Runtime runs none, between transposes."""
+    for node in [n for n in graph if recurrent(n) and n.attr("layout", 0)]:
+        for i in (0, 5, 6):
+            value = node.input(i)
+            if value is not None:
+                turned = Node("Transpose", [value], {"perm": (1, 0, 2)}, outputs=[f"{value.name}_turned"])
+                graph.insert_before(node, turned)
+                infer_node(turned)
+                node.set_input(i, turned.output)
+        del node.attrs["layout"]
+        infer_node(node)
+        for i, value in enumerate(node.outputs):
+            if value.uses:
+                back = Node("Transpose", [], {"perm": (1, 0, 2) if i else (2, 0, 1, 3)}, outputs=[value.name])
+                graph.insert_after(node, back)
+                value.replace_uses(back.output)
+                back.set_inputs([value])
+                infer_node(back)
 
 
 def _text(found: Any) -> str:
