@@ -193,6 +193,7 @@ def share(body: list[str]) -> float:
     ("make", "target", "processor"),
     [
         (integer_conv, "rpi4", "cortex-a53"),
+        (signed_conv, "rpi3", "cortex-a53"),
         (integer_conv, "rpi5", "cortex-a76"),
         (integer_conv, "aarch64-i8mm", "max"),
         (signed_conv, "neoverse-v1", "max"),
@@ -216,8 +217,8 @@ def test_integers_are_exact(
 @pytest.mark.parametrize(
     ("make", "target", "wanted", "absent"),
     [
-        (integer_conv, "rpi4", (), ("sdot", "udot", "usdot", "smmla")),
-        (integer_product, "rpi4", (), ("sdot", "udot", "usdot", "smmla")),
+        (integer_conv, "rpi4", ("smull", "sadalp"), ("sdot", "udot", "usdot", "smmla")),
+        (integer_product, "rpi4", ("smull", "sadalp"), ("sdot", "udot", "usdot", "smmla")),
         (integer_conv, "rpi5", ("sdot",), ("usdot", "smmla")),
         (integer_product, "rpi5", ("sdot",), ("usdot", "smmla")),
         (integer_conv, "aarch64-i8mm", ("usmmla",), ("usdot",)),

@@ -1,7 +1,8 @@
 """What one step of a product is: single precision, half precision, or integers of 8 bits summed exactly in 32.
 
 Integer processors take several neighbours of the reduction at once: ``vpdpbusd`` (VNNI) and ``sdot``, ``usdot`` (ARM)
-four, ``vpmaddwd`` two that were widened to 16 bits; ``smmla`` and ``usmmla`` (ARM) eight, of two rows and two columns.
+four, ``vpmaddwd`` two that were widened to 16 bits, ``smull`` and ``sadalp`` (ARM) two; ``smmla`` and ``usmmla`` (ARM)
+eight, of two rows and two columns.
 ``vpmaddubsw`` of AVX2 adds two products in 16 bits and
 saturates; it is used only where the weights are known to stay within 7 bits, where it cannot. All are exact.
 
@@ -36,6 +37,8 @@ class Arithmetic:
     """LLVM's name by the number of sums in a register."""
     flipped: bool = False
     """The instruction wants the other sign: inputs have their highest bit turned over, which moves them by 128."""
+    word: int = 8
+    """Bits of a neighbour as the instruction takes it."""
     bursts: bool = False
     """Sums are added up elsewhere, in single precision, after some products."""
     rows: int = 1
@@ -55,25 +58,24 @@ class Arithmetic:
         """One row's neighbours, the same for ``count`` columns; as one word of 64 bits where rows share registers."""
         if self.rows > 1:
             return tir.reinterpret("int64", read(start, self.depth))
-        if self.depth == 4:
-            return spread(self._turned(tir.reinterpret("int32", read(start, 4))), count)
-        if self.depth == 2:
+        if self.word == 16:
             return spread(tir.reinterpret("int32", tir.Cast("int16x2", read(start, 2))), count)
+        if self.depth > 1:
+            return spread(self._turned(tir.reinterpret(f"int{8 * self.depth}", read(start, self.depth))), count)
         return spread(self.widened(read(start, 1), 1), count)
 
     def constant(self, value: int, count: int) -> Expr:
         """What ``value`` gives where every neighbour is the same number."""
         if self.depth == 1:
             return const(value, self.sums, count)
-        bits = 16 if self.depth == 2 else 8
-        size = bits * self.depth
+        bits, size = self.word, self.word * self.depth
         word = sum((value % (1 << bits)) << (bits * i) for i in range(self.depth))
         return self._spread(tir.const(word - (1 << size) * (word >> (size - 1)), f"int{size}"), count)
 
     def column(self, read: Read, start: Expr, count: int) -> Expr:
         """Weights of ``count`` columns, ``depth`` neighbours of each."""
         loaded = read(start, count * self.depth)
-        if self.depth == 2:
+        if self.word == 16:
             return tir.Cast(f"int16x{2 * count}", loaded)
         return loaded if self.depth > 1 else self.widened(loaded, count)
 
@@ -83,7 +85,10 @@ class Arithmetic:
             return total + a * w
         name = dict(self.intrinsics)[count]
         wide, narrow = f"int16x{2 * count}", f"int8x{4 * count}"
-        if self.depth == 2:
+        if self.name == "smull":
+            pairs = tir.call_llvm_pure_intrin(wide, name, tir.reinterpret(f"int8x{2 * count}", a), w)
+            return total + tir.call_llvm_pure_intrin(f"int32x{count}", "llvm.aarch64.neon.saddlp.v4i32.v8i16", pairs)
+        if self.word == 16:
             product = tir.call_llvm_pure_intrin(f"int32x{count}", name, tir.reinterpret(wide, a), w)
             return total + product
         bytes_ = tir.reinterpret(narrow, a)
@@ -95,8 +100,7 @@ class Arithmetic:
 
     def part(self, read: Read, start: Expr, left: int, count: int) -> Expr:
         """``value`` of the last ``left`` neighbours, fewer than ``depth``: what would be beyond them is 0."""
-        bits = 16 if self.depth == 2 else 8
-        dtype = f"int{bits * self.depth}"
+        bits, dtype = self.word, f"int{self.word * self.depth}"
         mask, word = tir.const((1 << bits) - 1, dtype), tir.const(0, dtype)
         for i in range(left):
             one = tir.bitwise_and(tir.Cast(dtype, read(start + i, 1)), mask)
@@ -107,7 +111,11 @@ class Arithmetic:
         return word if self.rows > 1 else spread(word, count)
 
     def _turned(self, word: Expr) -> Expr:
-        return tir.bitwise_xor(word, tir.const(0x80808080 - (1 << 32), "int32")) if self.flipped else word
+        if not self.flipped:
+            return word
+        bits = 8 * self.depth
+        signs = sum(0x80 << (8 * i) for i in range(self.depth)) - (1 << bits)
+        return tir.bitwise_xor(word, tir.const(signs, f"int{bits}"))
 
     def widened(self, value: Expr, count: int) -> Expr:
         """Elements in the type of the sums."""
@@ -125,6 +133,9 @@ _MADDUBS = (
     (4, "llvm.x86.ssse3.pmadd.ub.sw.128"),
 )
 _VNNI = ((16, "llvm.x86.avx512.vpdpbusd.512"), (8, "llvm.x86.avx512.vpdpbusd.256"), (4, "llvm.x86.avx512.vpdpbusd.128"))
+
+
+_SMULL = ((4, "llvm.aarch64.neon.smull.v8i16"),)
 
 
 def _neon(name: str) -> tuple[tuple[int, str], ...]:
@@ -146,13 +157,15 @@ def arithmetics(dtype: str, machine: Machine, *, narrow: bool = False) -> list[A
     elif arch == "x86_64" and unsigned and narrow:
         found.append(Arithmetic("maddubs", dtype, "int8", "int32", 4, _MADDUBS))
     elif arch == "x86_64":
-        found.append(Arithmetic("maddwd", dtype, "int8", "int32", 2, _MADDWD))
+        found.append(Arithmetic("maddwd", dtype, "int8", "int32", 2, _MADDWD, word=16))
     elif arch == "aarch64" and machine.has("i8mm"):
         dot, product = ("usdot", "usmmla") if unsigned else ("sdot", "smmla")
         found.append(Arithmetic(dot, dtype, "int8", "int32", 4, _neon(dot)))
         found.append(Arithmetic(product, dtype, "int8", "int32", 8, _neon(product), rows=2))
     elif arch == "aarch64" and machine.has("dotprod"):
         found.append(Arithmetic("sdot", dtype, "int8", "int32", 4, _neon("sdot"), flipped=unsigned))
+    elif arch == "aarch64":
+        found.append(Arithmetic("smull", dtype, "int8", "int32", 2, _SMULL, flipped=unsigned))
     return found[::-1]
 
 

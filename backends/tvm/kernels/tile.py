@@ -157,6 +157,7 @@ def rank_tiles(total: int, columns: int, machine: Machine, depth: int = 1, bits:
         return _rank_pairs(total, columns, machine)
     width = machine.lanes(bits)
     spare = machine.registers - machine.registers // 16 - (machine.registers // 16 + 1 if depth > 1 else 0)
+    spare -= by_lane(machine) and depth == 2  # products on their way to sums
     scored: list[tuple[float, Tile]] = []
     for lane_count in sorted({w for w in (width, width // 2, 4) if 4 <= w <= width} or {4}, reverse=True):
         one = 0.75 if lane_count == 16 else 0.5
