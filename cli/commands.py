@@ -382,11 +382,14 @@ def passes(
 
 
 @app.command()
-def targets(as_json: AsJson = False) -> None:
-    """List targets."""
+def targets(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="what is known of one")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List targets, or explain one."""
     from ..driver.catalogue import target_list
 
-    print_result(target_list(), as_json)
+    print_result(target_list(name), as_json)
 
 
 @app.command()

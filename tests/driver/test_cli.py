@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from planish.ir.builder import Builder
 from planish.ir.dtypes import DType
 from planish.ir.errors import NotEquivalentError
 from planish.ir.onnx_writer import write_model
+from planish.passes.target import EXPORT_TARGETS, FIRMWARE_TARGETS, PROCESSORS, TARGETS, get_target
 
 from .networks import array, classifier, images
 
@@ -217,6 +219,21 @@ def test_help_names_every_command() -> None:
         "new-pass",
     ):
         assert f"\n  {command} " in text
+
+
+def test_targets_are_explained(run: Run) -> None:
+    code, out, _ = run("targets", "rpi5")
+    assert code == 0
+    assert re.search(r"has dotprod +int8 products by sdot\n", out)
+    assert re.search(r"compiled for +aarch64-linux-gnu cortex-a76\n", out)
+    code, out, _ = run("targets")
+    assert code == 0
+    named = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    known = [*TARGETS, *PROCESSORS, *EXPORT_TARGETS, *FIRMWARE_TARGETS]
+    assert sorted(name for name in named if name in known) == sorted(known)
+    features = {feature for name in known for feature in get_target(name).features}
+    assert features <= set(named)
+    assert run("targets", "rpi9")[0] == 2
 
 
 def test_diff_and_explain(folder: Path, run: Run) -> None:
