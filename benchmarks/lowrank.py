@@ -16,8 +16,8 @@ other sentences, lines and files. The original's outputs are the reference:
 Times are of planish's own results with and without factorization, in turns in one process on one thread. The cuts are
 chosen for the least error, not for time.
 
-Within a bound on the error (root mean square of the worst sample and slice, relative to it) the fastest selection is
-looked for, by times measured while it is; it is kept where that pays.
+Within a bound on the error (rms: root mean square of the worst sample and slice, relative to it; absolute: the largest
+difference of any number) the fastest selection is looked for, by times measured while it is; it is kept where that pays.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ class Bounded:
     ratio: float = 0.0
     low: float = 0.0
     high: float = 0.0
+    metric: str = "rms"
+    """Of the bound and the error."""
 
 
 @dataclass
@@ -268,7 +270,7 @@ def bounded(entry: Any, limit: float, args: argparse.Namespace, folder: Path) ->
         samples=task.samples,
         factorize=True,
         goal=Goal(seconds=args.select_seconds),
-        budget=Budget(limit, "rms"),
+        budget=Budget(limit, args.metric),
         calibration=folder / f"{entry.name}.npz",
         measure_seconds=1.0,
     )
@@ -282,7 +284,7 @@ def bounded(entry: Any, limit: float, args: argparse.Namespace, folder: Path) ->
     offered = sum(r.parameters for r in ledger.ranks)
     left = sum(r.parameters * r.kept for r in ledger.ranks) / offered if offered else 1.0
     error = max((o.error for o in ledger.outputs), default=0.0)
-    return Bounded(limit, error, left, *scores, ledger.because, time.perf_counter() - start)
+    return Bounded(limit, error, left, *scores, ledger.because, time.perf_counter() - start, metric=args.metric)
 
 
 # -- time
@@ -343,7 +345,7 @@ def _bounds(bounds: list[Bounded]) -> list[str]:
     for b in sorted(bounds, key=lambda b: b.bound):
         time_ = f"{b.ratio:.3f} ({b.low:.3f} to {b.high:.3f})" if b.ratio else b.because
         parts.append(
-            f"| {b.bound:g} | {b.error:.3g} | {b.left:.0%} | {b.cosine:.4f} | {b.order:.4f} | {time_} "
+            f"| {b.bound:g} {b.metric} | {b.error:.3g} | {b.left:.0%} | {b.cosine:.4f} | {b.order:.4f} | {time_} "
             f"| {b.seconds:.0f} s |"
         )
     return [*parts, ""]
@@ -391,6 +393,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=4.0, help="of the error at equal cuts: any")
     parser.add_argument("--select-seconds", type=float, default=40.0)
     parser.add_argument("--bounds", default="0.1,0.3", help="on the error, for times within them")
+    parser.add_argument("--metric", default="rms", help="of the bounds")
     parser.add_argument("--seconds", type=float, default=15.0, help="for the times of one model")
     parser.add_argument("--work", type=Path, help="folder that keeps the models whose times are measured")
     parser.add_argument("--stage", choices=("all", "quality", "bounds", "time", "table"), default="all")
