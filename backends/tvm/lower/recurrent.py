@@ -23,7 +23,7 @@ from ....ir.types import TensorType
 from ..kernels import emit
 from ..kernels import matmul as matmul_kernels
 from ..kernels.machine import Machine
-from ..kernels.math import sigmoid, tanh
+from ..kernels.math import scales, sigmoid, tanh
 from ..kernels.tile import Epilogue
 from ..rules.core import Unsupported, dtype_of, numbers, register_own, shape_of, static_shape
 from .extents import Extent, atoms, expr, exprs, usual
@@ -171,8 +171,8 @@ def recurrent_kernels(node: Node, machine: Machine) -> list[Kernel]:
     ]
     second = Kernel(
         name,
-        f"{cell} {machine.lanes()}",
-        partial(_Steps.function, cell, machine.lanes(), name),
+        f"{cell} {machine.lanes()} {scales(machine)}",
+        partial(_Steps.function, cell, machine, name),
         operands,
         results,
         atoms=list(atoms(gates.shape)),
@@ -201,8 +201,10 @@ def _weights(node: Node, cell: Cell) -> tuple[Array, Array, Array]:
 class _Steps:
     """Writes the loop over steps of one sample and direction."""
 
-    def __init__(self, cell: Cell, lanes: int) -> None:
+    def __init__(self, cell: Cell, machine: Machine) -> None:
+        lanes = machine.lanes()
         self.cell = cell
+        self.sigmoid = partial(sigmoid, scales=scales(machine))
         self.lanes = next(n for n in (lanes, 8, 4, 2, 1) if n <= lanes and cell.hidden % n == 0)
         hidden, gates = cell.hidden, cell.gates
         width = cell.directions * gates * hidden
@@ -227,8 +229,8 @@ class _Steps:
         return 2 if self.cell.op == "LSTM" else 1
 
     @staticmethod
-    def function(cell: Cell, lanes: int, name: str) -> Any:
-        steps = _Steps(cell, lanes)
+    def function(cell: Cell, machine: Machine, name: str) -> Any:
+        steps = _Steps(cell, machine)
         operands = [steps.x, steps.r, *([steps.bias] if cell.separate else []), *(steps.start if cell.state else [])]
         results = [r for r, used in zip(steps.results, cell.outputs, strict=True) if used]
         worth = usual(cell.steps) * cell.hidden**2 > 200_000
@@ -286,7 +288,7 @@ class _Steps:
         return emit.seq(first, self._chunks(reset), last)
 
     def _reset(self, at: Expr) -> Any:
-        return emit.store(self.kept, sigmoid(self._gate(1, at)) * self.h[at], at)
+        return emit.store(self.kept, self.sigmoid(self._gate(1, at)) * self.h[at], at)
 
     def _products(self, d: Expr, b: Expr, t: Expr, begin: int, end: int, state: Any) -> Any:
         """sums = (x_t +) h R in some columns: several vectors of sums side by side, one broadcast of the state for
@@ -340,7 +342,7 @@ class _Steps:
         return self.sums[at + number * self.cell.hidden]
 
     def _lstm(self, d: Expr, b: Expr, t: Expr, at: Expr) -> list[Any]:
-        i, o, f = (sigmoid(self._gate(g, at)) for g in range(3))
+        i, o, f = (self.sigmoid(self._gate(g, at)) for g in range(3))
         g = tanh(self._gate(3, at))
         return [
             emit.store(self.c, f * self.c[at] + i * g, at),
@@ -348,7 +350,7 @@ class _Steps:
         ]
 
     def _gru(self, d: Expr, b: Expr, t: Expr, at: Expr) -> list[Any]:
-        z, r = (sigmoid(self._gate(g, at)) for g in range(2))
+        z, r = (self.sigmoid(self._gate(g, at)) for g in range(2))
         cell = self.cell
         given = self.x[t, b, d * (cell.gates * cell.hidden) + 2 * cell.hidden + at]
         g = tanh(self._gate(2, at) if self.resets else given + r * (self._gate(2, at) + self.bias[d, at]))
