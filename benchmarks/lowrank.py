@@ -17,7 +17,7 @@ Times are of planish's own results with and without factorization, in turns in o
 chosen for the least error, not for time.
 
 Within a bound on the error (rms: root mean square of the worst sample and slice, relative to it; absolute: the largest
-difference of any number) the fastest selection is looked for, by times measured while it is; it is kept where that pays.
+difference of any number) the fastest selection is looked for, by times measured meanwhile; it is kept where that pays.
 """
 
 from __future__ import annotations
