@@ -11,12 +11,14 @@ time, the least of many runs in turns; several timings of one folder are put tog
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ import planish
 from planish.backends.ort.session import Session, SessionSettings
 from planish.backends.tvm import backend
 from planish.backends.tvm.kernels.machine import Machine
-from planish.driver.deploy import build, for_passes, static_dims
+from planish.driver.deploy import for_passes, legalized, static_dims
 from planish.driver.optimize import optimize
 from planish.models import zoo
 from planish.passes.target import get_target
@@ -46,37 +48,42 @@ SAMPLES = 4
 WAYS = ("guess", "shipped")
 
 
-def built(name: str, folder: Path) -> dict[str, Any]:
-    """Optimizes and builds; the artifacts, the optimized model and the sample go into the folder."""
-    entry = zoo.get(name)
-    sample = entry.samples(1, 0)[0]
-    target = get_target("native")
-    model = planish.load(entry.path())
-    dims = static_dims(model, {}, sample)
-    result = optimize(
-        entry.path(), for_passes(target), dims=dims, measure=False, validate="structure", pipeline="default"
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    result.save(folder / "model.onnx")
-    arrays: dict[str, Any] = dict(sample)
-    np.savez(folder / "sample.npz", **arrays)
-    row: dict[str, Any] = {"model": name}
-    for way in WAYS:
-        begin = time.process_time()
-        with guessing() if way == "guess" else nullcontext():
-            artifact = build(result, target)
-        artifact.save(folder / way)
-        row |= {f"{way}_s": time.process_time() - begin}
+def built(name: str, folder: Path, way: str) -> dict[str, Any]:
+    """The library of one way; the optimized model and the sample lie in the folder, too."""
+    written = folder / "row.json"
+    row: dict[str, Any] = json.loads(written.read_text()) if written.exists() else {"model": name}
+    if not written.exists():
+        optimized(name, folder)
+    target = replace(get_target("native"), runtime="tvm", contrib=False)
+    begin = time.process_time()
+    model = legalized(planish.load(folder / "model.onnx"), target)
+    with guessing() if way == "guess" else nullcontext():
+        artifact = backend.TvmBackend().lower(model, target)
+    artifact.save(folder / way)
+    row |= {f"{way}_s": time.process_time() - begin}
     memory = artifact.manifest["memory"].values()
     row |= {
-        "library_kb": (folder / "shipped" / "lib.so").stat().st_size / 1024,
+        "library_kb": (folder / way / "lib.so").stat().st_size / 1024,
         "arena_kb": sum(m["arena_bytes"] for m in memory) / 1024,
         "live_kb": sum(m["live_bytes"] for m in memory) / 1024,
         "scratch_kb": sum(m["scratch_bytes"] for m in memory) / 1024,
         "pieces": [step["backend"] for step in artifact.manifest["steps"]],
     }
-    (folder / "row.json").write_text(json.dumps(row))
+    written.write_text(json.dumps(row))
     return row
+
+
+def optimized(name: str, folder: Path) -> None:
+    """Our model, extents being those of the first sample."""
+    entry = zoo.get(name)
+    sample = entry.samples(1, 0)[0]
+    dims = static_dims(planish.load(entry.path()), {}, sample)
+    wanted = for_passes(get_target("native"))
+    result = optimize(entry.path(), wanted, dims=dims, measure=False, validate="structure", pipeline="default")
+    folder.mkdir(parents=True, exist_ok=True)
+    result.save(folder / "model.onnx")
+    arrays: dict[str, Any] = dict(sample)
+    np.savez(folder / "sample.npz", **arrays)
 
 
 @contextmanager
@@ -95,7 +102,8 @@ def timed(name: str, folder: Path, seconds: float) -> dict[str, Any]:
     with np.load(folder / "sample.npz") as file:
         sample = {key: file[key] for key in file.files}
     plain, ours = Session(zoo.get(name).path(), SETTINGS), Session(folder / "model.onnx", SETTINGS)
-    artifacts = [planish.load_artifact(folder / way) for way in WAYS]
+    ways = [way for way in WAYS if f"{way}_s" in row]
+    artifacts = [planish.load_artifact(folder / way) for way in ways]
     runs: list[Callable[[Any], Any]] = [plain.run, ours.run, *(artifact.run for artifact in artifacts)]
     error = max(differs(run(s), plain.run(s)) for s in samples_like(name, sample) for run in runs[2:])
     best = [float("inf")] * len(runs)
@@ -107,7 +115,7 @@ def timed(name: str, folder: Path, seconds: float) -> dict[str, Any]:
             run(sample)
             best[i] = min(best[i], time.thread_time() - begin)
         turns += 1
-    found = dict(zip(("ort_ms", "ours_ms", "guess_ms", "shipped_ms"), (b * 1e3 for b in best), strict=True))
+    found = dict(zip(("ort_ms", "ours_ms", *(f"{way}_ms" for way in ways)), (b * 1e3 for b in best), strict=True))
     return row | {"error": error} | {key: min(ms, row.get(key, ms)) for key, ms in found.items()}
 
 
@@ -145,28 +153,30 @@ def page(rows: list[dict[str, Any]]) -> str:
     ]
     for r in rows:
         ort = r["ort_ms"]
-        lines.append(
-            f"| {r['model']} | {ort:.2f} | {r['ours_ms']:.2f} | {r['guess_ms']:.2f} | {r['guess_ms'] / ort:.2f} "
-            f"| {r['shipped_ms']:.2f} | {r['shipped_ms'] / ort:.2f} | {r['error']:.1e} | {r['guess_s']:.1f} "
-            f"| {r['shipped_s']:.1f} | {r['library_kb']:,.0f} | {r['arena_kb']:,.0f} "
-            f"| {r['arena_kb'] / max(r['live_kb'], 1e-9):.3f} | {r['scratch_kb']:,.0f} |"
-        )
+        cells = [r["model"], f"{ort:.2f}", f"{r['ours_ms']:.2f}"]
+        for way in WAYS:
+            cells += [f"{r[f'{way}_ms']:.2f}", f"{r[f'{way}_ms'] / ort:.2f}"] if f"{way}_ms" in r else ["", ""]
+        cells += [f"{r['error']:.1e}", *(f"{r[f'{way}_s']:.1f}" if f"{way}_s" in r else "" for way in WAYS)]
+        cells += [f"{r['library_kb']:,.0f}", f"{r['arena_kb']:,.0f}", f"{r['arena_kb'] / max(r['live_kb'], 1e-9):.3f}"]
+        cells.append(f"{r['scratch_kb']:,.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="TVM beside ONNX Runtime.")
     parser.add_argument("--build", type=Path, help="build the models into this folder")
+    parser.add_argument("--ways", default=",".join(reversed(WAYS)))
     parser.add_argument("--time", type=Path, help="time what lies in this folder")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seconds", type=float, default=3.0, help="for each model")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     names = options.models.split(",")
-    for name in names if options.build else ():
-        if not (options.build / name / "row.json").exists():
-            row = built(name, options.build / name)
-            sys.stdout.write(f"{name}: built in {row['guess_s']:.1f} s, pieces {row['pieces'] or 'one'}\n")
+    for way, name in itertools.product(options.ways.split(","), names) if options.build else ():
+        if not (options.build / name / way / "manifest.json").exists():
+            row = built(name, options.build / name, way)
+            sys.stdout.write(f"{name} {way}: built in {row[f'{way}_s']:.1f} s, pieces {row['pieces'] or 'one'}\n")
             sys.stdout.flush()
     if options.time is not None:
         present = [name for name in names if (options.time / name / "row.json").exists()]

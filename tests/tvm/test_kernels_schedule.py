@@ -15,6 +15,7 @@ tvm = pytest.importorskip("tvm")
 from planish.backends.tvm.kernels.arithmetic import requantized  # noqa: E402
 from planish.backends.tvm.kernels.machine import Machine  # noqa: E402
 from planish.backends.tvm.kernels.schedule import schedule  # noqa: E402
+from planish.backends.tvm.kernels.stages import scratch_bytes  # noqa: E402
 
 te, tirx = tvm.te, tvm.tirx
 MACHINE = Machine(get_target(native()))
@@ -47,6 +48,15 @@ def test_a_position_that_the_expression_reads_is_not_merged_away() -> None:
     y = te.compute(x.shape, lambda n, h, w: x[n, h, w] + tirx.Cast("float32", h * 10 + w))
     place = np.arange(5)[:, None] * 10 + np.arange(6)
     np.testing.assert_array_equal(ran([x, y], [values(3, 5, 6)], (3, 5, 6)), values(3, 5, 6) + place.astype("f4"))
+
+
+@pytest.mark.parametrize(("columns", "want"), [(255, 0), (256, 1024), (3000, 12_000)])
+def test_scratch_memory_is_what_does_not_fit_on_the_stack(columns: int, want: int) -> None:
+    x, k = te.placeholder((4, columns), name="x"), axis(columns, "k")
+    power = te.compute((4, columns), lambda i, j: tirx.exp(x[i, j]))
+    total = te.compute((4,), lambda i: te.sum(power[i, k], axis=k))
+    y = te.compute((4, columns), lambda i, j: power[i, j] / total[i])
+    assert scratch_bytes(schedule(te.create_prim_func([x, y]), MACHINE)) == want
 
 
 @pytest.mark.parametrize("rows", [33, "S"])

@@ -44,7 +44,12 @@ def model_of(shape: tuple[int, ...], weights: tuple[int, ...], attributes: dict[
     return onnx_model(nodes, feeds, ["y"], constants), feeds
 
 
-@pytest.mark.parametrize("name", CASES)
+WITHOUT_TEMPLATE = ("holes between taps", "places that nothing reaches", "channels by themselves")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in WITHOUT_TEMPLATE else ()) for name in CASES]
+)
 def test_as_onnx_runtime_has_it(name: str) -> None:
     model, feeds = model_of(*CASES[name])
     artifact = lowered(model)
