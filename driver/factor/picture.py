@@ -13,7 +13,7 @@ from .ranks import Rank
 
 NAMED = 60
 """So many layers get their names written."""
-_NAME = 28
+_NAME = 36
 
 
 def plot_ranks(ranks: Sequence[Rank], path: str | os.PathLike[str]) -> None:
