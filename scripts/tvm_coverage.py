@@ -130,7 +130,8 @@ def with_shapes(model: Model, inputs: list[Any]) -> None:
     for value, array in zip(list(graph.inputs), inputs, strict=False):
         if value.tensor is not None and fixed_in_models(value, array):
             constant = graph.add_constant(ArrayConstant(array), value.name)
-            used = [(user, i) for user, i in value.uses if i > 0 and not user.is_return]
+            shapes = any(user.op == "ConstantOfShape" for user in value.users)
+            used = [(user, i) for user, i in value.uses if (i > 0 or shapes) and not user.is_return]
             for user, i in used:
                 user.set_input(i, constant)
             if not used:

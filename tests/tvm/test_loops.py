@@ -137,3 +137,18 @@ def test_fixed_extents(name: str) -> None:
     artifact = lowered(fixed)
     assert not artifact.manifest["steps"]
     assert_close(artifact.run(subject.feeds), expected(fixed, subject.feeds), products=16)
+
+
+def test_rows_put_into_a_cache() -> None:
+    """Each sample's at a place of its own, and around the end."""
+    feeds = {"c": floats(2, 3, 6, 4), "u": floats(2, 3, 2, 4), "w": np.array([1, 4]), "e": np.array([5, 3])}
+    nodes = [
+        helper.make_node("TensorScatter", ["c", "u", "w"], ["y"]),
+        helper.make_node("TensorScatter", ["c", "u", "e"], ["z"], mode="circular"),
+        helper.make_node("TensorScatter", ["c", "u"], ["first"], axis=2),
+    ]
+    model = onnx_model(nodes, feeds, ["y", "z", "first"], opset=24)
+    artifact = lowered(model)
+    assert not artifact.manifest["steps"]
+    for found, wanted in zip(artifact.run(feeds), expected(model, feeds), strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -387,8 +387,10 @@ def cast(c: Context) -> Element:
 @rule(Kind.ELEMENTWISE, "BitCast")
 def bit_cast(c: Context) -> Element:
     x, source, wanted = c.spread(0), c.dtype(), c.out_dtype()
-    if "bool" in (source, wanted) and source != wanted:
+    if wanted == "bool" and source != wanted:
         raise Unsupported(f"the bits of {source} as {wanted}")
+    if source == "bool":  # a byte of 0 or 1
+        return lambda index: x(index).astype(wanted)
     return lambda index: tirx.reinterpret(wanted, x(index))
 
 

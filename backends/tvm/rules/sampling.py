@@ -1,7 +1,7 @@
-"""Sampling at places that data says: ``GridSample``, and the places that a matrix makes.
+"""Sampling at places that data says: ``GridSample``, and the places that a matrix makes; rows put where data says.
 
 Source: GridSample-22: places in [-1, 1] are those of the operand's edges (or of its outer elements' centres with
-``align_corners``); the grid's last axis has them in the reverse order of the axes.
+``align_corners``); the grid's last axis has them in the reverse order of the axes. TensorScatter-24.
 """
 
 from __future__ import annotations
@@ -183,3 +183,22 @@ def _weight(part: Expr, k: int, mode: str, dtype: str) -> Expr:
 def _text(c: Context, name: str, default: str) -> str:
     found = c.node.attr(name, default)
     return found.decode() if isinstance(found, bytes) else str(found)
+
+
+@rule(Kind.STAGE, "TensorScatter")
+def tensor_scatter(c: Context) -> Element:
+    """The update's element where it lies in the rows behind the sample's index, else the cache's."""
+    axis = int(c.node.attr("axis", -2)) % c.rank()
+    rows, new = c.extents(0)[axis], c.extents(1)[axis]
+    circular = c.node.attr("mode", "linear") in ("circular", b"circular")
+
+    def element(index: Index) -> Expr:
+        at = flat(index[axis])
+        if c.has(2):
+            at = at - c.x(2)((index[0],)).astype("int32")
+        at = tirx.floormod(at, expr(rows)) if circular else at
+        inside = tirx.all(at >= 0, at < expr(new))
+        near = tirx.max(tirx.min(at, expr(new) - 1), 0)
+        return tirx.if_then_else(inside, c.x(1)((*index[:axis], near, *index[axis + 1 :])), c.x(0)(index))
+
+    return element
