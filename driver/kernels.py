@@ -109,12 +109,12 @@ def _runner(machine: Any, board: str | None, seconds: float) -> Runner:
 def _lower(model: Any, target: Target, machine: Any) -> None:
     """Asks for a schedule of every kernel, as a build does; nothing is compiled but candidates."""
     from ..backends.tvm.lower.program import Module
+    from ..backends.tvm.partition import computed
     from ..backends.tvm.ready import readied
 
     module = Module(machine)
-    for i, piece in enumerate(readied(legalized(model, target), machine)[1]):
-        if piece.backend == "tvm":
-            module.lower(piece.model.graph, f"main{i}")
+    for i, graph in enumerate(computed(readied(legalized(model, target), machine)[1])):
+        module.lower(graph, f"main{i}")
 
 
 def _faster(database: Database) -> int:

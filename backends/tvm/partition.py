@@ -7,7 +7,7 @@ any path, which no partition beats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TypeAlias
@@ -130,6 +130,15 @@ def partition(model: Model, inside: Inside, *, gpu: bool = False) -> list[Piece]
         reasons = {node.op: refused[node] for node in nodes if node in refused}
         found.append(_piece(model, nodes, backend, names, reasons))
     return found
+
+
+def computed(pieces: Sequence[Piece]) -> Iterator[Graph]:
+    """What TVM runs, in bodies too."""
+    for piece in pieces:
+        if piece.backend == TVM:
+            yield piece.model.graph
+        for body in piece.bodies:
+            yield from computed(body.pieces)
 
 
 def _without_constants(node: Node) -> None:
