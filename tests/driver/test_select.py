@@ -69,6 +69,16 @@ def test_near_the_optimum(seed: int, border: float) -> None:
     assert world.true_time(choice.taken) <= best + 0.03
 
 
+@pytest.mark.parametrize(("gain", "found"), [(0.02, True), (0.001, False)])
+def test_a_small_gain_is_timed_until_it_is_certain(gain: float, found: bool) -> None:
+    """Of all together; each timing is off by a part of that."""
+    world = World(4, 0, noise=0.03)
+    world.gain, world.error = np.full(4, gain), np.full(4, 0.1)
+    choice = select(world.problem, world, Goal(seconds=1e6))
+    assert bool(choice.taken) == found
+    assert found or "beyond doubt" in choice.because
+
+
 def test_nothing_where_nothing_pays() -> None:
     world = World(8, 0)
     world.gain = -np.abs(world.gain)
