@@ -387,7 +387,8 @@ class Job:
             help = "a pass is at fault: `--validate each-pass` names it; "
         else:
             problems = f"{problems}; {guilty}"
-            help = f"the rule is at fault, leave it out with `--disable {guilty.rule}` and report it; "
+            leave_out = f"the rule is at fault, leave it out with `--disable {guilty.rule}`"
+            help = f"{leave_out if guilty.rule else 'planish is at fault'}, and report it; "
         return NotEquivalentError(
             f"the optimized model is not equivalent: {problems}",
             where="validate",

@@ -18,7 +18,7 @@ from .errors import VerifyError
 from .graph import Function, Graph, Node, Value
 from .onnx_proto import attr_to_proto, fill_attr, fill_tensor, sparse_to_proto, type_to_proto
 from .repetition import RepeatedConstant, is_stored_as_node
-from .type_agreement import contradiction
+from .type_agreement import replaces
 from .types import OptionalType, SequenceType, TensorType, Type
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Emitter:
                 names.used.add(name)
             seen.add(name)
             declared = port.declared
-            if declared is None or (not main and contradiction(declared, value.type)):
+            if declared is None or (not main and replaces(value.type, declared)):
                 declared = value.type  # what a body returns is no interface: passes may have changed it
             self._info(proto.output.add(), name, declared, port.extra)
 

@@ -26,6 +26,16 @@ def contradiction(a: Type | None, b: Type | None) -> str | None:
     return None
 
 
+def replaces(inferred: Type | None, declared: Type) -> bool:
+    """Whether a body's output is said to be what inference finds, even if that is less than the file says.
+
+    Exporters declare scalars that become vectors in a loop; runtimes take a body's word, and fail.
+    """
+    if isinstance(inferred, TensorType) and isinstance(declared, TensorType):
+        return inferred.dtype is not None
+    return contradiction(declared, inferred) is not None
+
+
 def _tensors(a: TensorType, b: TensorType) -> str | None:
     if a.dtype is not b.dtype and a.dtype is not None and b.dtype is not None:
         return f"element types {a.dtype} and {b.dtype}"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# Threads of numpy's products wait busily for each other: with as many test processes as processors, for minutes.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 # The same examples in every run, and no limit on the time of one: a failure is a fault of ours, not of the day.
 settings.register_profile("planish", derandomize=True, deadline=None)

@@ -50,7 +50,7 @@ class Guilty:
 
     def __str__(self) -> str:
         if not self.number:
-            return "wrong before the first rewrite that is counted: a pass changes the model around the rewriter"
+            return "wrong before the first rewrite: what planish writes of the model as it read it is wrong already"
         origin = f" (from {', '.join(map(repr, self.origin[:4]))})" if self.origin else ""
         return f"first wrong after rewrite {self.number} of {self.total}: {self.rule} at {self.at!r}{origin}"
 
