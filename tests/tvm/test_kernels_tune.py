@@ -60,6 +60,8 @@ def test_entries_are_of_one_machine_and_one_kernel() -> None:
     rows = tvm.tirx.Var("S", "int32")
     assert key_of(MatMul((1,), rows, 8, 8), MACHINE) == f"{native()} matmul batch=(1) rows=? depth=8 columns=8"
     assert with_usual_extents(MatMul((rows,), rows, 8, 8)) == MatMul((1,), 64, 8, 8)
+    window = with_usual_extents(Conv(rows, 1, 1, rows, 258, (1, 256), strides=(1, 64)))
+    assert (window.batch, window.height, window.width, window.out_width) == (1, 1, 256, 1)
 
 
 def test_files_that_are_no_database_are_refused(tmp_path: Path) -> None:

@@ -115,11 +115,14 @@ def _shown(value: Any) -> str:
 
 
 def with_usual_extents(spec: Any) -> Any:
-    """The same kernel with numbers for symbolic extents; batches of one."""
+    """The same kernel with numbers for symbolic extents; batches of one, images larger than the window."""
     change: dict[str, Any] = {}
     for f in fields(spec):
         value = getattr(spec, f.name)
         usual = 1 if f.name == "batch" else USUAL
+        if f.name in ("height", "width"):
+            axis = int(f.name == "width")
+            usual = max(USUAL, (spec.kernel[axis] - 1) * spec.dilations[axis] + 1)
         if isinstance(value, tuple):
             change[f.name] = tuple(map(partial(_number, usual=usual), value))  # pyright: ignore[reportUnknownArgumentType]
         else:
