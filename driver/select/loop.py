@@ -56,8 +56,9 @@ ENOUGH = 0.9
 LEAST_PARTS = 4
 LEAST_TURNS = 4
 """Selections of the program that are measured, however long it takes: the first one is as good as predictions are."""
-_SHARE_ALONE, _SHARE_WEIGHED, _SHARE_GROUPS = 0.35, 0.5, 0.3
-"""Of the time, for single errors, for these where the least error is wanted, and for grouped times."""
+_SHARE_ALONE, _SHARE_WEIGHED, _SHARE_AMPLE, _SHARE_GROUPS = 0.35, 0.5, 0.3, 0.3
+"""Of the time, for single errors, for these where the least error is wanted, what is left of it then where more of them
+are measured than there must be, and for grouped times."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -259,7 +260,8 @@ class _Loop:
         whole = self.lab.rough(self.problem.everything())
         share = _SHARE_WEIGHED if self._least else _SHARE_ALONE
         weighing = Weighing(self.problem, self.lab.rough, whole)
-        weighing.run(partial(self._seconds, share), partial(self.progress, "weighing errors"), thorough=self._least)
+        ample = _SHARE_AMPLE * self.goal.seconds if self._least else math.inf
+        weighing.run(partial(self._seconds, share), partial(self.progress, "weighing errors"), ample=ample)
         self.alone = weighing.alone()
         self.power = power_of([float(self.alone[i]) for i in first], whole)
         if whole > 0 and math.isfinite(whole):  # from the weights' unit into shares of the budget

@@ -59,11 +59,10 @@ class Weighing:
         first.sort(key=lambda i: (self.problem.place_of[i] in alone, i))  # those that exclude each other far apart
         return [first, *(sorted(units, key=lambda i: -self.problem.units[i].saved_bytes) for units in later), rest]
 
-    def run(self, left: Callable[[], float], progress: Callable[[int, int], None], *, thorough: bool = False) -> None:
-        """Measures until no time is left; ``left``: seconds. Of the first round all units, in groups where needed.
-        ``thorough``: more than three options of a place, where there is time."""
+    def run(self, left: Callable[[], float], progress: Callable[[int, int], None], *, ample: float = math.inf) -> None:
+        """Measures until no time is left; ``left``: seconds. Of the first round all units, in groups where needed; more
+        than three options of a place while ``ample`` seconds are left."""
         first, *later = self.rounds()
-        later = later if thorough else later[:-1]
         total, before = len(first) + sum(map(len, later)), left()
         rest, size = first, 1
         while rest:
@@ -72,11 +71,12 @@ class Weighing:
             rest = rest[size:]
             each = max((before - left()) / self.count, 1e-6)
             size = -(-len(rest) // max(int(left() / each), LEAST - self.count, 1))
-        for i in (i for units in later for i in units):
-            if left() <= 0:
-                return
-            progress(self.count, total)
-            self._measure([i])
+        for units, enough in zip(later, (0.0, 0.0, ample), strict=True):
+            for i in units:
+                if left() <= enough:
+                    return
+                progress(self.count, total)
+                self._measure([i])
 
     def _measure(self, units: Sequence[int]) -> None:
         """Units that exclude each other cannot be taken together and are measured one after the other."""
