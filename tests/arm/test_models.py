@@ -46,22 +46,22 @@ np.savez(sys.argv[3], **{f"y{i}": y for i, y in enumerate(outputs)})
 """
 
 
-def small_network() -> tuple[Model, Feeds]:
+def small_network(dtype: DType = DType.F32) -> tuple[Model, Feeds]:
     """Convolutions (3x3, depthwise, 1x1) with activations, a residual sum, pooling, a product, softmax."""
     draw = np.random.default_rng(3)
 
     def weights(*shape: int) -> np.ndarray:
-        return draw.standard_normal(shape, np.float32) / np.sqrt(np.prod(shape[1:]), dtype=np.float32)
+        return (draw.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(dtype.numpy_name)
 
     b = Builder()
-    x = b.input("x", DType.F32, (1, 3, 20, 24))
+    x = b.input("x", dtype, (1, 3, 20, 24))
     y = b.Relu(b.Conv(x, b.const(weights(16, 3, 3, 3)), b.const(weights(16)), pads=(1, 1, 1, 1), strides=(2, 2)))
     z = b.HardSwish(b.Conv(y, b.const(weights(16, 1, 3, 3)), pads=(1, 1, 1, 1), group=16))
     z = b.Add(b.Conv(z, b.const(weights(16, 16, 1, 1)), b.const(weights(16))), y)
     z = b.MaxPool(z, kernel_shape=(2, 2), strides=(2, 2))
     z = b.Reshape(b.GlobalAveragePool(z), b.const(np.array([1, 16], np.int64)))
     b.output(b.Softmax(b.Add(b.MatMul(z, b.const(weights(16, 10))), b.const(weights(10)))), "y")
-    return b.model(), {"x": draw.standard_normal((1, 3, 20, 24), np.float32)}
+    return b.model(), {"x": draw.standard_normal((1, 3, 20, 24)).astype(dtype.numpy_name)}
 
 
 def zoo_model(name: str) -> tuple[Model, Feeds]:
@@ -120,9 +120,14 @@ def run_wheel(model: Model, processor: str, feeds: Feeds, folder: Path) -> list[
         return [outputs[f"y{i}"] for i in range(len(outputs.files))]
 
 
-@pytest.mark.parametrize(("board", "processor"), [("rpi4", "cortex-a72"), ("rpi5", "cortex-a76")])
-def test_a_small_network_compiled_for_a_board(board: str, processor: str, emulation: Emulation, tmp_path: Path) -> None:
-    model, feeds = small_network()
+@pytest.mark.parametrize(
+    ("board", "processor", "dtype"),
+    [("rpi4", "cortex-a72", DType.F32), ("rpi5", "cortex-a76", DType.F32), ("rpi5", "cortex-a76", DType.F16)],
+)
+def test_a_small_network_compiled_for_a_board(
+    board: str, processor: str, dtype: DType, emulation: Emulation, tmp_path: Path
+) -> None:
+    model, feeds = small_network(dtype)
     check(model, feeds, run_loader(build(model, board, tmp_path / board), processor, feeds, emulation))
 
 
