@@ -119,9 +119,21 @@ class _Scheduler:
         if stage.combined is None or self._vector(stage, stage.spatial) is not None:
             if stage.combined is None and not stage.reduced and _interleaves(stage, stage.spatial):
                 return min(shared, len(stage.spatial) - 2)
-            # The last axis and all that can be merged with it stay for vectors.
-            return min(shared, len(stage.spatial) - max(1, self._merged(stage, stage.spatial)))
+            # The last axis and all that can be merged with it stay for vectors; where tensors lie between stages,
+            # only as many as fill one, so that little lies there.
+            merged = max(1, self._merged(stage, stage.spatial))
+            return min(shared, len(stage.spatial) - (self._filling(stage, merged) if self._between else merged))
         return shared
+
+    @property
+    def _between(self) -> bool:
+        return len(self.program.stages) > 1
+
+    def _filling(self, stage: Stage, most: int) -> int:
+        """Trailing axes that fill a vector."""
+        extents = [a.extent for a in reversed(stage.spatial[-most:])]
+        filled = (n for n in range(1, most) if math.prod(_usual(e) for e in extents[:n]) >= self.lanes)
+        return next(filled, most)
 
     def _vector(self, stage: Stage, spatial: Sequence[Axis]) -> Axis | None:
         """The axis of the result that a reduction computes side by side, if there is one: contiguous in what is read,
