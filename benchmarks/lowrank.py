@@ -126,6 +126,8 @@ def task_of(entry: Any) -> Task:
 
     def outputs(run: Any) -> Any:
         found = [np.asarray(run(sample)[0]) for sample in measured]
+        if len({rows.shape[-1] for rows in found}) > 1:  # images of several sizes: all numbers together
+            return np.concatenate([rows.reshape(-1) for rows in found])[None]
         return np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in found])
 
     return Task(samples, outputs, _classes)
