@@ -29,8 +29,8 @@ HEADER = """# Schedules that MetaSchedule finds
     {command}
 
 Functions that no template computes, one thread of target {target}. `own`: the schedule that planish makes without any
-search. `found`: the best of {trials} candidates of TVM's MetaSchedule, taken where it is at least 5 % faster (both timed in
-turns at the end); CPU seconds are those of the whole search.
+search. `found`: the best of {trials} candidates of TVM's MetaSchedule, taken where at least 5 % faster (both timed
+in turns at the end); CPU seconds are those of the whole search.
 
 | function | own us | found us | own / found | taken | search s |
 | --- | ---: | ---: | ---: | --- | ---: |
