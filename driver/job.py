@@ -388,7 +388,7 @@ class Job:
         else:
             problems = f"{problems}; {guilty}"
             leave_out = f"the rule is at fault, leave it out with `--disable {guilty.rule}`"
-            help = f"{leave_out if guilty.rule else 'planish is at fault'}, and report it; "
+            help = f"{leave_out if guilty.rule else 'planish is at fault'} and report it; "
         return NotEquivalentError(
             f"the optimized model is not equivalent: {problems}",
             where="validate",
