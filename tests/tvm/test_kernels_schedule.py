@@ -195,3 +195,16 @@ def test_names_do_not_nest_where_the_extent_is_open() -> None:
     for _ in range(6):
         want = np.tanh(np.exp(want))
     np.testing.assert_allclose(ran([x, y], [given], (37,)), want, rtol=1e-5)
+
+
+def test_what_stands_behind_a_condition_is_read_only_where_it_holds() -> None:
+    """Named values too: reading in front of an operand ended the process (found by Inception's normalization)."""
+    x = te.placeholder((64,), name="x")
+    t = tirx.Var("t", "float32")
+
+    def before(i: Any) -> Any:
+        return tirx.if_then_else(i >= 32, tirx.Let(t, x[i - 32], t * t), 0.0)
+
+    script = schedule(te.create_prim_func([x, te.compute((64,), before)]), MACHINE).script()
+    assert "= x[" not in script
+    assert "T.Let" in script

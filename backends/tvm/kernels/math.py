@@ -187,7 +187,7 @@ def _laid_down(made: Any) -> Any:
 
     def call(found: Any) -> None:
         nonlocal guarded
-        guarded = guarded or getattr(found.op, "name", "") == "tirx.if_then_else"
+        guarded = guarded or getattr(found.op, "name", "").endswith(".if_then_else")
 
     _ffi.structural_walk(made.body.value, (ir.Call, call))
     value = _ffi.structural_map(made.body.value, (tir.Let, let))
