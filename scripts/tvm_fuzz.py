@@ -40,7 +40,9 @@ def main() -> int:
         if done.kind in (WRONG, CRASH) or done.message:
             sys.stdout.write(f"{done.seed} ({way}) {done.kind}: {done.message[:600]}\n")
             sys.stdout.flush()
-    text = "\n".join(page(rows, " ".join(sys.argv[1:]))) + "\n"
+    elsewhere = f" --elsewhere {args.elsewhere}" if args.elsewhere else ""
+    arguments = f"--models {args.models} --quantized {args.quantized}{elsewhere} --seed {args.seed}"
+    text = "\n".join(page(rows, arguments)) + "\n"
     if args.out:
         args.out.write_text(text, "utf-8")
     sys.stdout.write(text)
