@@ -28,9 +28,10 @@ import numpy as np
 
 from .descent import Measures, beliefs, descend
 from .front import Front, Point
+from .goal import FASTEST, Goal, Timing
 from .known import UNKNOWN, Known
 from .problem import Problem, runs_of
-from .program import Costs, Objective, Solved, predict_time, solve
+from .program import Costs, Solved, predict_time, solve
 from .reasons import ROUNDED, excuse, reasons
 from .surrogate import WORST, Timed, Times, costs_of, fit_time, power_of
 from .weighing import Weighing
@@ -64,23 +65,6 @@ are measured than there must be, and for grouped times."""
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Time of a selection relative to none, with the bounds of a confidence interval."""
-
-    ratio: float
-    low: float
-    high: float
-    base_ns: float
-    """Time of one run without any unit."""
-
-    def joined(self, other: Timing) -> Timing:
-        """The middle of two measurements, with an interval that spans the middles of both."""
-        middle = math.sqrt(self.ratio * other.ratio)
-        half = max(abs(self.ratio - other.ratio), (self.high - self.low + other.high - other.low) / 2**1.5) / 2
-        return Timing(middle, middle - half, middle + half, math.sqrt(self.base_ns * other.base_ns))
-
-
 class Lab(Protocol):
     """Builds and measures selections."""
 
@@ -100,25 +84,6 @@ class Lab(Protocol):
     def timing(self, taken: frozenset[str]) -> Timing | None:
         """``None`` where nothing can be measured."""
         ...
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is wanted."""
-
-    minimize: Objective = "time"
-    max_time: float = 1.0
-    """Relative to the model without any unit."""
-    max_us: float = math.inf
-    """One run, microseconds."""
-    max_bytes: int | None = None
-    """Of the file. Who calls ``select`` knows its size and says what is to be saved:"""
-    min_saved_bytes: int = 0
-    max_flops: float = 1.0
-    """Operations of a run, relative to the model without any unit; as far as units say what they save."""
-    seconds: float = 120.0
-    """For measurements, about: processor time of the thread that selects, so that a busy machine decides no worse, nor
-    one whose libraries wait for each other on many cores."""
 
 
 @dataclass
@@ -144,7 +109,7 @@ class Choice:
 def select(
     problem: Problem,
     lab: Lab,
-    goal: Goal = Goal(),
+    goal: Goal = FASTEST,
     *,
     known: Known = UNKNOWN,
     progress: Progress | None = None,

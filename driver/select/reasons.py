@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from .goal import Goal, Timing
 from .problem import Problem
 from .program import Costs, predict_error, predict_time
-
-if TYPE_CHECKING:
-    from .loop import Goal, Timing
 
 ROUNDED = 1e-9
 FEW_OPERATIONS = 0.05
