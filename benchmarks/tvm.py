@@ -33,6 +33,8 @@ from planish.backends.tvm.kernels.machine import Machine
 from planish.driver.deploy import for_passes, legalized, static_dims
 from planish.driver.optimize import optimize
 from planish.models import zoo
+from planish.passes.context import Context
+from planish.passes.manager import Pipeline
 from planish.passes.target import get_target
 
 MODELS = (
@@ -56,7 +58,9 @@ def built(name: str, folder: Path, way: str) -> dict[str, Any]:
         optimized(name, folder)
     target = replace(get_target("native"), runtime="tvm", contrib=False)
     begin = time.process_time()
-    model = legalized(planish.load(folder / "model.onnx"), target)
+    model = planish.load(folder / "model.onnx")
+    Pipeline("clean").run(model, Context(target=target))  # weights of one number are written as nodes
+    model = legalized(model, target)
     with guessing() if way == "guess" else nullcontext():
         artifact = backend.TvmBackend().lower(model, target)
     artifact.save(folder / way)
