@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backends.measure import Comparison, Run, compare
+from ..backends.ort.session import Session, SessionSettings
 from ..ir.clone import clone_model
 from ..ir.dims import Shape, SymDim, substitute
-from ..ir.errors import BudgetError, NotEquivalentError, UsageError
+from ..ir.errors import BackendError, BudgetError, NotEquivalentError, UsageError
 from ..ir.graph import Model
 from ..passes.core import Context
 from ..passes.manager import Pipeline
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from .sizes import Runnable
 
 
+SECONDS = 1.0
+"""For the artifact's time beside ONNX Runtime's."""
 SHARES = (1.0, 0.9, 0.7)
 """Of the budget, for selections judged on ONNX Runtime: kernels round ties of quantized values otherwise, so that what
 just fits there may not fit in what is built."""
@@ -54,6 +58,8 @@ class Deployed:
     artifact: Artifact
     checked: int
     """Samples on which the artifact gave the original's outputs; 0 where this machine cannot run it."""
+    timed: Comparison | None = None
+    """The original on ONNX Runtime and the artifact, with as many threads, in turns; where that was asked for."""
 
 
 def deploy(
@@ -105,10 +111,10 @@ def deploy(
         if budget is None or result.report.budget is None or not result.report.budget.taken:
             for i, sample in fitting:
                 _compare(bench.reference.compare(i, artifact.run(sample), tolerance=tolerance), options)
-            return Deployed(result, artifact, len(fitting))
+            return bench.deployed(result, artifact, fitting, measure=measure)
         spent.append(bench.spending(budget, artifact, fitting))
         if spent[-1].spent <= 1:
-            return Deployed(result, artifact, len(fitting))
+            return bench.deployed(result, artifact, fitting, measure=measure)
     raise _overspent(spent)
 
 
@@ -156,6 +162,34 @@ class _Bench:
         shapes = {v.name: v.shape for v in model.graph.inputs}
         fits = [all(_fits(shape, s[name].shape) for name, shape in shapes.items()) for s in self.items()]
         return [(i, sample) for i, (sample, fit) in enumerate(zip(self.items(), fits, strict=True)) if fit]
+
+    def deployed(
+        self, result: Result, artifact: Artifact, fitting: list[tuple[int, Sample]], *, measure: bool
+    ) -> Deployed:
+        """What came out, timed beside the original on ONNX Runtime where ``measure`` asks for it."""
+        timed = self._timed(artifact, [sample for _, sample in fitting]) if measure and fitting else None
+        if timed is not None:
+            interval = f"({timed.low:.3f} to {timed.high:.3f})"
+            advice = ": SLOWER; fix extents with --dim, try tune-kernels, or --backend ort" if timed.low > 1 else ""
+            result.report.notes.append(
+                f"TVM takes {timed.ratio:.3f} of onnxruntime's time on the original {interval}{advice}"
+            )
+        return Deployed(result, artifact, len(fitting), timed)
+
+    def _timed(self, artifact: Artifact, samples: list[Sample]) -> Comparison | None:
+        from ..backends.tvm.trial import threads
+
+        try:
+            session = Session(
+                self.source if self.source is not None else self.graph, SessionSettings("all", threads=threads())
+            )
+        except BackendError:
+            return None  # its optimizer fails
+        runs: list[Run] = [
+            lambda turn: session.run(samples[turn % len(samples)]),
+            lambda turn: artifact.run(samples[turn % len(samples)]),
+        ]
+        return compare(runs, seconds=SECONDS, cpu_clock=threads() == 1)[0]
 
     def spending(self, budget: Budget, artifact: Artifact, fitting: list[tuple[int, Sample]]) -> Spending:
         """What an artifact with lossy changes costs on the samples."""

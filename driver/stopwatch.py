@@ -51,13 +51,15 @@ class TvmStopwatch:
 
     def timing(self, base: Model, candidate: Model) -> Timing | None:
         """In turns with the base, on the samples. Raises ``BackendError`` where a model cannot be built."""
+        from ..backends.tvm.trial import threads
+
         if not self._items:
             return None
         if self._base is None or self._base[0] is not base:
             self._base = base, self._trials.runner(self.legalize(base))
         ours = self._trials.runner(self.legalize(candidate))
         runs = [self._turns(self._base[1]), self._turns(ours)]
-        found = compare(runs, seconds=SECONDS, cpu_clock=self._trials.threads == 1)[0]
+        found = compare(runs, seconds=SECONDS, cpu_clock=threads() == 1)[0]
         return Timing(found.ratio, found.low, found.high, found.times[0].time_us * 1e3)
 
     def _turns(self, run: Callable[[Sample], Any]) -> Run:

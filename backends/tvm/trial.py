@@ -55,6 +55,11 @@ class _Module(Module):
         return relax.ExternFunc(names[key])
 
 
+def threads() -> int:
+    """Threads that a run takes."""
+    return int(tvm.runtime.num_threads())
+
+
 class Trials:
     """Builds what :class:`TvmBackend` would, for this machine only."""
 
@@ -63,11 +68,6 @@ class Trials:
         self.machine = informed(target)
         self.session = session
         self.kernels = _Kernels()
-
-    @property
-    def threads(self) -> int:
-        """Threads that a run takes."""
-        return int(tvm.runtime.num_threads())
 
     def runner(self, model: Model) -> Run:
         """Runs a legalized model. Raises ``BackendError`` for what cannot be built."""

@@ -94,6 +94,9 @@ def test_what_is_slower_on_tvm_stays_float(tmp_path: Path) -> None:
     watch = Slow()
     made = deploy(model(), samples=samples(), budget=0.5, quantize="int8", stopwatch=watch, cache=False)
     assert watch.asked
+    assert made.timed is not None
+    assert len(made.timed.times) == 2
+    assert any("of onnxruntime's time" in note for note in made.result.report.notes)
     assert made.result.report.budget is not None
     assert not made.result.report.budget.taken
     assert all(node.op != "QuantizeLinear" for node in made.result.model.graph)
