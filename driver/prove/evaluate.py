@@ -29,7 +29,7 @@ from ...passes.rewrite.rule import NoMatch
 from ...passes.shared import kernels_math  # noqa: F401  # pyright: ignore[reportUnusedImport]  (it registers)
 from ...passes.shared.decompose import decompose, has_decomposition
 from ...passes.shared.kernels import KERNELS, NoKernel
-from . import grid, operators_axes, resize  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
+from . import grid, operators_axes, operators_signal, resize  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register)
 from . import number as N
 from .movement import MOVES, move
 from .number import DECISIONS, Array, Number, Outcome, Undecided

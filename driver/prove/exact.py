@@ -181,6 +181,8 @@ class _Trials:
     done: int = 0
     tied: int = 0
     """Of these those with numbers that coincide."""
+    void: int = 0
+    """Evaluations whose results have no elements, though no symbol is 0: they show no more than shapes."""
     reason: str = ""
     """Why the first one failed."""
     rounded: float = 0.0
@@ -222,14 +224,18 @@ class _Trials:
         if used is None or used > 1:
             return Finding(False, how="the results differ")
         self.rounded = max(self.rounded, used)
-        if 0 not in sizes.values():  # nothing is easily equal
+        if 0 not in sizes.values() and not self.draws.fixed and not _count(expected):
+            self.void += 1
+        elif 0 not in sizes.values():  # nothing is easily equal
             self.done, self.tied = (self.done, self.tied + 1) if ties else (self.done + 1, self.tied)
         return None
 
     def finding(self) -> Finding:
         """What is known when nothing differed."""
+        if self.void and not self.done + self.tied and not self.reason:
+            return Finding(True, how="equal, of no elements whatever the sizes")
         if self.done + self.tied < self.least:
-            return Finding(None, how=self.reason or "nothing could be drawn")
+            return Finding(None, how=self.reason or "no operands could be drawn for which there are results")
         if self.ids and self.draws.fixed:
             return Finding(True, True, "every element is moved to the same place")
         one_sided = _one_sided(self.cut, self.branches)
