@@ -62,10 +62,11 @@ HEADER = """# Models of other packages
 
     scripts/wild{arguments}
 
-Trained models out of PyPI packages that rules were not written or measured for: what optimizing does to what it has
-never seen. (When they were first tried, they showed some faults, which are mended, and that Fourier transforms are
-slow, for which `lower-fourier` came.) onnxruntime {onnxruntime} on a machine of target {machine}, one thread. Inputs are
-random, of usual extents, or made up. The ratio is of medians of runs in turns with its interval; below 1 is faster.
+Trained models out of PyPI packages that rules were not written or measured for: what optimizing does to what it
+has never seen. (When they were first tried, they showed some faults, which are mended, and that Fourier
+transforms are slow, for which `lower-fourier` came.) onnxruntime {onnxruntime} on a machine of target
+{machine}, one thread. Inputs are random, of usual extents, or made up. The ratio is of medians of runs in turns
+with its interval; below 1 is faster.
 
 {count} models: {equivalent} proved equivalent, {faster} measured faster, {slower} slower, {failed} failed.
 
