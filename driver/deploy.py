@@ -24,6 +24,7 @@ from .budget.ledger import percent
 from .checks.validate import AnyModel, as_model, make_reference, make_samples
 from .dims import input_symbols
 from .inputs.samples import Samples, Source, load_samples
+from .inputs.trouble import ORDINARY
 from .measuring import host_arch
 from .optimize import optimize
 from .result import Result
@@ -167,7 +168,7 @@ class _Bench:
         self, result: Result, artifact: Artifact, fitting: list[tuple[int, Sample]], *, measure: bool
     ) -> Deployed:
         """What came out, timed beside the original on ONNX Runtime where ``measure`` asks for it."""
-        timed = self._timed(artifact, [sample for _, sample in fitting]) if measure and fitting else None
+        timed = self._timed(artifact, fitting) if measure else None
         if timed is not None:
             interval = f"({timed.low:.3f} to {timed.high:.3f})"
             advice = ": SLOWER; fix extents with --dim, try tune-kernels, or --backend ort" if timed.low > 1 else ""
@@ -176,15 +177,21 @@ class _Bench:
             )
         return Deployed(result, artifact, len(fitting), timed)
 
-    def _timed(self, artifact: Artifact, samples: list[Sample]) -> Comparison | None:
+    def _timed(self, artifact: Artifact, fitting: list[tuple[int, Sample]]) -> Comparison | None:
+        """On samples that aim at no trouble; ``None`` without any, or where the runtime's optimizer fails."""
         from ..backends.tvm.trial import threads
 
+        assert self.reference is not None
+        kinds = self.reference.kinds
+        samples = [sample for i, sample in fitting if i >= len(kinds) or kinds[i] == ORDINARY]
+        if not samples or self.reference.runtime_fault:
+            return None
         try:
             session = Session(
                 self.source if self.source is not None else self.graph, SessionSettings("all", threads=threads())
             )
         except BackendError:
-            return None  # its optimizer fails
+            return None
         runs: list[Run] = [
             lambda turn: session.run(samples[turn % len(samples)]),
             lambda turn: artifact.run(samples[turn % len(samples)]),

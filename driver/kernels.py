@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.errors import UsageError
+from ..ir.safe_files import output_path
 from ..passes.target import Target, get_target
 from .deploy import for_passes, legalized
 from .document import SCHEMA, Document, Text
@@ -66,7 +67,7 @@ def tune_kernels(
     ``trials``: schedules of TVM's MetaSchedule for each function without a template. ``board``: ``host:port`` of a
     board's server or ``host:port/key`` of a tracker; without it this machine measures, which has to be such a target.
     Each outcome is written at once: Ctrl-C loses nothing, and the same call goes on. Raises ``UsageError`` where this
-    machine is no such target, ``BackendError`` where a board does not answer.
+    machine is no such target or ``database`` cannot be a file, ``BackendError`` where a board does not answer.
     """
     from ..backends.tvm.kernels.machine import Machine
     from ..backends.tvm.tune.choose import Chooser
@@ -74,6 +75,7 @@ def tune_kernels(
 
     chosen = get_target(target) if isinstance(target, str) else target
     machine = Machine(chosen)
+    database = output_path(database)
     runner = _runner(machine, board, seconds)
     kept = load_database(database)
     chooser = Chooser(machine, kept, runner, seconds, progress, trials)

@@ -66,9 +66,14 @@ def test_entries_are_of_one_machine_and_one_kernel() -> None:
 
 def test_files_that_are_no_database_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
-    path.write_text('{"version": 1, "entries": {"a": {}}}')
-    with pytest.raises(BackendError, match="no database of schedules"):
-        load_database(path)
+    entry = '{"tile": {"rows": %s, "vectors": 1, "lanes": 8}, "time_us": 1, "first_us": 1}'
+    tile = f'{{"version": 1, "entries": {{"a": {entry}}}}}'
+    for text in ('{"version": 1, "entries": {"a": {}}}', '{"version": 1, "entries": []}', tile % '"x"', tile % 10**9):
+        path.write_text(text)
+        with pytest.raises(BackendError, match="no database of schedules"):
+            load_database(path)
+    path.write_text(tile % 4)
+    assert load_database(path).entries
     path.write_text('{"version": 0, "entries": {"a": {}}}')
     assert load_database(path).entries == {}
 

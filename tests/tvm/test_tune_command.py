@@ -33,6 +33,13 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Path("out", "manifest.json").exists()
 
 
+def test_a_folder_that_is_not_there_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(convolution()[0], tmp_path / "model.onnx")
+    assert run(["tune-kernels", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "no" / "schedules.json")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -13,6 +13,8 @@ from ....ir.errors import BackendError
 from ..kernels.tile import Tile
 
 VERSION = 1
+LARGEST = 64
+"""Part of a tile: more than any processor has registers or lanes."""
 """Of the form of the file and of what the templates make of a tile: entries of other versions do not count."""
 
 
@@ -84,7 +86,7 @@ def load_database(path: Path, *, update: bool = True) -> Database:
             if said["version"] == VERSION:
                 found = {str(key): _entry(value) for key, value in cast("dict[str, Any]", said["entries"]).items()}
                 functions = {str(key): Searched(**value) for key, value in said.get("functions", {}).items()}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{path} is no database of schedules: {error!r}"
             raise BackendError(message, where="tvm", help="remove the file; it is made anew by measuring") from error
     return Database(path if update else None, found, functions)
@@ -95,4 +97,8 @@ def _lines(entries: Mapping[str, Entry | Searched]) -> str:
 
 
 def _entry(value: dict[str, Any]) -> Entry:
-    return Entry(Tile(**value["tile"]), float(value["time_us"]), float(value["first_us"]))
+    """Raises ``ValueError`` for a tile that no template makes: it would compile for ever, or not at all."""
+    tile = Tile(**value["tile"])
+    if not all(type(part) is int and 1 <= part <= LARGEST for part in vars(tile).values()):
+        raise ValueError(f"a tile of {value['tile']}, expected whole numbers from 1 to {LARGEST}")
+    return Entry(tile, float(value["time_us"]), float(value["first_us"]))
