@@ -172,6 +172,7 @@ class _Bench:
         if timed is not None:
             interval = f"({timed.low:.3f} to {timed.high:.3f})"
             advice = ": SLOWER; fix extents with --dim, try tune-kernels, or --backend ort" if timed.low > 1 else ""
+            result.report.measured.because = "the optimized model is not what runs; of what was built a note says it"
             result.report.notes.append(
                 f"TVM takes {timed.ratio:.3f} of onnxruntime's time on the original {interval}{advice}"
             )
